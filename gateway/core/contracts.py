@@ -1,0 +1,111 @@
+"""What one room may ask of another without knowing which it is. `app` hands in who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from gateway.core.events import Event
+    from gateway.core.facts import Facts
+    from gateway.core.identity import Identity, Proof
+
+
+def key(tenant: str, kind: str, *parts: str) -> str:
+    """A store key. Every key carries its tenant; parts are joined so that no two lists of parts look alike."""
+    return "/".join((tenant, kind, *(part.replace("%", "%25").replace("/", "%2F") for part in parts)))
+
+
+class Credential(Protocol):
+    """Whose request is this?"""
+
+    name: str
+
+    async def identify(self, facts: Facts) -> Identity | None:
+        """The caller, or None where this request carries no such credential.
+
+        Raises `Broken` for a credential that is ours and damaged: the caller is then nobody.
+        """
+        ...
+
+
+class Factor(Protocol):
+    """Prove it again."""
+
+    name: str
+    """As in YAML: `totp`, `backup_code` …"""
+
+    async def offer(self, tenant: str, subject: str) -> bool:
+        """Whether this user could answer with this factor now."""
+        ...
+
+    async def check(self, tenant: str, subject: str, answer: str, now: float) -> Proof | None:
+        """The proof, or None for a wrong answer. A right answer is claimed: it never counts twice."""
+        ...
+
+
+class Signal(Protocol):
+    """How strange, and why?"""
+
+    name: str
+
+    def weigh(self, facts: Facts, identity: Identity, history: Mapping[str, Any]) -> float | None:
+        """0.0 as ever … 1.0 never seen; None where the signal knows nothing (which is not suspicious)."""
+        ...
+
+    def learn(self, facts: Facts, identity: Identity, history: dict[str, Any]) -> None:
+        """Put what was seen into `history`; called after a proof succeeded, never for an attempt."""
+        ...
+
+
+class Step(Protocol):
+    """One step of a rate limit algorithm: pure, so that it can be tested, explained and translated."""
+
+    def __call__(
+        self, state: tuple[float, ...] | None, now: float, rate: int, window: float, burst: int
+    ) -> tuple[tuple[float, ...], bool, int, float, float]:
+        """Count one request at `now` (seconds).
+
+        Returns the next state, whether it is allowed, how many remain, seconds until whole, seconds until the next.
+        """
+        ...
+
+
+class KeyValue(Protocol):
+    """Small things that expire. Single use is claimed in one atomic step, never looked up and then written."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None when absent or expired."""
+        ...
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep `value` for `ttl` seconds, replacing what was there."""
+        ...
+
+    async def claim(self, key: str, ttl: float) -> bool:
+        """True for exactly one caller until `ttl` seconds have passed."""
+        ...
+
+    async def take(self, key: str) -> bytes | None:
+        """The value, removed in the same step: exactly one caller gets it."""
+        ...
+
+    async def drop(self, key: str) -> None:
+        """Remove it, if it is there."""
+        ...
+
+    async def add(self, key: str, amount: int, ttl: float) -> int:
+        """Add to a counter and return its new value; a new counter lives `ttl` seconds from its first use."""
+        ...
+
+
+class Ledger(Protocol):
+    """Remember it."""
+
+    def note(self, event: Event) -> None:
+        """Keep the event soon; never waits, never raises."""
+        ...
+
+    async def record(self, event: Event) -> None:
+        """Keep the event durably before returning. Raises `StoreAway` where that is impossible."""
+        ...

@@ -1,0 +1,112 @@
+"""Who is asking, and what they have shown.
+
+Assurance levels follow NIST SP 800-63B-4 as far as a gateway can know them: `aal1` is one factor, `aal2` two
+different ones, `aal3` two with a key that cannot be exported. `amr` values are those of RFC 8176.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+DEFAULT_TENANT = "default"
+
+
+class Level(IntEnum):
+    """An authenticator assurance level; comparable."""
+
+    NONE = 0
+    AAL1 = 1
+    AAL2 = 2
+    AAL3 = 3
+
+    @property
+    def acr(self) -> str:
+        """The name used in YAML, in tokens (`acr`) and in challenges (`acr_values`): `aal1` …"""
+        return f"aal{int(self)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One thing the user has shown in this session."""
+
+    factor: str
+    """`password`, `totp`, `backup_code` …: the name of the factor as in YAML."""
+    at: float
+    """When, in seconds since the epoch."""
+
+
+AMR: Mapping[str, str] = {"password": "pwd", "totp": "otp", "backup_code": "kba"}
+"""Factor name → RFC 8176 authentication method reference.
+
+A backup code is a look-up secret; RFC 8176 has no word of its own for it, `kba` is the nearest."""
+
+FIRST_FACTORS = frozenset({"password"})
+"""Factors that open a session. Every other one raises it to aal2 when it stands beside one of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that somebody signed in with. The secret in its cookie is not here, nor anywhere in clear."""
+
+    id: str
+    """Public name, for lists and logs; stays the same for the session's life."""
+    version: int
+    """Grows with every proof; whatever was derived from the session is keyed by `(id, version)`."""
+    created_at: float
+    expires_at: float
+    """The absolute end, whatever happens in between."""
+    last_seen_at: float
+    """Touched at most once a minute."""
+    proofs: tuple[Proof, ...]
+    """The latest proof of each factor, oldest first."""
+    address: str
+    """Client address at sign-in."""
+    agent: str
+    """User agent at sign-in, cut to 512 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody, as the gate knows them for this request."""
+
+    tenant: str
+    subject: str
+    """Stable, never reused identifier of the user (the `sub` of tokens)."""
+    user: str
+    """Canonical user name."""
+    email: str = ""
+    name: str = ""
+    groups: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    session: Session | None = None
+    level: Level = Level.NONE
+    amr: tuple[str, ...] = ()
+    auth_time: float = 0.0
+    """When the newest proof was given."""
+
+    def proven_at(self, factors: frozenset[str]) -> float:
+        """When one of `factors` (all, if empty) was last shown; 0.0 if never."""
+        if self.session is None:
+            return 0.0
+        return max((p.at for p in self.session.proofs if not factors or p.factor in factors), default=0.0)
+
+
+def level_of(proofs: tuple[Proof, ...]) -> Level:
+    """The assurance level that `proofs` reach together."""
+    shown = {proof.factor for proof in proofs}
+    if not shown:
+        return Level.NONE
+    if shown & FIRST_FACTORS and shown - FIRST_FACTORS:
+        return Level.AAL2
+    return Level.AAL1
+
+
+def amr_of(proofs: tuple[Proof, ...]) -> tuple[str, ...]:
+    """RFC 8176 references for `proofs`, with `mfa` where they make two factors."""
+    amr = sorted({AMR[proof.factor] for proof in proofs if proof.factor in AMR})
+    if level_of(proofs) >= Level.AAL2:
+        amr.append("mfa")
+    return tuple(amr)

@@ -1,0 +1,75 @@
+"""Why the gate answered as it did: one closed list, the same word in logs, metrics, events, problems and docs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A word for why. A decision carries one or more."""
+
+    # allowed
+    PUBLIC = "public"
+    """The rule lets anybody in."""
+    GRANTED = "granted"
+    """The caller is who the rule asks for, proven well enough."""
+
+    # who are you?
+    NO_SESSION = "no_session"
+    """The rule wants somebody, and nobody is signed in."""
+    SESSION_ENDED = "session_ended"
+    """A session cookie came, but its session is over, revoked, unknown or ambiguous."""
+
+    # prove it again
+    LEVEL_TOO_LOW = "level_too_low"
+    """The session's assurance level is below the rule's."""
+    FACTOR_NOT_ACCEPTED = "factor_not_accepted"
+    """The session was proven with a factor the rule does not count."""
+    PROOF_TOO_OLD = "proof_too_old"
+    """The proof is older than the rule's `max_age`."""
+    RISK_STEP_UP = "risk_step_up"
+    """The risk score reached the rule's `step_up_at`."""
+
+    # no
+    NO_RULE = "no_rule"
+    """No rule matches; what no rule allows is refused."""
+    NOT_ALLOWED = "not_allowed"
+    """The rule does not let this caller in."""
+    RISK_REFUSED = "risk_refused"
+    """The risk score reached the rule's `refuse_at`."""
+    RATE_LIMITED = "rate_limited"
+    """A limit of the rule is used up."""
+    FAULT = "fault"
+    """Something of ours failed; a fault closes the gate."""
+
+    # the request itself
+    BAD_REQUEST = "bad_request"
+    """The bytes are not one clear HTTP/1.1 request."""
+    BAD_TARGET = "bad_target"
+    """The request target is malformed, ambiguous or not in origin form."""
+    BAD_HOST = "bad_host"
+    """The host is missing, doubled or malformed."""
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    """CONNECT, TRACE and TRACK are never carried."""
+    EXPECTATION_FAILED = "expectation_failed"
+    """`Expect` asks for something other than `100-continue`."""
+    HEAD_TOO_LARGE = "head_too_large"
+    """The request head is over its limit."""
+    TARGET_TOO_LONG = "target_too_long"
+    """The request target is over its limit."""
+    BODY_TOO_LARGE = "body_too_large"
+    """The request body is over its limit."""
+    VERSION_NOT_SUPPORTED = "version_not_supported"
+    """Only HTTP/1.0 and HTTP/1.1 are spoken here."""
+    TIMED_OUT = "timed_out"
+    """The client was too slow."""
+
+    # the service behind
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    """No connection to the service could be made."""
+    UPSTREAM_INVALID = "upstream_invalid"
+    """The service's answer is not one clear HTTP response."""
+    UPSTREAM_TIMED_OUT = "upstream_timed_out"
+    """The service did not answer in time."""
+    UPSTREAM_BUSY = "upstream_busy"
+    """Every connection the service may have is taken."""

@@ -1,0 +1,78 @@
+"""One compiled paragraph of the operator's policy: what `policy` makes and every other room reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.core.facts import Facts
+from gateway.core.identity import Identity, Level
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpDemand:
+    """What has to be proven before the rule lets somebody through."""
+
+    level: Level = Level.AAL1
+    factors: frozenset[str] = frozenset()
+    """Factors that count; empty: any that reaches `level`."""
+    max_age: float | None = None
+    """Oldest proof that still counts, in seconds; None: any age."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """One limit: `rate` per `window`, counted by `key`."""
+
+    name: str
+    key: tuple[str, ...]
+    """Parts of the key, in order: `address`, `user`, `session`, `route`, `header:x-name`, `claim:name` …"""
+    algorithm: str
+    """`token_bucket` or `sliding_window`."""
+    rate: int
+    """How many in each window."""
+    window: float
+    """Length of the window in seconds."""
+    burst: int
+    """Token bucket: how many at once; equal to `rate` unless said otherwise."""
+
+    @property
+    def needs_identity(self) -> bool:
+        """Whether the key can only be made once the caller is known."""
+        return any(part in ("user", "session") or part.startswith("claim:") for part in self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class RiskThresholds:
+    """From which score on the rule asks for more, or refuses. None: never."""
+
+    step_up_at: float | None = None
+    refuse_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A rule, compiled. Compared and hashed by identity: two loads never mix."""
+
+    name: str
+    where: str
+    """`file:line` of its source."""
+    public: bool
+    """Whether nobody in particular may pass."""
+    admits: Callable[[Identity], bool]
+    """Who may enter, once known."""
+    step_up: StepUpDemand | None
+    risk: RiskThresholds
+    request_limits: tuple[LimitSpec, ...] = ()
+    """Limits whose keys need only the request; spent before anybody is identified."""
+    subject_limits: tuple[LimitSpec, ...] = ()
+    """Limits whose keys need to know the caller."""
+    upstream: str = ""
+    audience: str = ""
+    """`aud` of the assertion; the rule's upstream unless said otherwise."""
+    applies: Callable[[Facts, Identity | None], bool] | None = None
+    """Criteria about the caller; None when the rule is chosen by the request alone."""
+    shadow: bool = False
+    """Judged and logged, but never decisive."""
+    headers: tuple[tuple[str, str], ...] = field(default=())
+    """Fixed headers added to the request on its way to the upstream."""
