@@ -1,10 +1,10 @@
 """What can go wrong, as a tree.
 
-    SallyportError
-    ├── ConfigError        config, policy, keys or database are not fit to run with; a list of problems
-    ├── StoreAway          a store cannot be reached or answers nonsense
-    ├── Broken             a credential is ours to judge and is damaged (not: absent, not: wrong)
-    └── UserError          a person asked for something that cannot be; carries a stable code
+SallyportError
+├── ConfigError        config, policy, keys or database are not fit to run with; a list of problems
+├── StoreAway          a store cannot be reached or answers nonsense
+├── Broken             a credential is ours to judge and is damaged (not: absent, not: wrong)
+└── UserError          a person asked for something that cannot be; carries a stable code
 """
 
 from __future__ import annotations

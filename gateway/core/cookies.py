@@ -1,0 +1,45 @@
+"""The names and attributes of our cookies.
+
+On https every name carries the `__Host-` prefix: the browser then refuses a `Domain=`, a longer `Path=` and plain
+http, so no sibling host can plant one (RFC 6265bis, section 4.1.3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cookies:
+    """Cookie names for one scheme."""
+
+    secure: bool
+    session: str
+    """The session's secret token; HttpOnly, SameSite=Lax."""
+    browser: str
+    """A random value for a browser that nobody has signed in with yet: binds forms and interrupted requests to it."""
+    device: str
+    """Says that this browser has signed in as somebody before; only ever makes throttling milder."""
+    resume: str
+    """Names an interrupted request that the next POST to its target continues; lives a minute."""
+
+    @classmethod
+    def over(cls, scheme: str) -> Cookies:
+        """The cookies of `http` or `https`."""
+        prefix = "__Host-" if scheme == "https" else ""
+        return cls(
+            scheme == "https",
+            f"{prefix}sallyport",
+            f"{prefix}sallyport-browser",
+            f"{prefix}sallyport-device",
+            f"{prefix}sallyport-resume",
+        )
+
+    def set(self, name: str, value: str, max_age: int | None = None) -> str:
+        """A `Set-Cookie` value. `max_age` in seconds; None: until the browser closes; 0: remove it."""
+        parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+        if self.secure:
+            parts.append("Secure")
+        if max_age is not None:
+            parts.append(f"Max-Age={max_age}")
+        return "; ".join(parts)
