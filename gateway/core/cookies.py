@@ -17,7 +17,7 @@ class Cookies:
     session: str
     """The session's secret token; HttpOnly, SameSite=Lax."""
     browser: str
-    """A random value for a browser that nobody has signed in with yet: binds forms and interrupted requests to it."""
+    """A random value for a browser nobody has signed in with yet: binds forms and interrupted requests to it."""
     device: str
     """Says that this browser has signed in as somebody before; only ever makes throttling milder."""
     resume: str
