@@ -1,0 +1,85 @@
+"""Which headers pass, in which direction.
+
+Services fold names: CGI and WSGI turn `-` into `_`, some turn every other sign into `_`. A name is therefore judged
+by its folded form, and whatever folds to one of ours is dropped, however it was spelled. Ours are added afterwards,
+so nothing a client lists in `Connection` can remove them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import IntEnum
+
+_SIGN = re.compile(r"[^a-z0-9]")
+
+
+class Pass(IntEnum):
+    """What happens to a header on its way to the service."""
+
+    ON = 0
+    """Passed on as it is."""
+    DROP = 1
+    """Hop-by-hop, ours, or pretending to be ours."""
+    READ = 2
+    """Written anew by us from what was read."""
+
+
+HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization proxy-authentication-info "
+    "te trailer transfer-encoding upgrade http2-settings".split()
+)
+"""RFC 9110, section 7.6.1, and the h2c upgrade of RFC 7540."""
+
+_READ = frozenset("host content-length cookie expect transfer-encoding connection authorization user-agent".split())
+
+_OURS = frozenset(
+    "forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip client-ip x-request-id x-rewrite-url "
+    "x-http-method x-http-method-override x-method-override proxy".split()
+)
+_OUR_PREFIXES = ("x-forwarded-", "x-original-", "remote-", "x-auth-request-", "sallyport-")
+
+_UNREMOVABLE = frozenset(
+    "authorization cookie host content-type content-length content-encoding content-disposition content-range "
+    "origin referer range accept accept-encoding accept-language user-agent cache-control date".split()
+)
+"""End-to-end headers that `Connection` cannot name away."""
+
+_REMEMBERED = 4096
+_ways: dict[bytes, Pass] = {}
+
+
+def folded(name: bytes) -> str:
+    """The name as the most generous service would read it."""
+    return _SIGN.sub("-", name.decode("latin-1").lower())
+
+
+def way(name: bytes) -> Pass:
+    """What to do with a request header called `name`; remembered by spelling."""
+    known = _ways.get(name)
+    if known is None:
+        if len(_ways) >= _REMEMBERED:
+            _ways.clear()
+        known = _ways[name] = _judge(name)
+    return known
+
+
+def _judge(name: bytes) -> Pass:
+    fold = folded(name)
+    if fold in _READ:
+        # A foldable spelling (`Content_Length`) is none of the header and must not become it later on.
+        return Pass.READ if name.lower() == fold.encode("ascii") else Pass.DROP
+    if fold in HOP_BY_HOP or fold in _OURS or fold.startswith(_OUR_PREFIXES):
+        return Pass.DROP
+    return Pass.ON
+
+
+def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
+    """Names listed in `Connection` that are to be removed, lower case; end-to-end headers cannot be listed away."""
+    names = {token.strip().lower() for value in values for token in value.split(b",")}
+    return frozenset(name for name in names if name and name.decode("latin-1") not in _UNREMOVABLE)
+
+
+def is_our_cookie(set_cookie: bytes, ours: frozenset[bytes]) -> bool:
+    """Whether a service's `Set-Cookie` value would overwrite one of our cookies."""
+    return set_cookie.partition(b"=")[0].strip() in ours
