@@ -1,0 +1,60 @@
+# Two commands on a fresh machine: `make run` and `make test`. Everything lands in .venv, build and data.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGE ?= sallyport
+export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench image chart docs clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with two users (FRESH=1 forgets the last run)
+	@$(BIN)/python -m demo $(if $(FRESH),--fresh)
+
+test: $(VENV)/.test ## Lint, types and every test, real browsers included
+	@scripts/system-parts test
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -rs
+
+lint: $(VENV)/.test ## Style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.run ## Measure against nginx, Caddy, a bare Go proxy and oauth2-proxy (ARGS="--write" keeps the table)
+	@scripts/system-parts bench
+	@$(BIN)/python -m bench $(ARGS)
+
+image: ## Build the container image
+	docker build --tag $(IMAGE):$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) .
+
+chart: ## Lint and render the Helm chart
+	@scripts/system-parts chart
+	helm lint helm
+	@mkdir -p build
+	helm template sallyport helm > build/chart.yaml
+	@echo "Rendered to build/chart.yaml"
+
+docs: $(VENV)/.run ## Write the references again from the code
+	$(BIN)/python -m scripts.references
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) build data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+$(BIN)/python:
+	@scripts/venv $(VENV)
+
+# `|` : a rebuilt interpreter does not need a second installation; a changed list of dependencies does.
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "Installing Sallyport ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo "Installing Sallyport and what its tests use ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test,geoip]'
+	@touch $@ $(VENV)/.run
