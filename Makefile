@@ -12,8 +12,8 @@ export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with two users (FRESH=1 forgets the last run)
-	@$(BIN)/python -m demo $(if $(FRESH),--fresh)
+run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with two users (FRESH=1 forgets the last run, LISTEN=…)
+	@$(BIN)/python -m demo $(if $(FRESH),--fresh) $(if $(LISTEN),--listen $(LISTEN))
 
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
