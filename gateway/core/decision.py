@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.identity import Identity
 from gateway.core.reasons import Reason
@@ -36,9 +37,8 @@ class StepUp:
     demand: StepUpDemand
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """One limit after this request was counted."""
+class Quota(NamedTuple):
+    """One limit after this request was counted. A tuple, since two are made for every request."""
 
     limit: LimitSpec
     allowed: bool

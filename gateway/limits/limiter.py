@@ -1,0 +1,225 @@
+"""Counts requests against limits, in memory, in one step that cannot be interleaved.
+
+**All or nothing.** A request is counted by every limit of its list, or, when one refuses, by none: who is stopped by
+the limit of their network does not lose what their account may still do, and a refused request costs nothing that a
+later one would need.
+
+**Whose limit.** A limit belongs to its rule: two rules with a limit of the same name count apart. A limit that was
+edited starts anew, an unchanged one goes on counting over a reload of the policies.
+
+**Bounded.** At most `capacity` counters exist. A hand goes round them as in a clock, a few with each new counter and
+the rest by `sweep`, and takes away those that time has made whole. When all places are taken, a limit with more
+than its fair share gives one up, so a flood of addresses cannot push out what was counted for accounts. Of the next
+few that the hand finds it gives up the one nearest to being whole: the one idle longest, and the one by which
+least is forgiven. Counters that refuse are kept apart and are not given up for it: somebody with many addresses
+cannot wash his own block away.
+
+At the extreme, when every place of that limit is held by a block, the oldest block goes. To get there somebody has
+to be refused from as many different keys as there are places, and frees the one that would have been free soonest.
+
+Time is monotonic: setting the machine's clock changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Step
+from gateway.core.decision import Quota
+from gateway.core.facts import Facts
+from gateway.core.identity import Identity
+from gateway.core.rule import LimitSpec
+from gateway.limits.counted_by import CountedBy, counted_by
+
+State = tuple[float, ...]
+
+CAPACITY: Final = 65_536
+"""Counters kept at once."""
+
+PLANS: Final = 65_536
+"""Lists of limits whose preparation is remembered: two for each rule."""
+
+CANDIDATES: Final = 8
+"""How many counters are compared to find the one to give up."""
+
+_new = tuple.__new__  # what `Quota(…)` comes to, without its detour through Python
+
+
+class Counters:
+    """Every counter of one limit."""
+
+    __slots__ = ("_hand", "blocked", "burst", "counted_by", "free", "limit", "rate", "step", "window")
+
+    def __init__(self, limit: LimitSpec, step: Step, counted_by: CountedBy) -> None:
+        self.limit = limit
+        self.step = step
+        self.counted_by = counted_by
+        self.rate = limit.rate
+        self.window = limit.window
+        self.burst = limit.burst
+        self.free: dict[str, State] = {}
+        """Counters that let the last request through."""
+        self.blocked: OrderedDict[str, State] = OrderedDict()
+        """Counters that refused the last request; refusing the longest first."""
+        self._hand: Iterator[str] = iter(())
+
+    def __len__(self) -> int:
+        return len(self.free) + len(self.blocked)
+
+    def sweep(self, now: float, most: int) -> int:
+        """Let the hand pass over `most` counters and forget those that are whole; returns how many."""
+        while self.blocked:
+            key, state = next(iter(self.blocked.items()))
+            if not self._after(state, now)[1]:
+                break
+            del self.blocked[key]
+            self.free[key] = state
+        whole = self._after(None, now)[2:4]
+        # Where the next request would find what it finds with a new counter, nothing is left to know.
+        gone = [key for key in self._next(most) if self._after(self.free[key], now)[2:4] == whole]
+        for key in gone:
+            del self.free[key]
+        return len(gone)
+
+    def give_up_one(self, now: float) -> None:
+        """Make one place."""
+        candidates = self._next(CANDIDATES)
+        if candidates:
+            del self.free[min(candidates, key=lambda key: self._after(self.free[key], now)[3])]
+        else:
+            self.blocked.popitem(last=False)
+
+    def _after(self, state: State | None, now: float) -> tuple[State, bool, int, float, float]:
+        return self.step(state, now, self.rate, self.window, self.burst)
+
+    def _next(self, most: int) -> list[str]:
+        """Up to `most` keys from where the hand stands, none twice."""
+        keys = list(islice(self._hand, most))
+        if not keys and self.free:
+            self._hand = filter(self.free.__contains__, list(self.free))
+            keys = list(islice(self._hand, most))
+        return keys
+
+
+class Plan:
+    """A rule's list of limits, prepared."""
+
+    __slots__ = ("counters", "limits", "rule", "warm")
+
+    def __init__(self, limits: tuple[LimitSpec, ...], rule: str, counters: tuple[Counters, ...]) -> None:
+        self.limits = limits  # held, so that its id is not given to another while it is a key
+        self.rule = rule
+        self.counters = counters
+        self.warm = tuple([(c.limit, c.free, c.counted_by, c.step, c.rate, c.window, c.burst) for c in counters])
+
+
+class Limiter:
+    """Rate limits of one process. `steps` maps the names of algorithms in YAML to their steps."""
+
+    def __init__(self, clock: Clock, steps: Mapping[str, Step], capacity: int = CAPACITY) -> None:
+        self._now = clock.monotonic
+        self._steps = steps
+        self._capacity = capacity
+        self._count = 0
+        self._limits: dict[tuple[str, LimitSpec], Counters] = {}
+        self._plans: dict[int, Plan] = {}
+        self._sweeping: Iterator[tuple[str, LimitSpec]] = iter(())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def spend(
+        self, limits: tuple[LimitSpec, ...], facts: Facts, identity: Identity | None, rule: str
+    ) -> tuple[Quota, ...]:
+        """Count one request against all `limits` of `rule`, or none; one quota for each, in order.
+
+        Raises KeyError or ValueError for a limit that the policy should never have let through.
+        """
+        if not limits:
+            return ()
+        plan = self._plans.get(id(limits))
+        if plan is None or plan.rule != rule:
+            plan = self._prepare(limits, rule)
+        now = self._now()
+        quotas = []
+        counted = []
+        # The warm walk: every counter known, every limit with room. Steps are pure, so leaving it changes nothing.
+        for limit, free, name, step, rate, window, burst in plan.warm:
+            key = name(facts, identity)
+            state = free.get(key)
+            if state is None:
+                return self._spend(plan, facts, identity, now)
+            after, allowed, remaining, reset, retry_after = step(state, now, rate, window, burst)
+            if not allowed:
+                return self._spend(plan, facts, identity, now)
+            quotas.append(_new(Quota, (limit, True, remaining, reset, retry_after)))
+            counted.append((free, key, after))
+        for free, key, after in counted:
+            free[key] = after
+        return tuple(quotas)
+
+    def _spend(self, plan: Plan, facts: Facts, identity: Identity | None, now: float) -> tuple[Quota, ...]:
+        """The same walk with new counters, blocked ones, and limits that refuse."""
+        steps = []
+        for each in plan.counters:
+            key = each.counted_by(facts, identity)
+            state = each.free.get(key) or each.blocked.get(key)
+            steps.append((each, key, state, each.step(state, now, each.rate, each.window, each.burst)))
+        granted = all(outcome[1] for _, _, _, outcome in steps)
+        quotas = []
+        for each, key, state, (after, allowed, remaining, reset, retry_after) in steps:
+            if granted:
+                if state is None:
+                    self._make_room(each, now)
+                each.blocked.pop(key, None)
+                each.free[key] = after
+            elif allowed:  # given back
+                remaining, retry_after = remaining + 1, 0.0
+            elif state is not None:
+                each.free.pop(key, None)
+                each.blocked[key] = after
+            quotas.append(Quota(each.limit, allowed, remaining, reset, retry_after))
+        return tuple(quotas)
+
+    def _make_room(self, each: Counters, now: float) -> None:
+        """See that one more counter fits, and count it."""
+        self._count += 1 - each.sweep(now, 2)
+        if self._count > self._capacity:
+            fair = self._capacity // len(self._limits)
+            (each if len(each) > fair else max(self._limits.values(), key=len)).give_up_one(now)
+            self._count -= 1
+
+    def sweep(self, most: int = 4096) -> None:
+        """Forget what time has made whole, looking at some `most` counters; to be called every second or so."""
+        now = self._now()
+        idle = False
+        for where in islice(self._sweeping, most):
+            each = self._limits[where]
+            most -= len(each)
+            self._count -= each.sweep(now, 1024)
+            if not each:
+                del self._limits[where]
+                idle = True
+            if most <= 0:
+                break
+        else:
+            self._sweeping = iter(list(self._limits))
+        if idle:
+            self._plans.clear()  # they hold what was just forgotten; making one anew takes microseconds
+
+    def _prepare(self, limits: tuple[LimitSpec, ...], rule: str) -> Plan:
+        prepared = []
+        for limit in limits:
+            counters = self._limits.get((rule, limit))
+            if counters is None:
+                counters = Counters(limit, self._steps[limit.algorithm], counted_by(limit.key, rule))
+                self._limits[rule, limit] = counters
+            prepared.append(counters)
+        if len(self._plans) >= PLANS:
+            self._plans.clear()
+        plan = self._plans[id(limits)] = Plan(limits, rule, tuple(prepared))
+        return plan

@@ -1,0 +1,37 @@
+"""A token bucket: `burst` requests at once, refilled evenly and without steps at `rate` per `window`.
+
+What is kept is the debt, how much the bucket lacks, and the moment it was reckoned. Time is read in whole
+microseconds, as Redis `TIME` gives it, and debt is counted in units of which a microsecond pays back `rate` and a
+request costs as many as the window has microseconds. So every quantity is a whole number, which a double (Python's
+float, Lua's number) adds and multiplies without rounding as long as it stays below 2**53: up to a burst of a
+hundred thousand with a window of a day. The bound is exact: in any stretch of W seconds at most
+`burst + rate * W / window` requests are let through.
+
+A clock set back finds more debt than a bucket can have. It is then taken as empty, which is never more generous
+than the truth, and nobody waits longer than one request takes to be paid back.
+"""
+
+from __future__ import annotations
+
+
+def step(
+    state: tuple[float, ...] | None, now: float, rate: int, window: float, burst: int
+) -> tuple[tuple[float, ...], bool, int, float, float]:
+    """Count one request at `now` (seconds). `state` is `(debt, moment)`."""
+    moment = now * 1e6 // 1
+    cost = window * 1e6
+    most = burst * cost
+    if state is None:
+        debt = 0.0
+    else:
+        debt = state[0] - (moment - state[1]) * rate
+        if debt < 0.0:
+            debt = 0.0
+        elif debt > most:
+            debt = most
+    second = rate * 1e6
+    after = debt + cost
+    if after > most:
+        return (debt, moment), False, 0, debt / second, (after - most) / second
+    remaining = int((most - after) / cost)
+    return (after, moment), True, remaining, after / second, 0.0 if remaining else (after + cost - most) / second
