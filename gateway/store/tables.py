@@ -76,15 +76,26 @@ factors = Table(
     Column("subject", String, nullable=False),
     Column("kind", String, nullable=False),  # `totp` …
     Column("label", String, nullable=False),
-    Column("status", String, nullable=False),  # `pending` until confirmed, then `active`
     Column("secret", LargeBinary, nullable=False),  # sealed
     Column("last_step", Integer, nullable=False),  # the newest time step that was claimed
-    Column("failures", Integer, nullable=False),  # in a row, over the factor's life
-    Column("disabled", Boolean, nullable=False),
+    Column("refused_step", Integer, nullable=False),  # a future time step whose code was given away by a hint
+    Column("failures", Integer, nullable=False),  # in a row; see mfa.attempts for when it is out of use
     Column("created_at", Float, nullable=False),
     Column("last_used_at", Float),
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
     Index("factors_of", "tenant", "subject"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("subject", String, primary_key=True),
+    Column("method", String, primary_key=True),
+    Column("tries", Integer, nullable=False),  # in the present run
+    Column("last_at", Float, nullable=False),
+    Column("used_up", Integer, nullable=False),  # runs, since the last right answer
+    ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
 )
 
 backup_codes = Table(
@@ -93,12 +104,12 @@ backup_codes = Table(
     Column("tenant", String, primary_key=True),
     Column("id", String, primary_key=True),
     Column("subject", String, nullable=False),
-    Column("digest", LargeBinary, nullable=False),
+    Column("digest", String, nullable=False),  # a keyed MAC
     Column("created_at", Float, nullable=False),
-    Column("expires_at", Float),
+    Column("expires_at", Float, nullable=False),
     Column("used_at", Float),
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
-    Index("backup_codes_of", "tenant", "subject", "digest"),
+    Index("backup_codes_of", "tenant", "subject"),
 )
 
 seen = Table(
