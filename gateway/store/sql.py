@@ -141,7 +141,7 @@ class Records:
     async def revision(self) -> int:
         """How many changes of users, sessions and factors this database has seen, from all processes."""
         async with self.read() as connection:
-            number = await connection.scalar(select(meta.c.number).where(meta.c.name == "revision"))
+            number: int | None = await connection.scalar(select(meta.c.number).where(meta.c.name == "revision"))
         if number is None:
             raise StoreAway("the database has lost its revision")
         return number

@@ -1,0 +1,134 @@
+"""The key ring: one folder, 0700, that holds every secret the gateway makes for itself.
+
+    master-20261121T010300Z-1a2b3c4d.key     32 random bytes in base64url; the newest is current, older ones still open
+    signing-20261121T010300Z-1a2b3c4d.pem    see crypto.signing
+
+Losing the folder loses what was sealed with it (enrolled factors) but no data of the services behind us.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.core.clock import Clock, SystemClock
+from gateway.core.errors import ConfigError, Problem
+from gateway.crypto import signing
+from gateway.crypto.files import read_private, write_private
+from gateway.crypto.mac import Mac
+from gateway.crypto.masters import key_id
+from gateway.crypto.sealing import Sealer
+from gateway.crypto.signing import Signer, SigningKey
+
+OVERLAP = 300.0
+"""Seconds a new signing key is published before it signs; longer than services keep a JWK set."""
+
+
+class KeyRing:
+    """Every key of one gateway. Made by `open`."""
+
+    def __init__(self, folder: Path, masters: list[bytes], signer: Signer, *, created: bool, clock: Clock) -> None:
+        self.folder = folder
+        self.created = created
+        """Whether the keys were made just now: the first start."""
+        self.sealer = Sealer(masters)
+        self.mac = Mac(masters)
+        self.signer = signer
+        self._clock = clock
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, create: bool, clock: Clock | None = None, assertion_lifetime: float = 60.0
+    ) -> KeyRing:
+        """Read the folder; with `create`, make it and its keys where there are none yet.
+
+        `assertion_lifetime`: seconds an assertion is good for at most; a replaced key stays published that long.
+        Raises `ConfigError` for keys that others can read, that are damaged, or are missing.
+        """
+        clock = clock or SystemClock()
+        created = False
+        if create:
+            _make_private_folder(folder)
+        elif not folder.is_dir():
+            raise ConfigError(f"key folder {folder} does not exist", "start the gateway once, it makes its keys")
+        if stat.S_IMODE(folder.stat().st_mode) & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            raise ConfigError(f"key folder {folder} can be changed by others", f"chmod 700 {folder}")
+        if create:
+            with _alone_in(folder):
+                created = _make_missing(folder, clock)
+        masters = [_load_master(path) for path in sorted(folder.glob("master-*.key"), reverse=True)]
+        if not masters:
+            raise ConfigError(f"key folder {folder} holds no master key", "restore it from a backup")
+        signer = Signer(folder, clock, assertion_lifetime)
+        signer.standings()
+        return cls(folder, masters, signer, created=created, clock=clock)
+
+    def rotate_signing(self, overlap: float = OVERLAP) -> SigningKey:
+        """Publish a new signing key now; it signs after `overlap` seconds. Removes the files of retired keys.
+
+        A running gateway notices through `Signer.refresh`. With `overlap` 0.0 the new key signs at once, and services
+        that keep a JWK set may refuse assertions until they fetch it again.
+        """
+        with _alone_in(self.folder):
+            for standing in self.signer.standings():
+                if standing.status == "retired":
+                    standing.key.path.unlink(missing_ok=True)
+            key = signing.make(self.folder, self._clock.now() + overlap)
+        self.signer.refresh()
+        return key
+
+
+def _make_missing(folder: Path, clock: Clock) -> bool:
+    """Make what a first start needs. A lost master key is never replaced in silence: what it sealed would be lost."""
+    has_master, has_signing = any(folder.glob("master-*.key")), any(folder.glob("signing-*.pem"))
+    if has_signing and not has_master:
+        raise ConfigError(
+            f"key folder {folder} holds signing keys but no master key",
+            "restore it from a backup, or move the folder away to begin anew: enrolled factors are then lost",
+        )
+    if not has_master:
+        master = secrets.token_bytes(32)
+        stamp = datetime.fromtimestamp(clock.now(), UTC).strftime(signing.STAMP)
+        path = folder / f"master-{stamp}-{key_id(master).hex()[:8]}.key"
+        write_private(path, urlsafe_b64encode(master) + b"\n")
+    if not has_signing:
+        signing.make(folder, clock.now() // 1)
+    return not has_master
+
+
+def _load_master(path: Path) -> bytes:
+    try:
+        master = urlsafe_b64decode(read_private(path).strip())
+    except ValueError:
+        master = b""
+    if len(master) != 32:
+        raise ConfigError(
+            [Problem("is damaged: not 32 bytes in base64url", str(path), suggestion="restore it from a backup")]
+        )
+    return master
+
+
+def _make_private_folder(folder: Path) -> None:
+    try:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"key folder {folder} cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep two processes from making keys at the same time."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
