@@ -1,0 +1,118 @@
+"""My account: second factors, backup codes, and where I am signed in."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.errors import UserError
+from gateway.core.identity import Identity, Level
+from gateway.web import forms
+from gateway.web.answers import page, redirect
+from gateway.web.caller import CALLER
+from gateway.web.desk import DESK
+from gateway.web.enrol import show_codes
+from gateway.web.proof import fresh
+from gateway.web.words import ago, browser, label
+
+NOTICES = {
+    "added": "The authenticator app is set up.",
+    "removed": "It was removed.",
+    "ended": "That browser was signed out.",
+    "ended-others": "Every other browser was signed out.",
+    "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
+}
+"""By the value of `done`: what a redirect may say, so that no words travel in a URL."""
+
+
+async def show(request: web.Request) -> web.Response:
+    """The page."""
+    identity = await request[CALLER].signed_in()
+    return await _page(request, identity, notice=NOTICES.get(request.query.get("done", ""), ""))
+
+
+async def remove_factor(request: web.Request) -> web.Response:
+    """Take a factor away."""
+    identity = await fresh(request)
+    await forms.read(request, "account", _session(identity))
+    try:
+        await request.app[DESK].enrolment.remove(identity, request.match_info["factor"])
+    except UserError as error:
+        return await _page(request, identity, error=error)
+    return redirect(request.app[DESK].prefix + "account?done=removed")
+
+
+async def new_backup_codes(request: web.Request) -> web.Response:
+    """Ten new codes; the old ones die."""
+    identity = await fresh(request)
+    await forms.read(request, "account", _session(identity))
+    desk = request.app[DESK]
+    codes = await desk.enrolment.regenerate_backup_codes(identity)
+    return show_codes(request, codes, desk.prefix + "account", replaced=True)
+
+
+async def end_session(request: web.Request) -> web.Response:
+    """Sign one browser out."""
+    identity = await fresh(request)
+    await forms.read(request, "account", _session(identity))
+    desk = request.app[DESK]
+    if not await desk.sessions.end(identity.tenant, identity.subject, request.match_info["session"]):
+        raise UserError("ERR-SESSION", "That browser is signed out already.", 404)
+    return redirect(desk.prefix + "account?done=ended")
+
+
+async def end_others(request: web.Request) -> web.Response:
+    """Sign out everywhere but here."""
+    identity = await fresh(request)
+    await forms.read(request, "account", _session(identity))
+    desk = request.app[DESK]
+    await desk.sessions.end_all(identity.tenant, identity.subject, but=_session(identity))
+    return redirect(desk.prefix + "account?done=ended-others")
+
+
+async def _page(
+    request: web.Request, identity: Identity, *, notice: str = "", error: UserError | None = None
+) -> web.Response:
+    desk = request.app[DESK]
+    now = desk.clock.now()
+    enrolled = await desk.factors.of(identity.tenant, identity.subject)
+    sessions = await desk.sessions.list(identity.tenant, identity.subject)
+    answer = page(
+        request,
+        "account.html",
+        status=error.status if error else 200,
+        csrf=forms.token(request, "account", _session(identity)),
+        notice=notice,
+        error=error.detail if error else "",
+        me=identity,
+        two_factors=identity.level >= Level.AAL2,
+        confirmed=ago(identity.auth_time, now),
+        required=desk.enrolment.required(identity),
+        factors=[
+            {
+                "id": one.id,
+                "label": label(one.kind, one.label),
+                "disabled": one.disabled,
+                "added": ago(one.created_at, now),
+                "used": ago(one.last_used_at, now) if one.last_used_at else "",
+            }
+            for one in enrolled
+            if one.kind != "backup_code"
+        ],
+        left=await desk.enrolment.backup_codes_left(identity),
+        sessions=[
+            {
+                "id": one.id,
+                "here": one.id == _session(identity),
+                "browser": browser(one.agent),
+                "address": one.address,
+                "since": ago(one.created_at, now),
+                "seen": ago(one.last_seen_at, now),
+            }
+            for one in sorted(sessions, key=lambda one: (one.id != _session(identity), -one.last_seen_at))
+        ],
+    )
+    return forms.remember_browser(request, answer)
+
+
+def _session(identity: Identity) -> str:
+    return identity.session.id if identity.session else ""

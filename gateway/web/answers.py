@@ -1,0 +1,106 @@
+"""What we answer with: pages, redirects and problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from gateway.web import pages
+from gateway.web.desk import DESK
+
+if TYPE_CHECKING:
+    from gateway.core.rule import StepUpDemand
+
+REALM = "sallyport"
+
+
+def page(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    """The page `template`."""
+    body = pages.render(template, request.app[DESK].prefix, **values)
+    return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
+
+
+def redirect(location: str, status: int = 303) -> web.Response:
+    """Go to `location`, byte for byte: aiohttp's own redirects would parse and rewrite it."""
+    return web.Response(status=status, headers={"Location": location})
+
+
+def json(value: Any, *, status: int = 200, content_type: str = "application/json") -> web.Response:
+    """`value` as JSON."""
+    return web.Response(body=orjson.dumps(value), status=status, content_type=content_type)
+
+
+def wants_page(request: web.Request) -> bool:
+    """Whether a person is looking: the REST API and whoever does not ask for HTML get problem details."""
+    if request.path.startswith(request.app[DESK].prefix + "api/v1/"):
+        return False
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def problem(
+    request: web.Request, status: int, code: str, detail: str, *, title: str = "", more: Mapping[str, Any] | None = None
+) -> web.Response:
+    """Problem details; `more` are extension members."""
+    return json(
+        {
+            "type": "about:blank",
+            "title": title or HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "request_id": request.headers.get("Sallyport-Request-Id", ""),
+            **(more or {}),
+        },
+        status=status,
+        content_type="application/problem+json",
+    )
+
+
+def refusal(
+    request: web.Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    retry_after: float = 0.0,
+    action: tuple[str, str] | None = None,
+) -> web.Response:
+    """No, told to a person or to a program, whichever asks."""
+    if wants_page(request):
+        request_id = request.headers.get("Sallyport-Request-Id", "")
+        body = pages.error_page(status, code, "", detail, request_id, prefix=request.app[DESK].prefix, action=action)
+        answer = web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
+    else:
+        answer = problem(request, status, code, detail)
+    if retry_after > 0:
+        answer.headers["Retry-After"] = str(math.ceil(retry_after))
+    return answer
+
+
+def challenge(demand: StepUpDemand | None = None) -> str:
+    """`WWW-Authenticate`: RFC 6750 section 3 for nobody, RFC 9470 section 3 for somebody who has to prove more."""
+    if demand is None:
+        return f'Bearer realm="{REALM}"'
+    parts = [
+        f'Bearer realm="{REALM}"',
+        'error="insufficient_user_authentication"',
+        'error_description="A fresh or stronger proof is required"',
+        f'acr_values="{demand.level.acr}"',
+    ]
+    if demand.max_age is not None:
+        parts.append(f"max_age={int(demand.max_age)}")
+    return ", ".join(parts)
+
+
+def wait_words(seconds: float) -> str:
+    """`90` → `2 minutes`; rounded up, for people."""
+    if seconds < 60:
+        whole = max(1, math.ceil(seconds))
+        return f"{whole} second{'s' if whole != 1 else ''}"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minute{'s' if minutes != 1 else ''}"

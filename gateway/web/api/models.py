@@ -1,0 +1,157 @@
+"""What the API takes and answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Code = Annotated[str, Field(min_length=1, max_length=64, description="What the person typed.")]
+
+
+class Takes(BaseModel):
+    """A request body: unknown members are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answers(BaseModel):
+    """A response body."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since the epoch as RFC 3339 writes them."""
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+class MfaStatus(Answers):
+    """Where the caller stands."""
+
+    enrolled: bool = Field(description="Whether a second factor is set up and usable.")
+    required: bool = Field(description="Whether the caller's groups require one.")
+    factors: list[str] = Field(description="Factors that could be used now.", examples=[["totp", "backup_code"]])
+    backup_codes_left: int
+    acr: str = Field(description="Assurance level of this session.", examples=["aal1"])
+    amr: list[str] = Field(description="Methods shown in this session (RFC 8176).", examples=[["pwd"]])
+    auth_time: datetime = Field(description="When the newest proof was given.")
+    may_change: Literal["yes", "sign_in_again", "step_up"] = Field(
+        description="Whether factors may be changed now, or what is needed first."
+    )
+
+
+class Method(Answers):
+    """One factor of the caller."""
+
+    id: str
+    kind: str = Field(examples=["totp"])
+    label: str
+    created_at: datetime
+    last_used_at: datetime | None
+    disabled: bool = Field(description="Too many wrong answers; remove it and set it up anew.")
+
+
+class Methods(Answers):
+    """The caller's factors."""
+
+    methods: list[Method]
+
+
+class TotpSetup(Answers):
+    """A secret, shown this once, to put into an authenticator app."""
+
+    id: str
+    secret: str = Field(description="RFC 4648 base32.")
+    uri: str = Field(description="`otpauth://` URI, for a QR code.")
+
+
+class Confirm(Takes):
+    """The first code of a new authenticator app."""
+
+    code: Code
+
+
+class Confirmed(Answers):
+    """The factor is set up."""
+
+    backup_codes: list[str] = Field(description="Fresh backup codes, shown this once; empty where there were some.")
+
+
+class BackupCodes(Answers):
+    """Fresh backup codes, shown this once. The old ones no longer work."""
+
+    backup_codes: list[str]
+
+
+class Ask(Takes):
+    """What to prove. Nothing: any second factor, now."""
+
+    acr_values: Literal["aal1", "aal2"] = "aal2"
+    factors: list[str] = Field(default=[], max_length=8, description="Factors that count; empty: any.")
+    max_age: int | None = Field(default=None, ge=0, le=86_400, description="Seconds.")
+    return_to: str = Field(default="", max_length=4096, description="A path here, for the page at `verify_uri`.")
+
+
+class Asked(Answers):
+    """A challenge."""
+
+    challenge: str
+    offered: list[str] = Field(description="Factors that answer it.")
+    expires_at: datetime
+    verify_uri: str = Field(description="The page where a person can answer it.")
+
+
+class Answer(Takes):
+    """The answer to a challenge."""
+
+    challenge: str = Field(min_length=1, max_length=256)
+    factor: str = Field(min_length=1, max_length=64, examples=["totp"])
+    code: Code
+
+
+class Proven(Answers):
+    """What the session is worth now. Its cookie has a new value."""
+
+    acr: str
+    amr: list[str]
+    auth_time: datetime
+
+
+class SessionItem(Answers):
+    """A browser somebody signed in with."""
+
+    id: str
+    current: bool
+    created_at: datetime
+    expires_at: datetime
+    last_seen_at: datetime
+    address: str
+    agent: str
+    acr: str
+    amr: list[str]
+
+
+class SessionList(Answers):
+    """The caller's sessions."""
+
+    sessions: list[SessionItem]
+
+
+class Invalidate(Takes):
+    """Which sessions to end."""
+
+    keep_current: bool = True
+
+
+class Ended(Answers):
+    """How many sessions were ended."""
+
+    ended: int
+
+
+class Stats(Answers):
+    """Numbers about all sessions; for administrators."""
+
+    sessions: dict[str, int]

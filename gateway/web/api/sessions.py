@@ -1,0 +1,112 @@
+"""`sessions…`: where the caller is signed in."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.errors import UserError
+from gateway.core.identity import Identity, Level, Session, amr_of, level_of
+from gateway.web.answers import json
+from gateway.web.api.endpoint import Empty, Endpoint
+from gateway.web.api.models import Ended, Invalidate, SessionItem, SessionList, Stats, moment
+from gateway.web.caller import CALLER, ProofTooOld
+from gateway.web.desk import DESK
+from gateway.web.proof import SECOND_FACTOR, fresh
+
+
+async def every(request: web.Request, _: Empty) -> SessionList:
+    """All of them."""
+    me = await request[CALLER].signed_in()
+    sessions = await request.app[DESK].sessions.list(me.tenant, me.subject)
+    return SessionList(sessions=[_item(one, me) for one in sessions])
+
+
+async def stats(request: web.Request, _: Empty) -> Stats:
+    """Numbers about everybody's, for administrators with a second factor."""
+    desk, me = request.app[DESK], await request[CALLER].signed_in()
+    if not desk.enrolment.required(me):
+        raise UserError("ERR-FORBIDDEN", "This is for administrators.", 403)
+    if me.level < Level.AAL2:
+        raise ProofTooOld(SECOND_FACTOR)
+    return Stats(sessions=await desk.sessions.stats())
+
+
+async def end(request: web.Request, _: Empty) -> None:
+    """Sign one browser out."""
+    me = await fresh(request)
+    if not await request.app[DESK].sessions.end(me.tenant, me.subject, request.match_info["id"]):
+        raise UserError("ERR-SESSION", "You have no such session.", 404)
+
+
+async def extend(request: web.Request, _: Empty) -> SessionItem:
+    """Start the idle time of this session anew; its absolute end stays."""
+    caller = request[CALLER]
+    me = await caller.signed_in()
+    if request.match_info["id"] not in ("current", _id(me)):
+        raise UserError("ERR-SESSION", "Only the session of this request can be extended.", 404)
+    extended = await request.app[DESK].sessions.extend(caller.token or "")
+    if extended.session is None:
+        raise UserError("ERR-SESSION", "This session is over.", 404)
+    return _item(extended.session, extended)
+
+
+async def invalidate_all(request: web.Request, body: Invalidate) -> web.Response:
+    """Sign out everywhere, or everywhere else."""
+    desk, caller = request.app[DESK], request[CALLER]
+    me = await fresh(request)
+    ended = await desk.sessions.end_all(me.tenant, me.subject, but=_id(me) if body.keep_current else "")
+    answer = json(Ended(ended=ended).model_dump(mode="json"))
+    if not body.keep_current:
+        answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, "", 0))
+    return answer
+
+
+def _item(one: Session, me: Identity) -> SessionItem:
+    return SessionItem(
+        id=one.id,
+        current=one.id == _id(me),
+        created_at=moment(one.created_at),
+        expires_at=moment(one.expires_at),
+        last_seen_at=moment(one.last_seen_at),
+        address=one.address,
+        agent=one.agent,
+        acr=level_of(one.proofs).acr,
+        amr=list(amr_of(one.proofs)),
+    )
+
+
+def _id(me: Identity) -> str:
+    return me.session.id if me.session else ""
+
+
+_UNKNOWN = (404, "ERR-SESSION")
+
+ENDPOINTS = (
+    Endpoint("GET", "sessions", every, "Where I am signed in", answers=SessionList),
+    Endpoint(
+        "GET",
+        "sessions/stats",
+        stats,
+        "Numbers about all sessions (administrators)",
+        answers=Stats,
+        codes=((403, "ERR-FORBIDDEN"),),
+    ),
+    Endpoint("DELETE", "sessions/{id}", end, "End one of my sessions", status=204, fresh=True, codes=(_UNKNOWN,)),
+    Endpoint(
+        "POST",
+        "sessions/{id}/extend",
+        extend,
+        "Start the idle time of this session (`current`) anew",
+        answers=SessionItem,
+        codes=(_UNKNOWN,),
+    ),
+    Endpoint(
+        "POST",
+        "sessions/invalidate-all",
+        invalidate_all,
+        "End all my sessions, or all others",
+        takes=Invalidate,
+        answers=Ended,
+        fresh=True,
+    ),
+)

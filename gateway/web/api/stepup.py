@@ -1,0 +1,71 @@
+"""`mfa/challenge`, `mfa/verify`: prove it again, for programs."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.identity import Level
+from gateway.core.rule import StepUpDemand
+from gateway.web.answers import json
+from gateway.web.api.endpoint import Endpoint
+from gateway.web.api.models import Answer, Ask, Asked, Proven, moment
+from gateway.web.caller import CALLER
+from gateway.web.desk import DESK
+from gateway.web.proof import prove
+from gateway.web.return_to import safe_path
+
+_LEVELS = {level.acr: level for level in Level}
+
+
+async def challenge(request: web.Request, body: Ask) -> Asked:
+    """Ask."""
+    desk, me = request.app[DESK], await request[CALLER].signed_in()
+    demand = StepUpDemand(_LEVELS[body.acr_values], frozenset(body.factors), body.max_age)
+    after = safe_path(body.return_to, desk.prefix + "account")
+    asked = await desk.stepups.look(await desk.stepups.begin(me, demand, return_to=after), me)
+    return Asked(
+        challenge=asked.ticket,
+        offered=list(asked.offered),
+        expires_at=moment(asked.expires_at),
+        verify_uri=f"{desk.prefix}verify/{asked.ticket}",
+    )
+
+
+async def verify(request: web.Request, body: Answer) -> web.Response:
+    """Answer."""
+    desk, caller = request.app[DESK], request[CALLER]
+    me = await caller.signed_in()
+    proof = await desk.stepups.answer(
+        body.challenge,
+        me,
+        body.factor,
+        body.code,
+        address=caller.facts.address,
+        agent=caller.facts.agent,
+        request_id=caller.facts.request_id,
+    )
+    answer = web.Response(content_type="application/json")
+    now = await prove(request, proof, answer)
+    proven = Proven(acr=now.level.acr, amr=list(now.amr), auth_time=moment(now.auth_time))
+    answer.body = json(proven.model_dump(mode="json")).body
+    return answer
+
+
+ENDPOINTS = (
+    Endpoint("POST", "mfa/challenge", challenge, "Ask for a challenge", takes=Ask, answers=Asked, status=201),
+    Endpoint(
+        "POST",
+        "mfa/verify",
+        verify,
+        "Answer a challenge",
+        takes=Answer,
+        answers=Proven,
+        codes=(
+            (400, "ERR-MFA-INVALID"),
+            (400, "ERR-MFA-METHOD"),
+            (403, "ERR-MFA-DISABLED"),
+            (410, "ERR-MFA-CHALLENGE"),
+            (429, "ERR-MFA-THROTTLED"),
+        ),
+    ),
+)

@@ -1,0 +1,50 @@
+"""What the front desk needs from the rest of the house: one frozen value, made by `app`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from gateway.core.clock import Clock
+    from gateway.core.contracts import Ledger
+    from gateway.core.facts import Facts
+    from gateway.core.identity import Identity
+    from gateway.crypto.mac import Mac
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.sessions import Sessions
+    from gateway.identity.throttle import SignInThrottle
+    from gateway.limits.limiter import Limiter
+    from gateway.mfa.enrolment import Enrolment
+    from gateway.mfa.factors import Factors
+    from gateway.mfa.interrupted import InterruptedRequests
+    from gateway.mfa.stepup import StepUps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Desk:
+    """The rooms behind the counter."""
+
+    clock: Clock
+    mac: Mac
+    ledger: Ledger
+    limiter: Limiter
+    users: LocalUsers
+    sessions: Sessions
+    throttle: SignInThrottle
+    factors: Factors
+    enrolment: Enrolment
+    stepups: StepUps
+    interrupted: InterruptedRequests
+    jwks: Callable[[], Mapping[str, Any]]
+    """The published keys of assertions (RFC 7517)."""
+    learn: Callable[[Facts, Identity], Awaitable[None]]
+    """Told after every proof, so that the place it came from is less strange next time."""
+    prefix: str = "/.sallyport/"
+    """Path under which everything here lives; starts and ends with `/`."""
+
+
+DESK = web.AppKey("desk", Desk)

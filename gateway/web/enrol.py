@@ -1,0 +1,113 @@
+"""Set up an authenticator app: start, scan, confirm, save the backup codes, go on.
+
+The code that confirms the new app is itself a proof of it, so the session is raised at once and nobody is asked for
+a second code half a minute later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.core.errors import UserError
+from gateway.core.identity import Identity, Proof
+from gateway.mfa.enrolment import Setup
+from gateway.web import forms
+from gateway.web.answers import page, redirect, wait_words
+from gateway.web.caller import CALLER
+from gateway.web.desk import DESK
+from gateway.web.proof import fresh, prove
+from gateway.web.return_to import safe_path
+
+
+async def show(request: web.Request) -> web.Response:
+    """What is about to happen."""
+    identity = await fresh(request)
+    desk = request.app[DESK]
+    has_one = bool(await desk.factors.usable(identity.tenant, identity.subject))
+    answer = page(
+        request,
+        "enrol.html",
+        csrf=forms.token(request, "enrol", _session(identity)),
+        next=safe_path(request.query.get("next"), ""),
+        required=desk.enrolment.required(identity) and not has_one,
+        user=identity.user,
+    )
+    return forms.remember_browser(request, answer)
+
+
+async def begin(request: web.Request) -> web.Response:
+    """A new secret, shown as a picture and in letters."""
+    identity = await fresh(request)
+    form = await forms.read(request, "enrol", _session(identity))
+    setup = await request.app[DESK].enrolment.begin_totp(identity)
+    return await _scan(request, identity, setup, safe_path(form.get("next"), ""))
+
+
+async def confirm(request: web.Request) -> web.Response:
+    """The first code of the new app."""
+    desk, caller = request.app[DESK], request[CALLER]
+    identity = await fresh(request)
+    form = await forms.read(request, "enrol", _session(identity))
+    setup_id = request.match_info["setup"]
+    after = safe_path(form.get("next"), "")
+    try:
+        codes = await desk.enrolment.confirm(
+            identity,
+            setup_id,
+            form.get("code", ""),
+            address=caller.facts.address,
+            agent=caller.facts.agent,
+            request_id=caller.facts.request_id,
+        )
+    except UserError as error:
+        if error.code not in ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED"):
+            raise
+        setup = await desk.enrolment.look(identity, setup_id)
+        return await _scan(request, identity, setup, after, error)
+    onward = after or f"{desk.prefix}account?done=added"
+    answer = show_codes(request, codes, onward) if codes else redirect(onward)
+    await prove(request, Proof("totp", desk.clock.now()), answer)
+    return answer
+
+
+def show_codes(request: web.Request, codes: Sequence[str], after: str, *, replaced: bool = False) -> web.Response:
+    """Backup codes, this once. The file is made in the page, so they are kept nowhere."""
+    text = "Sallyport backup codes\r\nEach works once.\r\n\r\n" + "\r\n".join(codes) + "\r\n"
+    return page(
+        request,
+        "codes.html",
+        codes=codes,
+        file="data:text/plain;charset=utf-8," + quote(text),
+        next=after,
+        replaced=replaced,
+    )
+
+
+async def _scan(
+    request: web.Request, identity: Identity, setup: Setup, after: str, error: UserError | None = None
+) -> web.Response:
+    from gateway.mfa.qr import svg  # segno is wanted only here
+
+    told = ""
+    if error is not None:
+        told = error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
+    answer = page(
+        request,
+        "setup.html",
+        status=error.status if error else 200,
+        csrf=forms.token(request, "enrol", _session(identity)),
+        setup=setup.id,
+        qr="data:image/svg+xml," + quote(svg(setup.uri)),
+        secret=" ".join(setup.secret[i : i + 4] for i in range(0, len(setup.secret), 4)),
+        uri=setup.uri,
+        next=after,
+        error=told,
+    )
+    return forms.remember_browser(request, answer)
+
+
+def _session(identity: Identity) -> str:
+    return identity.session.id if identity.session else ""

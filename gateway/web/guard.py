@@ -1,0 +1,190 @@
+"""What every request passes and every answer wears. Outermost first:
+
+1. `dressed`     every answer gets the security headers, and is private unless its handler says otherwise
+2. `caught`      every exception becomes an answer; a fault is told to the ledger and to nobody else
+3. `introduced`  the wire says who calls; nobody but the wire is heard
+4. `challenged`  who is not signed in, or has to prove it again, is told how
+5. `counted`     too many requests of one address end here, before a cookie is looked up or a password hashed
+6. `same_origin` an unsafe method comes from a page of ours, with a body we are willing to read
+
+Where a browser's request comes from: `Sec-Fetch-Site` cannot be forged by a page and wins; without it `Origin` has
+to name us. With neither the request is refused: a program that uses the session cookie sends `Origin` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from traceback import extract_tb
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.core.errors import StoreAway, UserError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import Level
+from gateway.core.rule import LimitSpec, StepUpDemand
+from gateway.web import pages
+from gateway.web.answers import challenge, problem, redirect, refusal, wait_words, wants_page
+from gateway.web.caller import CALLER, NobodyHere, NotTheWire, ProofTooOld, introduce
+from gateway.web.desk import DESK
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BODY = 64 * 1024
+"""Largest body read, in bytes."""
+
+EVERYTHING = (LimitSpec("pages", ("address",), "token_bucket", 20, 1.0, 60),)
+GUESSES = (*EVERYTHING, LimitSpec("pages-proofs", ("address",), "token_bucket", 60, 60.0, 20))
+"""For POSTs that check a password or a code: each costs a hash. Beside the throttles of the account and the factor."""
+
+GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify")
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@web.middleware
+async def dressed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """1. The headers every answer wears."""
+    answer = await handler(request)
+    for name, value in pages.HEADERS.items():
+        answer.headers.setdefault(name, value)
+    if answer.headers.setdefault("Cache-Control", "no-store") == "no-store":
+        answer.headers["Vary"] = "Cookie, Authorization"
+    return answer
+
+
+@web.middleware
+async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """2. No exception leaves."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _from_aiohttp(request, error)
+    except UserError as error:
+        detail = error.detail
+        if error.retry_after > 0 and wants_page(request):
+            detail = f"{detail} Please wait {wait_words(error.retry_after)}."
+        return refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
+    except NotTheWire:
+        return problem(request, 400, "ERR-NOT-THE-WIRE", "This socket is the gateway's own.")
+    except StoreAway as error:
+        _tell(request, error)
+        return refusal(
+            request, 503, "ERR-STORE-AWAY", "We cannot look that up right now. Please try again soon.", retry_after=5.0
+        )
+    except Exception as error:
+        _tell(request, error)
+        return refusal(request, 500, "ERR-FAULT", "It has been noted. Please try again later.")
+
+
+@web.middleware
+async def introduced(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """3. Who calls."""
+    request[CALLER] = introduce(request)
+    return await handler(request)
+
+
+@web.middleware
+async def challenged(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """4. A way on, for people and for programs."""
+    try:
+        return await handler(request)
+    except NobodyHere:
+        return _nobody(request)
+    except ProofTooOld as error:
+        return await _prove_again(request, error.demand)
+
+
+@web.middleware
+async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """5. How often."""
+    desk = request.app[DESK]
+    guess = request.method == "POST" and request.path.removeprefix(desk.prefix).startswith(GUESSING)
+    for quota in desk.limiter.spend(GUESSES if guess else EVERYTHING, request[CALLER].facts, None, "sallyport-pages"):
+        if not quota.allowed:
+            raise UserError("ERR-THROTTLED", "That was too often.", 429, max(1.0, quota.retry_after))
+    return await handler(request)
+
+
+@web.middleware
+async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """6. Where from, and in what wrapping."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UserError("ERR-ENCODING", "Compressed bodies are not read here.", 415)
+    if request.method not in SAFE and not _comes_from_us(request):
+        raise UserError("ERR-CSRF", "This request does not come from a page of ours.", 403)
+    return await handler(request)
+
+
+MIDDLEWARES: tuple[Middleware, ...] = (dressed, caught, introduced, challenged, counted, same_origin)
+
+
+def _comes_from_us(request: web.Request) -> bool:
+    site = request.headers.getall("Sec-Fetch-Site", [])
+    origin = request.headers.getall("Origin", [])
+    if origin and origin != ["null"] and origin != [request[CALLER].origin]:
+        return False
+    if site:
+        return site == ["same-origin"]
+    return origin == [request[CALLER].origin]
+
+
+def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
+    words = {
+        404: ("ERR-NOT-FOUND", "No page has this address."),
+        405: ("ERR-METHOD", "This address does not answer that method."),
+        413: ("ERR-TOO-LARGE", f"At most {BODY // 1024} KiB are read here."),
+    }
+    code, detail = words.get(error.status, ("ERR-BAD-REQUEST", "The request cannot be read."))
+    answer = refusal(request, error.status, code, detail)
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
+    return answer
+
+
+def _nobody(request: web.Request) -> web.Response:
+    if wants_page(request):
+        # A POST cannot be repeated by a redirect; its form is on the account page or a step away from it.
+        back = request.raw_path if request.method in SAFE else request.app[DESK].prefix + "account"
+        return redirect(f"{request.app[DESK].prefix}login?next={quote(back, safe='')}")
+    answer = refusal(request, 401, "ERR-SIGN-IN", "Please sign in.")
+    answer.headers["WWW-Authenticate"] = challenge()
+    return answer
+
+
+async def _prove_again(request: web.Request, demand: StepUpDemand) -> web.Response:
+    desk = request.app[DESK]
+    if wants_page(request):
+        back = request.raw_path if request.method in SAFE else f"{desk.prefix}account?done=confirmed"
+        if demand.level < Level.AAL2:
+            return redirect(f"{desk.prefix}login?reauth=1&next={quote(back, safe='')}")
+        ticket = await desk.stepups.begin(await request[CALLER].signed_in(), demand, return_to=back)
+        return redirect(f"{desk.prefix}verify/{ticket}")
+    answer = problem(
+        request,
+        401,
+        "ERR-STEP-UP",
+        "A fresh or stronger proof is required.",
+        more={"acr_values": demand.level.acr, "max_age": int(demand.max_age or 0)},
+    )
+    answer.headers["WWW-Authenticate"] = challenge(demand)
+    return answer
+
+
+def _tell(request: web.Request, error: Exception) -> None:
+    """The kind of error and where it rose, but none of its words: they may quote what a person typed."""
+    caller = request.get(CALLER)
+    frames = [f"{frame.filename.rpartition('gateway/')[2]}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+    request.app[DESK].ledger.note(
+        Event(
+            Kind.FAULT,
+            Severity.ALARM,
+            address=caller.facts.address if caller else "",
+            request_id=request.headers.get("Sallyport-Request-Id", ""),
+            detail={"room": "web", "error": type(error).__name__, "trace": frames[-6:]},
+        )
+    )

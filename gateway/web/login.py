@@ -1,0 +1,130 @@
+"""Sign in with a name and a password.
+
+An unknown name, a wrong password and a disabled user get the same answer: status, body, headers and, within the
+noise of one password hash, time. Throttling counts by the name typed, whether or not there is such a user.
+
+After success the person goes to `next`. Something they were sending when they were asked (`resume`) waits behind
+one more page: were this answer itself a 307, the browser would send the password on to the service when the page is
+reloaded.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.core.errors import UserError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import Identity, Proof
+from gateway.identity.users import canonical
+from gateway.web import device, forms
+from gateway.web.answers import challenge, page, redirect, wait_words
+from gateway.web.caller import CALLER
+from gateway.web.desk import DESK
+from gateway.web.return_to import safe_path
+
+WRONG = "The user name or the password is not right."
+
+
+async def show(request: web.Request) -> web.Response:
+    """The form; or straight on, for somebody who is signed in and only lost their way."""
+    query = request.query
+    after, resume, reauth = safe_path(query.get("next"), ""), query.get("resume", ""), "reauth" in query
+    if (after or resume) and not reauth and await request[CALLER].identity() is not None:
+        return redirect(onward(request, after, resume))
+    return _form(request, after, resume, reauth=reauth)
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Check, open a session, go on."""
+    desk, caller = request.app[DESK], request[CALLER]
+    form = await forms.read(request, "login")
+    after, resume = safe_path(form.get("next"), ""), form.get("resume", "")
+    typed, password = form.get("username", ""), form.get("password", "")
+    try:
+        account = canonical(typed)
+    except UserError:
+        account = "-"  # No user has this name, so whatever cannot be a name shares one counter.
+    known = device.knows(request, account)
+
+    wait = await desk.throttle.admit(account, caller.facts.network, known)
+    if wait > 0:
+        _tell(request, Kind.SIGN_IN_THROTTLED, Severity.WARNING, account)
+        answer = _form(
+            request, after, resume, typed, f"Too many tries. Please wait {wait_words(wait)} and try again.", 429
+        )
+        answer.headers["Retry-After"] = str(int(wait) + 1)
+        return answer
+
+    user = await desk.users.verify(account if account != "-" else "", password)
+    if user is None:
+        _tell(request, Kind.SIGN_IN_FAILED, Severity.NOTICE, account)
+        answer = _form(request, after, resume, typed, WRONG, 401)
+        answer.headers["WWW-Authenticate"] = challenge()
+        return answer
+
+    await desk.throttle.succeeded(account, caller.facts.network, known)
+    token, identity = await desk.sessions.open(
+        user,
+        Proof("password", desk.clock.now()),
+        address=caller.facts.address,
+        agent=caller.facts.agent,
+        replacing=caller.token,
+    )
+    await desk.learn(caller.facts, identity)
+    _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity)
+
+    after = onward(request, after, resume)
+    if desk.enrolment.required(identity) and not await desk.factors.usable(identity.tenant, identity.subject):
+        after = f"{desk.prefix}enrol?next={quote(after, safe='')}"
+    answer = redirect(after)
+    answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
+    answer.headers.add("Set-Cookie", device.cookie(request, account))
+    return answer
+
+
+def onward(request: web.Request, after: str, resume: str) -> str:
+    """Where to go after signing in: to `after`, past the page that offers to send on what was interrupted."""
+    if resume:
+        return f"{request.app[DESK].prefix}resume/{quote(resume, safe='')}?next={quote(after, safe='')}"
+    return after or "/"
+
+
+def _form(
+    request: web.Request,
+    after: str,
+    resume: str,
+    username: str = "",
+    error: str = "",
+    status: int = 200,
+    *,
+    reauth: bool = False,
+) -> web.Response:
+    answer = page(
+        request,
+        "login.html",
+        status=status,
+        csrf=forms.token(request, "login"),
+        next=after,
+        resume=resume,
+        username=username[:256],
+        error=error,
+        reauth=reauth,
+    )
+    return forms.remember_browser(request, answer)
+
+
+def _tell(request: web.Request, kind: Kind, severity: Severity, account: str, identity: Identity | None = None) -> None:
+    facts = request[CALLER].facts
+    request.app[DESK].ledger.note(
+        Event(
+            kind,
+            severity,
+            user=identity.user if identity else account,
+            session=identity.session.id if identity and identity.session else "",
+            address=facts.address,
+            agent=facts.agent,
+            request_id=facts.request_id,
+        )
+    )

@@ -1,0 +1,36 @@
+"""How each factor is asked for on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Words for one factor."""
+
+    name: str
+    label: str
+    hint: str
+    instead: str
+    """Of the link that switches to it."""
+    long: bool = False
+    """Whether the answer is longer than six digits."""
+
+
+METHODS: Mapping[str, Method] = {
+    "totp": Method(
+        "totp",
+        "Six-digit code",
+        "Open your authenticator app and type the code it shows now.",
+        "Use my authenticator app",
+    ),
+    "backup_code": Method(
+        "backup_code",
+        "Backup code",
+        "One of the codes you saved when you set up your second factor. Each works once.",
+        "Use a backup code",
+        long=True,
+    ),
+}

@@ -1,0 +1,41 @@
+"""Fresh proof, before anything about an account changes.
+
+Whoever finds an unlocked screen must not be able to add a factor of their own, take one away or throw the owner out.
+One rule for all of it, the one that `mfa/enrolment` keeps: shown within the last minutes, the second factor where there
+is one, else the password (ASVS 5.0, 7.5.1 and 7.5.2).
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.identity import Identity, Level, Proof
+from gateway.core.rule import StepUpDemand
+from gateway.mfa.enrolment import Permit
+from gateway.web.caller import CALLER, ProofTooOld
+from gateway.web.desk import DESK
+
+FRESH = 300.0
+"""Seconds."""
+
+SECOND_FACTOR = StepUpDemand(Level.AAL2, max_age=FRESH)
+DEMANDS = {Permit.SIGN_IN_AGAIN: StepUpDemand(Level.AAL1, max_age=FRESH), Permit.STEP_UP: SECOND_FACTOR}
+
+
+async def fresh(request: web.Request) -> Identity:
+    """Who is signed in, freshly proven. Raises `NobodyHere`, `ProofTooOld`."""
+    identity = await request[CALLER].signed_in()
+    permit = await request.app[DESK].enrolment.may_change(identity)
+    if permit is not Permit.YES:
+        raise ProofTooOld(DEMANDS[permit])
+    return identity
+
+
+async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Identity:
+    """Put `proof` into the session, whose new token goes with `answer`. Raises `NobodyHere` if it has just ended."""
+    desk, caller = request.app[DESK], request[CALLER]
+    await caller.signed_in()
+    token, identity = await desk.sessions.prove(caller.token or "", proof)
+    answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
+    await desk.learn(caller.facts, identity)
+    return identity

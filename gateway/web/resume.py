@@ -1,0 +1,87 @@
+"""Send on what somebody was sending when they were asked to sign in.
+
+It was kept sealed by the wire, bound to the session or, before there was one, to the browser. A press on the button
+answers
+307 and a cookie that names the record: the browser posts to the original address again, and there the wire puts the
+kept request in the place of this form.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.core.errors import UserError
+from gateway.core.identity import Identity
+from gateway.mfa.interrupted import Interrupted
+from gateway.web import forms
+from gateway.web.answers import page, redirect, refusal
+from gateway.web.caller import CALLER
+from gateway.web.desk import DESK
+from gateway.web.return_to import is_safe, safe_path
+
+GONE = "It was sent already, or it waited too long and was thrown away. Please fill in the form again."
+
+
+async def show(request: web.Request) -> web.Response:
+    """What was kept, and whether to send it."""
+    identity = await request[CALLER].signed_in()
+    ticket = request.match_info["ticket"]
+    found = await find(request, ticket, identity)
+    if found is None:
+        action = ("Go back there", safe_path(request.query.get("next")))
+        return refusal(request, 404, "ERR-RESUME", GONE, action=action)
+    kept, _ = found
+    answer = page(
+        request,
+        "resume.html",
+        csrf=forms.token(request, "resume", _session(identity)),
+        ticket=ticket,
+        target=f"{kept.host}{path_of(kept)}",
+        size=f"{len(kept.body):,} bytes",
+    )
+    return forms.remember_browser(request, answer)
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Send it on, or throw it away."""
+    desk = request.app[DESK]
+    identity = await request[CALLER].signed_in()
+    ticket = request.match_info["ticket"]
+    form = await forms.read(request, "resume", _session(identity))
+    found = await find(request, ticket, identity)
+    if found is None:
+        raise UserError("ERR-RESUME", GONE, 404)
+    kept, owner = found
+    if form.get("drop"):
+        await desk.interrupted.claim(ticket, owner)
+        return redirect("/")
+    return post_again(request, path_of(kept), ticket)
+
+
+async def find(request: web.Request, ticket: str, identity: Identity) -> tuple[Interrupted, str] | None:
+    """The record and its owner, if it is this session's or this browser's and still there."""
+    desk = request.app[DESK]
+    for owner in (f"session:{_session(identity)}", f"browser:{request[CALLER].browser}"):
+        kept = await desk.interrupted.peek(ticket, owner)
+        if kept is not None and is_safe(path_of(kept)):
+            return kept, owner
+    return None
+
+
+def path_of(kept: Interrupted) -> str:
+    """The path and query it was sent to."""
+    return kept.target.decode("ascii", "replace")
+
+
+def post_again(request: web.Request, target: str, ticket: str) -> web.Response:
+    """Make the browser post to `target`, where the wire continues what `ticket` names."""
+    caller = request[CALLER]
+    answer = redirect(target, 307)
+    answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.resume, quote(ticket, safe=""), 60))
+    return answer
+
+
+def _session(identity: Identity) -> str:
+    return identity.session.id if identity.session else ""

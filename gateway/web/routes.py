@@ -1,0 +1,48 @@
+"""Every path there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from gateway.web import about, account, enrol, login, logout, resume, verify
+from gateway.web.api import openapi
+from gateway.web.guard import Handler
+
+PAGES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "login", login.show),
+    ("POST", "login", login.submit),
+    ("GET", "logout", logout.show),
+    ("POST", "logout", logout.submit),
+    ("GET", "resume/{ticket}", resume.show),
+    ("POST", "resume/{ticket}", resume.submit),
+    ("GET", "verify/{ticket}", verify.show),
+    ("POST", "verify/{ticket}", verify.submit),
+    ("GET", "enrol", enrol.show),
+    ("POST", "enrol", enrol.begin),
+    ("POST", "enrol/{setup}", enrol.confirm),
+    ("GET", "account", account.show),
+    ("POST", "account/factors/{factor}/remove", account.remove_factor),
+    ("POST", "account/backup-codes", account.new_backup_codes),
+    ("POST", "account/sessions/{session}/end", account.end_session),
+    ("POST", "account/sessions/end-others", account.end_others),
+    ("GET", "whoami", about.whoami),
+    ("GET", "jwks.json", about.jwks),
+    ("GET", "static/{name}", about.static),
+    ("GET", "api/openapi.json", openapi.document),
+    ("GET", "api/docs", openapi.docs),
+)
+
+
+def routes(prefix: str) -> Iterator[web.RouteDef]:
+    """All of them, below `prefix`. A GET answers HEAD too."""
+    for method, path, handler in PAGES:
+        yield _route(method, prefix + path, handler)
+    # Plain paths before those with parameters, so that `sessions/stats` is not taken for a session.
+    for endpoint in sorted(openapi.ENDPOINTS, key=lambda one: "{" in one.path):
+        yield _route(endpoint.method, f"{prefix}api/v1/{endpoint.path}", endpoint.__call__)
+
+
+def _route(method: str, path: str, handler: Handler) -> web.RouteDef:
+    return web.get(path, handler) if method == "GET" else web.route(method, path, handler)

@@ -1,0 +1,136 @@
+"""Prove it again: the page of one challenge.
+
+    /admin/ ──► StepUp ──► verify/<ticket> ──right──► the session gets the proof and a new token ──► on they go
+                            │  ▲                                                          (a POST: again, by 307)
+                            │  └wrong, fewer tries
+                            └──no factor that counts──► a fresh sign-in may set one up; an older one signs in again
+
+The challenge itself never enrols (case 113); it names the page that does, and that page asks for its own fresh proof.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.core.errors import UserError
+from gateway.core.identity import Identity
+from gateway.mfa.enrolment import Permit
+from gateway.mfa.stepup import Challenge
+from gateway.web import forms
+from gateway.web.answers import page, redirect, wait_words
+from gateway.web.caller import CALLER
+from gateway.web.desk import DESK
+from gateway.web.methods import METHODS
+from gateway.web.proof import prove
+from gateway.web.resume import post_again
+from gateway.web.return_to import safe_path
+
+RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD")
+"""Errors after which the challenge goes on."""
+
+
+async def show(request: web.Request) -> web.Response:
+    """The question."""
+    identity = await request[CALLER].signed_in()
+    challenge = await request.app[DESK].stepups.look(request.match_info["ticket"], identity)
+    if not challenge.offered:
+        return await _unready(request, identity, challenge)
+    return _ask(request, identity, challenge, request.query.get("method", ""))
+
+
+async def submit(request: web.Request) -> web.Response:
+    """The answer."""
+    desk, caller = request.app[DESK], request[CALLER]
+    identity = await caller.signed_in()
+    form = await forms.read(request, "verify", _session(identity))
+    ticket = request.match_info["ticket"]
+    challenge = await desk.stepups.look(ticket, identity)
+    if form.get("then") == "sign-in":
+        return await _sign_in_again(request, identity, challenge)
+    factor = form.get("factor", "")
+    try:
+        proof = await desk.stepups.answer(
+            ticket,
+            identity,
+            factor,
+            form.get("code", ""),
+            address=caller.facts.address,
+            agent=caller.facts.agent,
+            request_id=caller.facts.request_id,
+        )
+    except UserError as error:
+        if error.code not in RETRY:
+            raise
+        challenge = await desk.stepups.look(ticket, identity)
+        if not challenge.offered:
+            raise
+        return _ask(request, identity, challenge, factor, error)
+    target = safe_path(challenge.return_to, desk.prefix + "account")
+    answer = post_again(request, target, challenge.resume) if challenge.resume else redirect(target)
+    await prove(request, proof, answer)
+    return answer
+
+
+def _ask(
+    request: web.Request, identity: Identity, challenge: Challenge, wanted: str, error: UserError | None = None
+) -> web.Response:
+    offered = [METHODS[name] for name in challenge.offered if name in METHODS]
+    method = next((one for one in offered if one.name == wanted), offered[0] if offered else None)
+    told = ""
+    if error is not None:
+        told = error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
+    answer = page(
+        request,
+        "verify.html",
+        status=error.status if error else 200,
+        csrf=forms.token(request, "verify", _session(identity)),
+        ticket=challenge.ticket,
+        method=method,
+        others=[one for one in offered if one is not method],
+        error=told,
+        why="This place asks for a second factor.",
+        user=identity.user,
+    )
+    if error is not None and error.retry_after > 0:
+        answer.headers["Retry-After"] = str(int(error.retry_after) + 1)
+    return forms.remember_browser(request, answer)
+
+
+async def _unready(request: web.Request, identity: Identity, challenge: Challenge) -> web.Response:
+    desk = request.app[DESK]
+    wanted = challenge.demand.factors
+    permit = None
+    if (not wanted or "totp" in wanted) and not await desk.factors.usable(identity.tenant, identity.subject):
+        permit = await desk.enrolment.may_change(identity)
+    after = safe_path(challenge.return_to, desk.prefix + "account")
+    if challenge.resume:
+        after = f"{desk.prefix}resume/{quote(challenge.resume, safe='')}?next={quote(after, safe='')}"
+    answer = page(
+        request,
+        "unready.html",
+        csrf=forms.token(request, "verify", _session(identity)),
+        ticket=challenge.ticket,
+        enrol=f"{desk.prefix}enrol?next={quote(after, safe='')}" if permit is Permit.YES else "",
+        again=permit is Permit.SIGN_IN_AGAIN,
+        user=identity.user,
+    )
+    return forms.remember_browser(request, answer)
+
+
+async def _sign_in_again(request: web.Request, identity: Identity, challenge: Challenge) -> web.Response:
+    """The new session meets a challenge of its own; what was interrupted moves from the old session to the browser."""
+    desk = request.app[DESK]
+    after = safe_path(challenge.return_to, desk.prefix + "account")
+    location = f"{desk.prefix}login?reauth=1&next={quote(after, safe='')}"
+    if challenge.resume:
+        kept = await desk.interrupted.claim(challenge.resume, f"session:{_session(identity)}")
+        if kept is not None:
+            moved = await desk.interrupted.keep(f"browser:{request[CALLER].browser}", kept)
+            location += f"&resume={quote(moved, safe='')}"
+    return redirect(location)
+
+
+def _session(identity: Identity) -> str:
+    return identity.session.id if identity.session else ""

@@ -1,0 +1,52 @@
+"""Times, browsers and factors in a few plain words."""
+
+from __future__ import annotations
+
+_UNITS = ((60.0, 1.0, "second"), (3600.0, 60.0, "minute"), (86_400.0, 3600.0, "hour"), (1e18, 86_400.0, "day"))
+
+_BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("SamsungBrowser/", "Samsung Internet"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("CriOS/", "Chrome"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+    ("curl/", "curl"),
+)
+_SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("CrOS", "ChromeOS"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
+
+
+def ago(then: float, now: float) -> str:
+    """`just now`, `3 minutes ago`, `2 days ago`; both in seconds since the epoch."""
+    passed = now - then
+    if passed < 10:
+        return "just now"
+    for below, size, unit in _UNITS:
+        if passed < below:
+            count = int(passed // size)
+            return f"{count} {unit}{'s' if count != 1 else ''} ago"
+    return "long ago"
+
+
+def browser(agent: str) -> str:
+    """`Firefox on Linux`, from a `User-Agent`; a guess for people to recognise, never for a decision."""
+    name = next((name for mark, name in _BROWSERS if mark in agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in agent), "")
+    if name and system:
+        return f"{name} on {system}"
+    return name or system or (agent[:40] or "Unknown browser")
+
+
+def label(kind: str, given: str) -> str:
+    """A factor's name for people."""
+    return given or {"totp": "Authenticator app"}.get(kind, kind)
