@@ -1,0 +1,27 @@
+"""Fixtures every room may use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.rig.gateway import Gateway, running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """One gateway for a whole file of tests; they mark themselves `asyncio(loop_scope="module")`."""
+    async with running(Path(tmp_path_factory.mktemp("house"))) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gateway(house: Gateway) -> AsyncIterator[Gateway]:
+    """The shared gateway, with nothing remembered. Whatever a service receives in any test is perfectly framed."""
+    await house.mark()
+    yield house
+    assert house.upstream.violations == []
+    assert house.other.violations == []

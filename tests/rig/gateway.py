@@ -1,0 +1,206 @@
+"""The real application, in this process, between a raw client and a recording service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from gateway.core.clock import ManualClock
+from gateway.core.cookies import Cookies
+from gateway.core.events import Kind
+from gateway.core.identity import DEFAULT_TENANT, Proof
+from tests.rig.client import RawClient
+from tests.rig.messages import Response, Truncated
+from tests.rig.upstream import RecordingUpstream
+
+if TYPE_CHECKING:
+    from gateway.app import App
+
+PASSWORD = "correct horse battery staple 42"
+AGENT = "raw-client/1"
+HOST = b"good.test"
+
+POLICY = """
+rules:
+  - name: other-service
+    match: {hosts: [good.test], paths: [/other/**]}
+    access: public
+    upstream: other
+  - name: public
+    match: {hosts: [good.test], paths: [/public/**]}
+    access: public
+    upstream: app
+  - name: plain-path
+    match: {hosts: [good.test], paths: [/healthz, /x/health, /foo/public]}
+    access: public
+    upstream: app
+  - name: read-only
+    match: {hosts: [good.test], paths: [/read/**], methods: [GET]}
+    access: public
+    upstream: app
+  - name: post-only
+    match: {hosts: [good.test], paths: [/post/**], methods: [POST]}
+    access: public
+    upstream: app
+  - name: delete-is-for-admins
+    match: {hosts: [good.test], paths: [/post/**], methods: [DELETE]}
+    access: {groups: [admins]}
+    upstream: app
+  - name: roles
+    match: {hosts: [good.test], paths: [/role/**], headers: {X-Role: admin}}
+    access: {groups: [admins]}
+    upstream: app
+  - name: admin
+    match: {hosts: [good.test], paths: [/admin/**]}
+    access: {groups: [admins]}
+    step_up: {level: aal2, factors: [totp]}
+    upstream: app
+    audience: app-admin
+  - name: secret
+    match: {hosts: [good.test], paths: [/foo/secret/**]}
+    access: {groups: [admins]}
+    upstream: app
+  - name: admin-host
+    match: {hosts: [admin.example.com]}
+    access: {groups: [admins]}
+    upstream: app
+  - name: everything-else
+    match: {hosts: [good.test]}
+    access: authenticated
+    upstream: app
+"""
+
+
+class Gateway:
+    """A running gateway with its two services, `upstream` and `other`."""
+
+    def __init__(self, app: App, clock: ManualClock, upstream: RecordingUpstream, other: RecordingUpstream) -> None:
+        self.app = app
+        self.clock = clock
+        self.upstream = upstream
+        self.other = other
+        self.port, self.admin_port = app.ports
+        self._cookies: dict[str, bytes] = {}
+        self._rejected_before = 0
+
+    async def connect(self, *, buffers: int = 0) -> RawClient:
+        """A new client connection."""
+        return await RawClient.connect(self.port, buffers=buffers)
+
+    async def cookie(self, user: str = "bob", *factors: str) -> bytes:
+        """A `name=value` cookie of somebody who is signed in with their password and `factors`; remembered."""
+        key = "/".join((user, *factors))
+        if key not in self._cookies:
+            self._cookies[key] = await self.sign_in(user, *factors)
+        return self._cookies[key]
+
+    async def sign_in(self, user: str, *factors: str) -> bytes:
+        """A fresh session, without any page; `ann` is an admin, `bob` is not."""
+        known = await self.app.users.find(user)
+        if known is None:
+            groups = ("admins",) if user == "ann" else ()
+            known = await self.app.users.add(user, PASSWORD, email=f"{user}@good.test", groups=groups)
+        now = self.clock.now()
+        token, _ = await self.app.sessions.open(known, Proof("password", now), address="127.0.0.1", agent=AGENT)
+        for factor in factors:
+            token, _ = await self.app.sessions.prove(token, Proof(factor, now))
+        return f"{Cookies.over('http').session}={token}".encode("ascii")
+
+    async def say(self, *segments: bytes) -> list[Response]:
+        """Send on a connection of its own, hear every answer until the gateway closes; our half stays open."""
+        async with await self.connect() as client:
+            await client.send(*segments)
+            return await answers_until_close(client)
+
+    async def ask(self, raw: bytes, method: str = "GET") -> Response:
+        """Send on a connection of its own, hear one answer."""
+        async with await self.connect() as client:
+            await client.send(raw)
+            return await client.response(method)
+
+    async def rejections(self) -> int:
+        """How many requests were rejected, as the security events of the store say, since the last `mark`."""
+        await self.app.ledger.flush()
+        events = await self.app.ledger.events(DEFAULT_TENANT, limit=100_000, kind=Kind.REQUEST_REJECTED)
+        return len(events) - self._rejected_before
+
+    async def mark(self) -> None:
+        """Begin anew: forget what the services saw, count rejections from here."""
+        self.upstream.clear()
+        self.other.clear()
+        self._rejected_before = 0
+        self._rejected_before = await self.rejections()
+
+
+async def answers_until_close(client: RawClient) -> list[Response]:
+    """Every answer until the other side closes."""
+    answers: list[Response] = []
+    while True:
+        try:
+            answers.append(await client.response())
+        except Truncated as end:
+            if "inside a head: b''" in str(end):
+                return answers
+            raise
+
+
+def request(
+    method: bytes = b"GET",
+    target: bytes = b"/public/x",
+    head: bytes = b"",
+    body: bytes = b"",
+    *,
+    host: bytes = b"Host: good.test\r\n",
+    version: bytes = b"HTTP/1.1",
+    cookie: bytes = b"",
+) -> bytes:
+    """A request, exactly as spelled. `head`: further header lines, each with its own line end."""
+    line = b"Cookie: " + cookie + b"\r\n" if cookie else b""
+    agent = b"User-Agent: " + AGENT.encode("ascii") + b"\r\n"
+    return b"%s %s %s\r\n%s%s%s%s\r\n%s" % (method, target, version, host, agent, line, head, body)
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, *, policy: str = POLICY, config: Mapping[str, object] | None = None
+) -> AsyncIterator[Gateway]:
+    """Start a gateway whose every file is under `folder`; `config` overrides top-level entries of config.yaml."""
+    from gateway.app import App
+
+    from gateway import settings
+
+    upstream, other = RecordingUpstream(), RecordingUpstream()
+    await upstream.start()
+    await other.start()
+    (folder / "policies").mkdir()
+    (folder / "policies" / "rig.yaml").write_text(policy)
+    document: dict[str, object] = {
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
+        "public_url": "http://good.test",
+        "upstreams": {
+            "app": {"url": f"http://127.0.0.1:{upstream.port}"},
+            "other": {"url": f"http://127.0.0.1:{other.port}"},
+        },
+        "policies": str(folder / "policies"),
+        "store": {"records": f"sqlite:{folder / 'data' / 'rig.db'}"},
+        "keys": str(folder / "data" / "keys"),
+        "log": {"access": str(folder / "access.log")},
+        **(config or {}),
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    clock = ManualClock(float(int(time.time())))
+    app = App(settings.load(path, {}), clock=clock)
+    await app.start()
+    try:
+        yield Gateway(app, clock, upstream, other)
+    finally:
+        await app.stop()
+        await upstream.stop()
+        await other.stop()
