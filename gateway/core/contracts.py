@@ -43,6 +43,10 @@ class Factor(Protocol):
         """The proof, or None for a wrong answer. A right answer is claimed: it never counts twice."""
         ...
 
+    async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
+        """A sentence that may help somebody whose answer was wrong; empty when there is nothing to say."""
+        ...
+
 
 class Signal(Protocol):
     """How strange, and why?"""

@@ -97,7 +97,7 @@ CALM = Score(0.0)
 class Verdict:
     """The gate's whole answer for one request: the decision, and what led to it."""
 
-    __slots__ = ("decision", "identity", "quotas", "risk", "rule")
+    __slots__ = ("decision", "identity", "quotas", "risk", "rule", "shadow")
 
     def __init__(
         self,
@@ -112,3 +112,5 @@ class Verdict:
         self.identity = identity
         self.risk = risk
         self.quotas = quotas
+        self.shadow: tuple[str, str] | None = None
+        """The shadow rule that would have been chosen, and what it would have answered."""

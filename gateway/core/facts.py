@@ -77,12 +77,12 @@ class Facts:
         self.authorization = authorization
         """`Authorization`; when it came twice, joined with a NUL so that no scheme matches."""
         self.headers = headers
-        """Pairs as they came, names lower-cased; for criteria that name a header."""
+        """Pairs as they came; ask with `header`."""
         self.request_id = request_id
 
     def header(self, name: bytes) -> list[bytes]:
         """Every value of header `name` (lower case), in order."""
-        return [value for key, value in self.headers if key == name]
+        return [value for key, value in self.headers if key.lower() == name]
 
     def __repr__(self) -> str:
         return f"<Facts {self.method} {self.host}{self.path} from {self.address}>"

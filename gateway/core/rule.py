@@ -76,3 +76,5 @@ class Rule:
     """Judged and logged, but never decisive."""
     headers: tuple[tuple[str, str], ...] = field(default=())
     """Fixed headers added to the request on its way to the upstream."""
+    nobody: bool = False
+    """Closed to everybody, known or not."""

@@ -47,13 +47,15 @@ class Target(NamedTuple):
 
 def normalise(raw: bytes) -> Target:
     """Normalise an origin-form target. Raises `BadTarget`."""
+    if b"#" in raw:
+        raise BadTarget("a fragment")
     path, mark, query = raw.partition(b"?")
     if _PLAIN.fullmatch(path):
         return Target(path.decode("ascii"), query.decode("latin-1"), raw, ())
     if not path.startswith(b"/"):
         raise BadTarget("not in origin form")
-    if b"\\" in path or b"#" in raw:
-        raise BadTarget("a backslash or a fragment")
+    if b"\\" in path:
+        raise BadTarget("a backslash")
 
     texts: list[str] = []
     encoded: list[bytes] = []
@@ -107,7 +109,7 @@ def _octet(match: re.Match[bytes]) -> bytes:
 
 
 def _encode(segment: bytes) -> bytes:
-    """The one spelling of a segment: unreserved characters plain, everything else as sent, hexadecimal in upper case."""
+    """A segment in its one spelling: unreserved characters plain, the rest as sent, hexadecimal in upper case."""
     segment = _NOT_PCHAR.sub(lambda match: b"%%%02X" % match.group()[0], segment)
     if b"%" not in segment:
         return segment

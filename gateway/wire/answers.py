@@ -1,0 +1,169 @@
+"""What we say ourselves: problem details (RFC 9457) to machines, pages and redirects to browsers.
+
+Every refusal has a status, a stable code (`ERR-` and the reason), a sentence for people and the request's id. Bearer
+challenges follow RFC 6750, those for step-up RFC 9470.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from gateway.core.decision import Refuse, SignIn, StepUp, Throttle
+from gateway.core.facts import Facts
+from gateway.core.reasons import Reason
+from gateway.core.rule import StepUpDemand
+
+Header = tuple[bytes, bytes]
+ErrorPage = Callable[[int, str, str, str, str], bytes]
+"""`(status, code, title, detail, request id)` → an HTML document."""
+
+REFUSALS: dict[Reason, tuple[int, str]] = {
+    Reason.BAD_REQUEST: (400, "The request is not valid HTTP/1.1."),
+    Reason.BAD_TARGET: (400, "The address is malformed or has more than one meaning."),
+    Reason.BAD_HOST: (400, "The request does not name exactly one valid host."),
+    Reason.METHOD_NOT_ALLOWED: (405, "This method is not carried here."),
+    Reason.EXPECTATION_FAILED: (417, "The only expectation understood here is 100-continue."),
+    Reason.HEAD_TOO_LARGE: (431, "The request headers are too large."),
+    Reason.TARGET_TOO_LONG: (414, "The address is too long."),
+    Reason.BODY_TOO_LARGE: (413, "The request body is too large."),
+    Reason.VERSION_NOT_SUPPORTED: (505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
+    Reason.TIMED_OUT: (408, "The request did not arrive in time."),
+    Reason.ALREADY_SENT: (
+        409,
+        "This was sent already, or it waited too long. Go back and look before sending it again.",
+    ),
+    Reason.UPSTREAM_UNREACHABLE: (502, "The service behind this address cannot be reached."),
+    Reason.UPSTREAM_INVALID: (502, "The service behind this address gave an invalid answer."),
+    Reason.UPSTREAM_TIMED_OUT: (504, "The service behind this address did not answer in time."),
+    Reason.UPSTREAM_BUSY: (503, "The service behind this address is busy."),
+    Reason.NO_RULE: (403, "Nothing here is open to you."),
+    Reason.NOT_ALLOWED: (403, "You are not allowed to see this."),
+    Reason.RISK_REFUSED: (403, "This request looks too unlike you. Try from a device and network you use often."),
+    Reason.RATE_LIMITED: (429, "Too many requests. Wait a little, then try again."),
+    Reason.FAULT: (503, "Something went wrong on our side. Nothing was let through."),
+}
+"""Reason → status and sentence."""
+
+PAGE_HEADERS: tuple[Header, ...] = (
+    (
+        b"Content-Security-Policy",
+        b"default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+        b"frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)
+
+
+def code_of(reason: Reason) -> str:
+    """The stable error code of a reason: `ERR-NO-RULE` …"""
+    return "ERR-" + reason.value.upper().replace("_", "-")
+
+
+def is_navigation(facts: Facts) -> bool:
+    """Whether a browser is taking a person to this address (as opposed to a script or a program asking)."""
+    mode = facts.header(b"sec-fetch-mode")
+    if mode:
+        return mode == [b"navigate"]
+    if facts.header(b"x-requested-with"):
+        return False
+    return any(b"text/html" in value for value in facts.header(b"accept"))
+
+
+def challenge(demand: StepUpDemand | None, error: str | None, description: str = "") -> bytes:
+    """A `WWW-Authenticate` value."""
+    parts = ['Bearer realm="sallyport"']
+    if error:
+        parts += [f'error="{error}"', f'error_description="{description}"']
+    if demand is not None:
+        parts.append(f'acr_values="{demand.level.acr}"')
+        if demand.max_age is not None:
+            parts.append(f'max_age="{int(demand.max_age)}"')
+    return ", ".join(parts).encode("ascii")
+
+
+def problem(
+    status: int, reason: Reason, detail: str, request_id: str, extra: dict[str, Any] | None = None
+) -> tuple[int, list[Header], bytes]:
+    """Problem details."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code_of(reason),
+        "request_id": request_id,
+        **(extra or {}),
+    }
+    return status, [(b"Content-Type", b"application/problem+json"), (b"Cache-Control", b"no-store")], orjson.dumps(body)
+
+
+def refusal(
+    reason: Reason, request_id: str, page: ErrorPage | None, status: int | None = None
+) -> tuple[int, list[Header], bytes]:
+    """A refusal for `reason`: a page where `page` is given, problem details otherwise."""
+    usual, detail = REFUSALS[reason]
+    status = status or usual
+    if page is None:
+        return problem(status, reason, detail, request_id)
+    html = page(status, code_of(reason), HTTPStatus(status).phrase, detail, request_id)
+    return (
+        status,
+        [(b"Content-Type", b"text/html; charset=utf-8"), (b"Cache-Control", b"no-store"), *PAGE_HEADERS],
+        html,
+    )
+
+
+def unauthorized(decision: SignIn | StepUp, request_id: str) -> tuple[int, list[Header], bytes]:
+    """401 for a program: who are you, or prove it again."""
+    demand = decision.demand
+    if isinstance(decision, StepUp):
+        detail = "This needs a fresher or stronger proof than the session has."
+        header = challenge(demand, "insufficient_user_authentication", detail)
+    else:
+        detail = "This needs somebody to be signed in."
+        header = challenge(demand, None)
+    extra: dict[str, Any] = {"reasons": list(decision.reasons)}
+    if demand is not None:
+        extra["acr_values"] = demand.level.acr
+        if demand.max_age is not None:
+            extra["max_age"] = int(demand.max_age)
+    status, headers, body = problem(401, decision.reasons[0], detail, request_id, extra)
+    return status, [*headers, (b"WWW-Authenticate", header)], body
+
+
+def denied(decision: Refuse | Throttle, request_id: str, page: ErrorPage | None) -> tuple[int, list[Header], bytes]:
+    """403, 429 and what the gate refuses for its own faults."""
+    status = 429 if isinstance(decision, Throttle) else decision.status
+    return refusal(decision.reasons[0], request_id, page, status)
+
+
+def see_other(location: str, cookies: Iterable[str] = ()) -> tuple[int, list[Header], bytes]:
+    """303 to one of our pages, or back to where somebody was going."""
+    headers = [(b"Location", location.encode("ascii")), (b"Cache-Control", b"no-store")]
+    headers += [(b"Set-Cookie", cookie.encode("ascii")) for cookie in cookies]
+    return 303, [*headers, (b"Referrer-Policy", b"no-referrer")], b""
+
+
+def login_location(prefix: str, target: str, resume: str = "") -> str:
+    """Where to sign in, and where to go on afterwards."""
+    location = f"{prefix}login?next={quote(target, safe='')}"
+    return f"{location}&resume={quote(resume, safe='')}" if resume else location
+
+
+def encode(status: int, headers: Iterable[Header], body: bytes, *, close: bool, head_only: bool = False) -> bytes:
+    """A whole answer in bytes. `head_only` keeps the length and leaves the body out (HEAD)."""
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))]
+    lines += [b"%s: %s\r\n" % header for header in headers]
+    lines.append(b"Content-Length: %d\r\n" % len(body))
+    if close:
+        lines.append(b"Connection: close\r\n")
+    lines.append(b"\r\n")
+    if not head_only:
+        lines.append(body)
+    return b"".join(lines)

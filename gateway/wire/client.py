@@ -1,0 +1,335 @@
+"""One TCP connection from a client.
+
+Requests are parsed as they come and answered in the order they came. A connection carries one exchange at a time;
+further requests wait, parsed, up to a bound, and past the bound their bytes wait unread. Parser callbacks only
+collect; `data_received` acts, so that a fault of ours is never mistaken for a fault of the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from gateway.core.reasons import Reason
+from gateway.wire.exchange import Exchange
+from gateway.wire.forwarded import UNKNOWN, canonical
+
+if TYPE_CHECKING:
+    from gateway.wire.wire import Wire
+
+_SLICE = 16_384
+_OVERHEAD = 8
+"""Most bytes on the wire for one byte of body; a chunk of one byte takes six."""
+_INFINITE = float("inf")
+
+
+class _TooMuch(Exception):  # noqa: N818
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+class ClientConnection(asyncio.Protocol):
+    """A client, for as long as it stays connected."""
+
+    __slots__ = (
+        "_backlog",
+        "_current",
+        "_draining",
+        "_failed",
+        "_head_bytes",
+        "_parser",
+        "_parsing",
+        "_paused",
+        "_queue",
+        "_transport",
+        "deadline",
+        "now",
+        "peer",
+        "wire",
+        "write_paused",
+    )
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.now = wire.now
+        self.peer = UNKNOWN
+        """Canonical address of the other end."""
+        self.deadline = _INFINITE
+        """Loop time after which `sweep` calls `expire`."""
+        self.write_paused = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._parsing: Exchange | None = None
+        self._current: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
+        self._backlog: list[bytes] = []
+        self._head_bytes = 0
+        self._paused = False
+        self._draining = -1
+        """Bytes that may still be thrown away before the connection ends; -1 while it lives."""
+        self._failed: Reason | None = None
+        """Why nothing after the queued requests can be understood."""
+
+    # the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        name = transport.get_extra_info("peername")
+        self.peer = (canonical(name[0]) if isinstance(name, tuple) else None) or UNKNOWN
+        self.deadline = self.now() + self.wire.bounds.head_time
+        self.wire.clients.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.wire.clients.discard(self)
+        self._queue.clear()
+        self._backlog.clear()
+        current, self._current = self._current, None
+        if current is not None:
+            current.abandon()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._draining >= 0:
+            self._draining -= len(data)
+            if self._draining < 0:
+                self._transport.close()
+            return
+        if self._failed is not None:
+            return
+        if self._backlog:
+            self._backlog.append(data)
+            return
+        if len(data) <= _SLICE:
+            self._feed(data)
+        else:
+            self._feed_slices(data)
+        self._go_on()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.deadline = self.now() + self.wire.bounds.body_time
+        if self._current is not None and self._current.connection is not None:
+            self._current.connection.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.deadline = _INFINITE if self._current is not None else self.now() + self.wire.bounds.idle_time
+        if self._current is not None and self._current.connection is not None:
+            self._current.connection.resume_reading()
+
+    # the parser's calls
+
+    def on_message_begin(self) -> None:
+        self._parsing = Exchange(self)
+
+    def on_url(self, piece: bytes) -> None:
+        exchange = self._parsing
+        if exchange is not None:
+            exchange.raw_target += piece
+            if len(exchange.raw_target) > self.wire.bounds.target:
+                raise _TooMuch(Reason.TARGET_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        exchange = self._parsing
+        if exchange is None:
+            return
+        if exchange.method:  # a trailer: counted, and dropped
+            self._head_bytes += len(name) + len(value)
+            if self._head_bytes > self.wire.bounds.head:
+                raise _TooMuch(Reason.HEAD_TOO_LARGE)
+            return
+        fields = exchange.fields
+        fields.append((name, value))
+        if len(fields) > self.wire.bounds.headers:
+            raise _TooMuch(Reason.HEAD_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        exchange = self._parsing
+        if exchange is None:
+            return
+        parser = self._parser
+        exchange.method = parser.get_method().decode("ascii")
+        exchange.version = parser.get_http_version()
+        exchange.close = not parser.should_keep_alive()
+        self._queue.append(exchange)
+        self._head_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        if self._parsing is not None:
+            self._parsing.receive(body)
+
+    def on_message_complete(self) -> None:
+        if self._parsing is not None:
+            self._parsing.complete = True
+            self._parsing = None
+
+    # parsing
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Parse some bytes. What cannot be understood ends the connection after what came before it."""
+        bounds = self.wire.bounds
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # No protocol is ever switched: what follows is HTTP again, or nothing.
+            self._parser = httptools.HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            if len(rest):
+                self._feed(rest)
+            return
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._fail(cause.reason if isinstance(cause, _TooMuch) else Reason.FAULT)
+            return
+        except httptools.HttpParserError:
+            self._fail(Reason.BAD_REQUEST)
+            return
+        parsing = self._parsing
+        if parsing is None:
+            return
+        if not parsing.method:
+            self._head_bytes += len(data)
+            if self._head_bytes > bounds.head:
+                self._fail(Reason.HEAD_TOO_LARGE)
+        else:
+            parsing.raw_in += len(data)
+            if parsing.raw_in > bounds.head + _OVERHEAD * (parsing.bytes_in + _SLICE):
+                self._fail(Reason.BAD_REQUEST)  # chunk extensions without end
+
+    def _feed_slices(self, data: bytes) -> None:
+        """Parse a large read piece by piece, so that a long pipeline stays bytes until its turn."""
+        view = memoryview(data)
+        at = 0
+        while at < len(data) and self._failed is None:
+            if len(self._queue) >= self.wire.bounds.pipeline:
+                self._backlog.append(data[at:])
+                return
+            self._feed(view[at : at + _SLICE])
+            at += _SLICE
+
+    def _fail(self, reason: Reason) -> None:
+        self._failed = reason
+        self._backlog.clear()
+
+    def _go_on(self) -> None:
+        """After parsing: begin what can begin, pass on what has come, hold back what is too much."""
+        current = self._current
+        if current is None:
+            if self._queue:
+                self._start_next()
+            elif self._failed is not None:
+                self._answer_failure()
+            elif self._parsing is not None and self._head_bytes:
+                if self.deadline > self._parsing.started + self.wire.bounds.head_time:
+                    self.deadline = self._parsing.started + self.wire.bounds.head_time
+        else:
+            if self._failed is not None and not current.complete and not self._queue:
+                current.reject(self._failed)
+                return
+            current.received()
+            if not self.write_paused:
+                self.deadline = _INFINITE if current.complete else self.now() + self.wire.bounds.body_time
+        if len(self._queue) >= self.wire.bounds.pipeline:
+            self.pause_reading()
+
+    def _start_next(self) -> None:
+        while self._queue and self._current is None:
+            exchange = self._current = self._queue.popleft()
+            if not self.write_paused:
+                self.deadline = _INFINITE if exchange.complete else self.now() + self.wire.bounds.body_time
+            if self._failed is not None and not exchange.complete:
+                exchange.request_id = self.wire.next_id()
+                exchange.reject(self._failed)
+                return
+            exchange.start()
+
+    def _answer_failure(self) -> None:
+        """Refuse what could not be parsed, with a request id, one event, and the end of the connection."""
+        reason = self._failed or Reason.BAD_REQUEST
+        exchange = self._current = self._parsing or Exchange(self)
+        self._parsing = None
+        exchange.request_id = self.wire.next_id()
+        exchange.reject(reason)
+
+    # the exchange's calls
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+        self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Nothing more can be taken for now."""
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """More can be taken."""
+        if self._paused and not self._backlog and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def exchange_finished(self, exchange: Exchange) -> None:
+        """The current exchange has its whole answer."""
+        self._current = None
+        if exchange.close:
+            self._end(exchange)
+            return
+        if self._backlog:
+            backlog, self._backlog = self._backlog, []
+            for index, data in enumerate(backlog):
+                self._feed_slices(data)
+                if self._backlog or self._failed is not None:
+                    self._backlog += backlog[index + 1 :]
+                    break
+        if self._queue:
+            # Not from within: a pipeline of a thousand must not be a thousand calls deep.
+            self.wire.loop.call_soon(self._go_on)
+        elif self._failed is not None:
+            self._answer_failure()
+        else:
+            self.resume_reading()
+            if not self.write_paused:
+                self.deadline = self.now() + self.wire.bounds.idle_time
+
+    def _end(self, exchange: Exchange) -> None:
+        """Close, once the client has had a chance to read the answer."""
+        self._queue.clear()
+        self._backlog.clear()
+        if exchange.complete and self._failed is None:
+            self._transport.close()
+            return
+        # Closing with unread bytes would reset the connection and take the answer with it (RFC 9112, section 9.6).
+        self._draining = self.wire.bounds.drain
+        self._parsing = None
+        self.deadline = self.now() + self.wire.bounds.drain_time
+        self._paused = True
+        self.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def abort(self) -> None:
+        """Cut the connection so that the client sees a broken answer, not a short one."""
+        self._transport.abort()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.deadline = _INFINITE
+        if self._draining >= 0 or (self._current is None and self._parsing is None):
+            self._transport.close()
+        elif self.write_paused:
+            self._transport.abort()
+        elif self._current is not None:
+            self._current.reject(Reason.TIMED_OUT)
+        else:
+            self._fail(Reason.TIMED_OUT)
+            self._answer_failure()
+
+    def close_if_idle(self) -> None:
+        """For shutting down: nothing is on its way here."""
+        if self._current is None and not self._queue:
+            self._transport.close()

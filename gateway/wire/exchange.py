@@ -1,0 +1,602 @@
+"""One request and its answer, from the first byte of the head to the last byte of the body.
+
+    read      facts, or a rejection that closes the connection
+    judge     the gate's verdict
+    forward   one head of ours, the body as it comes
+    relay     the service's head, rewritten; its body as it comes
+    finish    counted and logged; the client connection goes on to the next
+
+`run` is that walk up to `forward`; it is stepped eagerly and becomes a task only where something is not known yet.
+What follows is driven by the sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gateway.core.decision import Allow, SignIn, StepUp, Throttle, Verdict
+from gateway.core.errors import UserError
+from gateway.core.facts import Facts
+from gateway.core.reasons import Reason
+from gateway.limits.headers import ratelimit_headers
+from gateway.mfa.interrupted import Interrupted
+from gateway.wire import answers, request
+from gateway.wire.eager import aside, run_eagerly
+from gateway.wire.request import Declined, Field, Head, Rejected
+from gateway.wire.upstream import Upstream, UpstreamConnection
+
+if TYPE_CHECKING:
+    from gateway.wire.client import ClientConnection
+
+_log = logging.getLogger(__name__)
+_SAFE_AGAIN = frozenset(("GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH"))
+_FORM = b"application/x-www-form-urlencoded"
+_HIGH_WATER = 65_536
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Exchange:
+    """One request on its way. Made by the client connection at the first byte of a head."""
+
+    __slots__ = (
+        "_chunked_out",
+        "_head_out",
+        "_upstream_started",
+        "_upstream_time",
+        "bytes_in",
+        "bytes_out",
+        "chunks",
+        "client",
+        "close",
+        "complete",
+        "connection",
+        "facts",
+        "fields",
+        "finished",
+        "head",
+        "head_only",
+        "method",
+        "pending",
+        "raw_in",
+        "raw_target",
+        "request_id",
+        "responded",
+        "resumed",
+        "retried",
+        "sent",
+        "started",
+        "status",
+        "task",
+        "upstream",
+        "verdict",
+        "version",
+        "waiter",
+        "wire",
+    )
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.client = client
+        self.wire = client.wire
+        self.started = client.now()
+        self.request_id = ""
+        # as parsed
+        self.raw_target = b""
+        self.method = ""
+        self.version = "1.1"
+        self.fields: list[Field] = []
+        self.chunks: list[bytes] = []
+        """Body bytes that have arrived and not gone on."""
+        self.pending = 0
+        """How many."""
+        self.bytes_in = 0
+        """Body bytes so far."""
+        self.raw_in = 0
+        """Bytes on the wire for them."""
+        self.complete = False
+        """Whether the whole request has arrived."""
+        self.close = False
+        """Whether the client connection ends with this exchange."""
+        # as judged
+        self.facts: Facts | None = None
+        self.head: Head | None = None
+        self.verdict: Verdict | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.resumed: Interrupted | None = None
+        # on its way
+        self.upstream: Upstream | None = None
+        self.connection: UpstreamConnection | None = None
+        self.head_only = False
+        self.sent = b""
+        """What was sent first, for one more try on a fresh connection; empty when that would not be safe."""
+        self.retried = False
+        self.responded = False
+        self.finished = False
+        self.status = 0
+        self.bytes_out = 0
+        self._head_out: bytes | None = None
+        self._chunked_out = False
+        self._upstream_started = 0.0
+        self._upstream_time = 0.0
+
+    # -- the walk --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; called when the request's head is whole and its turn has come."""
+        self.request_id = self.wire.next_id()
+        try:
+            run_eagerly(self.run(), self._spawn)
+        except RuntimeError:
+            _log.exception("request %s: a wait outside a task", self.request_id)
+            self.refuse(Reason.FAULT)
+
+    async def run(self) -> None:
+        """Read, judge, and forward or answer. Never raises: a fault closes the gate."""
+        try:
+            await self._walk()
+        except Rejected as rejected:
+            self.reject(rejected.reason)
+        except Declined as declined:
+            self.refuse(declined.reason)
+        except Exception:
+            _log.exception("request %s failed", self.request_id)
+            self.refuse(Reason.FAULT)
+
+    async def _walk(self) -> None:
+        wire = self.wire
+        head = self.head = request.read(
+            self.method,
+            self.raw_target,
+            self.version,
+            self.fields,
+            peer=self.client.peer,
+            proxies=wire.proxies,
+            scheme=wire.scheme,
+            request_id=self.request_id,
+        )
+        facts = self.facts = head.facts
+        self.head_only = self.method == "HEAD"
+        if 0 < wire.bounds.body < head.length:
+            raise Rejected(Reason.BODY_TOO_LARGE)
+        if facts.path.startswith(wire.prefix):
+            await self._forward(wire.desk, self._desk_lines(facts))
+            return
+        if wire.resume_mark in facts.cookie and self.method == "POST":
+            facts = await self._resume(facts)
+        verdict = self.verdict = await wire.gate.judge(facts)
+        if type(verdict.decision) is Allow:
+            await self._forward(wire.upstream_of(verdict), self._service_lines(facts, verdict))
+        else:
+            await self._answer(facts, verdict)
+
+    async def _forward(self, upstream: Upstream, lines: list[bytes]) -> None:
+        """Send the head, and what there is of the body, to the service."""
+        head = self.head
+        if head is None or self.finished:
+            return
+        self.upstream = upstream
+        self._upstream_started = self.client.now()
+        connection = upstream.take()
+        if connection is None:
+            await aside()
+            connection = await upstream.connect()
+            if self.finished:  # the client left meanwhile
+                connection.abort()
+                return
+        else:
+            connection.fresh = False
+        if head.length > 0:
+            lines.append(b"Content-Length: %d\r\n" % head.length)
+        elif head.length < 0:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif self.method in ("POST", "PUT", "PATCH"):
+            lines.append(b"Content-Length: 0\r\n")
+        lines.append(b"\r\n")
+        if head.expects and not self.complete and not self.chunks:
+            self.client.write(_CONTINUE)
+        data = b"".join(lines)
+        if self.complete and not self.chunks and self.method in _SAFE_AGAIN:
+            self.sent = data
+        if self.chunks or head.length < 0:
+            data += self._body_out()
+        self.connection = connection
+        connection.begin(self, data)
+        if self.client.write_paused:
+            connection.pause_reading()
+        self.client.resume_reading()
+
+    def _service_lines(self, facts: Facts, verdict: Verdict) -> list[bytes]:
+        """The head for a service: request line, what passes, and then what only we may say."""
+        head, wire = self.head, self.wire
+        if head is None:
+            raise RuntimeError("no head")
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (facts.method.encode(), facts.target, head.authority), *head.lines]
+        if facts.cookie:
+            cookie = wire.strip_cookies(facts.cookie)
+            if cookie:
+                lines.append(b"Cookie: %b\r\n" % cookie)
+        lines.append(
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n"
+            % (head.chain, facts.scheme.encode(), head.authority, facts.request_id.encode())
+        )
+        preflight = facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
+        if not preflight:
+            lines.append(wire.identity_headers.lines(verdict, wire.clock.now()))
+        if verdict.rule is not None and verdict.rule.headers:
+            lines += [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in verdict.rule.headers]
+        return lines
+
+    def _desk_lines(self, facts: Facts) -> list[bytes]:
+        """The head for our own pages, with what the wire knows; believed on their private socket only."""
+        head = self.head
+        if head is None:
+            raise RuntimeError("no head")
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (facts.method.encode(), facts.target, head.authority), *head.lines]
+        if facts.cookie:
+            lines.append(b"Cookie: %b\r\n" % facts.cookie)
+        lines.append(
+            b"Sallyport-Client-Address: %b\r\nSallyport-Client-Network: %b\r\nSallyport-Scheme: %b\r\n"
+            b"Sallyport-Host: %b\r\nSallyport-Request-Id: %b\r\n"
+            % (
+                facts.address.encode(),
+                facts.network.encode(),
+                self.wire.scheme.encode(),
+                head.authority,
+                facts.request_id.encode(),
+            )
+        )
+        return lines
+
+    # -- answers of ours -------------------------------------------------------------------------------------------
+
+    async def _answer(self, facts: Facts, verdict: Verdict) -> None:
+        """Say no, or how to get to yes."""
+        decision = verdict.decision
+        navigation = answers.is_navigation(facts)
+        page = self.wire.error_page if navigation else None
+        if isinstance(decision, SignIn | StepUp):
+            if not navigation:
+                self._reply(*answers.unauthorized(decision, self.request_id))
+                return
+            await aside()
+            if isinstance(decision, SignIn):
+                await self._to_sign_in(facts)
+            else:
+                await self._to_step_up(facts, verdict, decision)
+        elif isinstance(decision, Throttle):
+            status, headers, body = answers.denied(decision, self.request_id, page)
+            self._reply(status, [*headers, *ratelimit_headers(verdict.quotas)], body)
+        elif not isinstance(decision, Allow):
+            self._reply(*answers.denied(decision, self.request_id, page))
+
+    async def _to_sign_in(self, facts: Facts) -> None:
+        cookies = []
+        ticket = ""
+        if self._is_form(facts):
+            browser, made = self.wire.browser_of(facts.cookie)
+            ticket = await self._keep(facts, f"browser:{browser}")
+            if made:
+                cookies.append(self.wire.cookies.set(self.wire.cookies.browser, browser))
+        location = answers.login_location(self.wire.prefix, self._comes_back_to(facts, ticket), ticket)
+        self._reply(*answers.see_other(location, cookies))
+
+    async def _to_step_up(self, facts: Facts, verdict: Verdict, decision: StepUp) -> None:
+        identity = verdict.identity
+        if identity is None or identity.session is None:
+            raise RuntimeError("a step-up for nobody")
+        ticket = await self._keep(facts, f"session:{identity.session.id}") if self._is_form(facts) else ""
+        challenge = await self.wire.stepups.begin(
+            identity, decision.demand, return_to=self._comes_back_to(facts, ticket), resume=ticket
+        )
+        self._reply(*answers.see_other(f"{self.wire.prefix}verify/{challenge}"))
+
+    def _is_form(self, facts: Facts) -> bool:
+        """Whether this is a form a browser sent, small enough to be kept."""
+        kind = facts.header(b"content-type")
+        length = self.head.length if self.head is not None else 0
+        return (
+            self.method == "POST"
+            and len(kind) == 1
+            and kind[0].partition(b";")[0].strip().lower() == _FORM
+            and length <= self.wire.bounds.interrupted
+        )
+
+    def _comes_back_to(self, facts: Facts, ticket: str) -> str:
+        """Where the browser goes on: the target, or for a request that could not be kept the page it came from."""
+        if ticket or self.method in ("GET", "HEAD"):
+            return facts.target.decode("ascii")
+        origin = f"{self.wire.scheme}://{self.head.authority.decode()}" if self.head is not None else ""
+        for referer in facts.header(b"referer"):
+            text = referer.decode("latin-1")
+            if text.startswith(f"{origin}/") and text.isascii():
+                return text.removeprefix(origin)
+        return "/"
+
+    async def _keep(self, facts: Facts, owner: str) -> str:
+        """Seal the request until its sender has proven who they are; its ticket, or empty where it is too large."""
+        body = await self._whole_body(self.wire.bounds.interrupted)
+        if body is None or self.head is None:
+            return ""
+        kept = self.resumed or Interrupted(
+            facts.method,
+            self.head.authority.decode(),
+            facts.target,
+            tuple(field for field in self.fields if field[0].lower() not in (b"cookie", b"expect", b"connection")),
+            body,
+        )
+        try:
+            return await self.wire.interrupted.keep(owner, kept)
+        except UserError:
+            return ""
+
+    async def _resume(self, facts: Facts) -> Facts:
+        """Put a kept request in the place of the browser's empty-handed repeat of it (answered with 307).
+
+        What the browser sent along (the proof it has just given) goes no further, whether or not there is something
+        to resume. Returns the facts of the request as it was.
+        """
+        await aside()
+        ticket = self.wire.resume_ticket(facts.cookie)
+        if ticket is None or self.head is None:
+            return facts
+        owners = await self.wire.owners_of(facts)
+        for owner in owners:
+            kept = await self.wire.interrupted.peek(ticket, owner)
+            if kept is None:
+                continue
+            if (kept.host.encode(), kept.target) != (self.head.authority, facts.target):
+                return facts  # another form, sent meanwhile
+            await self._whole_body(self.wire.bounds.interrupted)
+            kept = await self.wire.interrupted.claim(ticket, owner)
+            if kept is not None:
+                return self._as_it_was(facts, kept)
+        raise Declined(Reason.ALREADY_SENT)
+
+    def _as_it_was(self, facts: Facts, kept: Interrupted) -> Facts:
+        self.resumed = kept
+        self.fields = [*kept.headers, (b"Cookie", facts.cookie)]
+        head = self.head = request.read(
+            kept.method,
+            kept.target,
+            "1.1",
+            [field for field in self.fields if field[0].lower() != b"transfer-encoding"],
+            peer=self.client.peer,
+            proxies=self.wire.proxies,
+            scheme=self.wire.scheme,
+            request_id=self.request_id,
+        )._replace(length=len(kept.body), expects=False)
+        self.head = head
+        self.facts = head.facts
+        self.chunks = [kept.body] if kept.body else []
+        self.pending = len(kept.body)
+        return head.facts
+
+    async def _whole_body(self, limit: int) -> bytes | None:
+        """The body, once it has arrived; None where it is larger than `limit` bytes."""
+        while not self.complete and self.pending <= limit:
+            self.waiter = asyncio.get_running_loop().create_future()
+            self.client.resume_reading()
+            await self.waiter
+        if self.pending > limit:
+            return None
+        body = b"".join(self.chunks)
+        self.chunks = [body] if body else []
+        return body
+
+    def reject(self, reason: Reason) -> None:
+        """Not a request we can trust the framing of: say so, and end the connection."""
+        self.close = True
+        if reason is not Reason.TIMED_OUT:
+            self.wire.rejected(self, reason)
+        self.refuse(reason)
+
+    def refuse(self, reason: Reason) -> None:
+        """Answer with a refusal; where an answer has begun already, break it off."""
+        if self.finished:
+            return
+        if self.responded:
+            self._break_off()
+            return
+        self._drop_connection()
+        page = self.wire.error_page if self.facts is not None and answers.is_navigation(self.facts) else None
+        self._reply(*answers.refusal(reason, self.request_id, page))
+
+    def _reply(self, status: int, headers: Iterable[answers.Header], body: bytes) -> None:
+        """Send an answer of ours, whole."""
+        if self.finished:
+            return
+        self.close = self.close or not self.complete or self.version != "1.1" or self.wire.draining
+        self.responded = True
+        self.status = status
+        lines = [*headers, (b"X-Request-Id", self.request_id.encode())]
+        data = answers.encode(status, lines, body, close=self.close, head_only=self.head_only)
+        self.bytes_out += len(data)
+        self.client.write(data)
+        self.finish(None)
+
+    # -- the client's side -----------------------------------------------------------------------------------------
+
+    def receive(self, body: bytes) -> None:
+        """Some of the request's body has arrived."""
+        self.bytes_in += len(body)
+        self.chunks.append(body)
+        self.pending += len(body)
+
+    def received(self) -> None:
+        """The parser has taken all there was for now: pass the body on, or hold the client back."""
+        limit = self.wire.bounds.body
+        if 0 < limit < self.bytes_in and not self.finished:
+            self.close = True
+            self._drop_connection()
+            self.refuse(Reason.BODY_TOO_LARGE)
+            return
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+        connection = self.connection
+        if connection is not None and not self.finished:
+            if self.chunks or self.complete:
+                data = self._body_out()
+                if data:
+                    connection.send(data)
+        elif self.pending > _HIGH_WATER and not self.complete:
+            self.client.pause_reading()
+
+    def _body_out(self) -> bytes:
+        """The body bytes at hand, framed for the service."""
+        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        self.chunks.clear()
+        self.pending = 0
+        if self.head is None or self.head.length >= 0:
+            return body
+        framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return framed + b"0\r\n\r\n" if self.complete else framed
+
+    @property
+    def request_sent(self) -> bool:
+        """Whether the service has got the whole request."""
+        return self.complete and not self.chunks
+
+    # -- the service's side ----------------------------------------------------------------------------------------
+
+    @property
+    def our_cookies(self) -> frozenset[bytes]:
+        """Cookies the service may not set; our own pages may."""
+        return frozenset() if self.upstream is self.wire.desk else self.wire.our_cookies
+
+    @property
+    def holds_head(self) -> bool:
+        """Whether a head waits to be written."""
+        return self._head_out is not None
+
+    def respond(self, status: int, reason: bytes, lines: list[bytes], length: int | None, *, bodiless: bool) -> None:
+        """The service's head: written together with what comes of the body."""
+        self.responded = True
+        self.status = status
+        self._upstream_time = self.client.now() - self._upstream_started
+        if not self.complete:
+            self.close = True
+        out = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *lines]
+        if length is not None:
+            out.append(b"Content-Length: %d\r\n" % length)
+        elif not bodiless:
+            if self.version == "1.1":
+                self._chunked_out = True
+                out.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                self.close = True
+        out.append(b"X-Request-Id: %b\r\n" % self.request_id.encode())
+        if self.resumed is not None:
+            out.append(self.wire.forget_resume)
+        if self.verdict is not None and self.verdict.quotas:
+            out += [b"%b: %b\r\n" % header for header in ratelimit_headers(self.verdict.quotas)]
+        if self.close or self.wire.draining:
+            self.close = True
+            out.append(b"Connection: close\r\n")
+        elif self.version == "1.0":
+            out.append(b"Connection: keep-alive\r\n")
+        out.append(b"\r\n")
+        self._head_out = b"".join(out)
+
+    def relay(self, body: bytes, *, last: bool) -> None:
+        """Write to the client what the service has sent."""
+        if body and self._chunked_out:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        if last and self._chunked_out:
+            body += b"0\r\n\r\n"
+        if self._head_out is not None:
+            body = self._head_out + body
+            self._head_out = None
+        if body:
+            self.bytes_out += len(body)
+            self.client.write(body)
+
+    def upstream_lost(self, connection: UpstreamConnection) -> None:
+        """The service closed the connection before its answer was whole."""
+        self.connection = None
+        if not self.responded and not connection.heard and not connection.fresh and self.sent and not self.retried:
+            self.retried = True  # it had given up a kept connection just as we used it
+            self._spawn(self._again())
+        elif self.responded:
+            self._break_off()
+        else:
+            self.refuse(Reason.UPSTREAM_UNREACHABLE if not connection.heard else Reason.UPSTREAM_INVALID)
+
+    async def _again(self) -> None:
+        try:
+            if self.upstream is None:
+                return
+            connection = await self.upstream.connect()
+            if self.finished:
+                connection.abort()
+                return
+            self.connection = connection
+            connection.begin(self, self.sent)
+        except Declined as declined:
+            self.refuse(declined.reason)
+
+    def upstream_broke(self) -> None:
+        """The service's answer is not one clear response."""
+        self.connection = None
+        if self.responded and self._head_out is None:
+            self._break_off()
+        else:
+            self._head_out = None
+            self.responded = False
+            self.refuse(Reason.UPSTREAM_INVALID)
+
+    def upstream_late(self) -> None:
+        """The service took too long."""
+        self.connection = None
+        if self.responded:
+            self._break_off()
+        else:
+            self.refuse(Reason.UPSTREAM_TIMED_OUT)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def finish(self, connection: UpstreamConnection | None) -> None:
+        """The answer is whole. `connection`: the service's, where it can be used again."""
+        if self.finished:
+            return
+        self.finished = True
+        self.connection = None
+        if connection is not None and self.upstream is not None:
+            if self.client.write_paused:
+                connection.resume_reading()
+            self.upstream.give_back(connection, self.client.now())
+        self.wire.completed(self)
+        self.client.exchange_finished(self)
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        if self.finished:
+            return
+        self.finished = True
+        if self.task is not None:
+            self.task.cancel()
+        self._drop_connection()
+        self.status = self.status or 499
+        self.wire.completed(self)
+
+    def _break_off(self) -> None:
+        """An answer that has begun cannot be ended well: the client must see that it is not whole."""
+        self.finished = True
+        self._drop_connection()
+        self.wire.completed(self)
+        self.client.abort()
+
+    def _drop_connection(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abort()
+
+    def _spawn(self, work: object) -> None:
+        self.task = self.wire.spawn(work)  # type: ignore[arg-type]
+
+    @property
+    def upstream_seconds(self) -> float:
+        """From sending the head to the first byte of the answer; 0.0 without a service."""
+        return self._upstream_time

@@ -1,0 +1,233 @@
+"""A request head, read once: facts for the gate, lines for the service, framing for the wire.
+
+llhttp has already refused what is not HTTP; here goes what it lets through. Everything a service will see is made
+from what stands here, never copied around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gateway.core.errors import SallyportError
+from gateway.core.facts import Facts
+from gateway.core.reasons import Reason
+from gateway.wire import authority, headers, target
+from gateway.wire.authority import Authority, BadAuthority
+from gateway.wire.forwarded import TrustedProxies, canonical, network_of
+from gateway.wire.headers import Pass
+from gateway.wire.target import BadTarget, Target
+
+Field = tuple[bytes, bytes]
+
+METHODS = frozenset(
+    "GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH REPORT ACL BIND "
+    "REBIND UNBIND LINK UNLINK MKACTIVITY CHECKOUT MERGE MKCALENDAR NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE QUERY".split()
+)
+"""Methods that are carried; CONNECT and TRACE never are (case 41)."""
+
+_LARGEST = 2**53
+_AGENT = 512
+_REMEMBERED = 4096
+_targets: dict[bytes, Target] = {}
+_authorities: dict[tuple[bytes, str], Authority] = {}
+
+
+class Rejected(SallyportError):  # noqa: N818 - the state is the name
+    """Not one clear request; the connection cannot go on."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Declined(SallyportError):  # noqa: N818
+    """A clear request that cannot be carried; the connection goes on."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Head(NamedTuple):
+    """What a request head says."""
+
+    facts: Facts
+    lines: list[bytes]
+    """Header lines for the service, each ended; without framing, host, cookies and everything of ours."""
+    authority: bytes
+    """`Host` for the service."""
+    chain: bytes
+    """`X-Forwarded-For` for the service."""
+    length: int
+    """Body length; -1 for chunked."""
+    expects: bool
+    """Whether the client waits for 100 (Continue)."""
+
+
+def read(
+    method: str,
+    raw_target: bytes,
+    version: str,
+    fields: Sequence[Field],
+    *,
+    peer: str,
+    proxies: TrustedProxies,
+    scheme: str,
+    request_id: str,
+) -> Head:
+    """Read a head. `peer`: canonical address of the other end; `scheme`: what browsers see. Raises `Rejected`."""
+    if version not in ("1.1", "1.0"):
+        raise Rejected(Reason.VERSION_NOT_SUPPORTED)
+    if method not in METHODS:
+        raise Rejected(Reason.METHOD_NOT_ALLOWED)
+
+    lines: list[bytes] = []
+    hosts: list[bytes] = []
+    cookies: list[bytes] = []
+    connection: list[bytes] = []
+    authorization = agent = b""
+    length = 0
+    expects = False
+    way = headers.way
+    for field in fields:
+        passes = way(field[0])
+        if passes is Pass.ON:
+            lines.append(b"%b: %b\r\n" % field)
+        elif passes is Pass.READ:
+            name, value = field[0].lower(), field[1]
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"cookie":
+                cookies.append(value)
+            elif name == b"user-agent":
+                agent = value
+                lines.append(b"User-Agent: %b\r\n" % value)
+            elif name == b"authorization":
+                if authorization:
+                    raise Rejected(Reason.BAD_REQUEST)  # two credentials: which one is meant? (case 60)
+                authorization = value
+                lines.append(b"Authorization: %b\r\n" % value)
+            elif name == b"connection":
+                connection.append(value)
+            elif name == b"content-length":
+                if length:
+                    raise Rejected(Reason.BAD_REQUEST)
+                length = int(value) if len(value) <= 20 else _LARGEST + 1
+            elif name == b"transfer-encoding":
+                if length or value.lower() != b"chunked" or version == "1.0":
+                    raise Rejected(Reason.BAD_REQUEST)
+                length = -1
+            elif name == b"expect":
+                if value.lower() != b"100-continue":
+                    raise Rejected(Reason.EXPECTATION_FAILED)
+                expects = True
+    if length > _LARGEST:
+        raise Rejected(Reason.BODY_TOO_LARGE)
+    if connection:
+        lines = _without(headers.nominated(connection), lines)
+
+    where, origin_form = _whose(raw_target, hosts, scheme)
+    aim = _target(origin_form)
+    address, chain = _client(peer, fields, proxies)
+    if chain != peer.encode():
+        scheme = _claimed_scheme(fields, scheme)
+    facts = Facts(
+        method=method,
+        host=where.host,
+        port=where.port,
+        path=aim.path,
+        scheme=scheme,
+        query=aim.query,
+        target=aim.raw,
+        readings=_readings(method, aim),
+        address=address,
+        network=network_of(address),
+        agent=agent[:_AGENT].decode("latin-1"),
+        cookie=cookies[0] if len(cookies) == 1 else b"; ".join(cookies),
+        authorization=authorization,
+        headers=fields,
+        request_id=request_id,
+    )
+    return Head(facts, lines, where.raw, chain, length, expects)
+
+
+def _without(names: frozenset[bytes], lines: list[bytes]) -> list[bytes]:
+    if names <= {b"close", b"keep-alive", b"upgrade", b"te"}:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
+
+
+def _whose(raw: bytes, hosts: list[bytes], scheme: str) -> tuple[Authority, bytes]:
+    """The authority, and the target in origin form: an absolute target must agree with `Host` (case 40)."""
+    if len(hosts) != 1:
+        raise Rejected(Reason.BAD_HOST)
+    where = _authority(hosts[0], scheme)
+    if raw.startswith(b"/"):
+        return where, raw
+    named, separator, rest = raw.partition(b"://")
+    if not separator or named.lower() not in (b"http", b"https"):
+        raise Rejected(Reason.BAD_TARGET)
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    if _authority(rest[:cut], scheme) != where:
+        raise Rejected(Reason.BAD_TARGET)
+    origin_form = rest[cut:]
+    return where, origin_form if origin_form.startswith(b"/") else b"/" + origin_form
+
+
+def _authority(raw: bytes, scheme: str) -> Authority:
+    known = _authorities.get((raw, scheme))
+    if known is None:
+        try:
+            known = authority.parse(raw, scheme)
+        except BadAuthority:
+            raise Rejected(Reason.BAD_HOST) from None
+        if len(_authorities) >= _REMEMBERED:
+            _authorities.clear()
+        _authorities[raw, scheme] = known
+    return known
+
+
+def _target(raw: bytes) -> Target:
+    known = _targets.get(raw)
+    if known is None:
+        try:
+            known = target.normalise(raw)
+        except BadTarget:
+            raise Rejected(Reason.BAD_TARGET) from None
+        if len(_targets) >= _REMEMBERED:
+            _targets.clear()
+        if len(raw) <= _AGENT:
+            _targets[raw] = known
+    return known
+
+
+def _readings(method: str, aim: Target) -> tuple[tuple[str, str], ...]:
+    other = target.overridden_method(aim.query) if method == "POST" and "_method=" in aim.query else None
+    if other is None:
+        return tuple((method, path) for path in aim.readings) if aim.readings else ()
+    return tuple((each, path) for path in (aim.path, *aim.readings) for each in (method, other))
+
+
+def _client(peer: str, fields: Sequence[Field], proxies: TrustedProxies) -> tuple[str, bytes]:
+    """The client's address, and the chain to tell the service."""
+    if not proxies.trusts(peer):
+        return peer, peer.encode()
+    values = [value for name, value in fields if name.lower() == b"x-forwarded-for"]
+    client = proxies.client(peer, values)
+    believed = [
+        entry
+        for value in values
+        for entry in (canonical(part.strip().decode("latin-1")) for part in value.split(b",")[-64:])
+        if entry
+    ]
+    return client, ", ".join((*believed[-64:], peer)).encode()
+
+
+def _claimed_scheme(fields: Sequence[Field], scheme: str) -> str:
+    """`X-Forwarded-Proto` of a trusted proxy; the last one, where several were put."""
+    for name, value in reversed(fields):
+        if name.lower() == b"x-forwarded-proto":
+            claimed = value.rsplit(b",", 1)[-1].strip().lower().decode("latin-1")
+            return claimed if claimed in ("http", "https") else scheme
+    return scheme

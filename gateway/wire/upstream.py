@@ -1,0 +1,365 @@
+"""A service behind the gate, and one TCP (or Unix) connection to it.
+
+A connection carries one exchange at a time. Its answer is parsed by llhttp and written anew for the client; what
+llhttp cannot make one clear response of is refused, and a connection is only used again after an answer that ended
+exactly where it said it would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from gateway.core.reasons import Reason
+from gateway.wire.headers import HOP_BY_HOP, folded
+from gateway.wire.request import Declined
+
+if TYPE_CHECKING:
+    from gateway.wire.exchange import Exchange
+
+_INTERIM = 8
+"""Informational answers in a row before a service is called mad."""
+_HEADERS = 256
+_HEAD = 65_536
+_INFINITE = float("inf")
+
+Endpoint = tuple[str, int] | str
+"""Host and port, or the path of a Unix socket."""
+
+
+class Upstream:
+    """One service: where it is, and the connections to it that are open."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        *,
+        connect_time: float = 5.0,
+        response_time: float = 60.0,
+        idle_time: float = 60.0,
+        keep: float = 30.0,
+        connections: int = 512,
+    ) -> None:
+        """Times in seconds. `keep`: how long an unused connection stays; below the service's own keep-alive."""
+        self.name = name
+        self.endpoint = endpoint
+        self.connect_time = connect_time
+        self.response_time = response_time
+        self.idle_time = idle_time
+        self.keep = keep
+        self.connections = connections
+        self.open: set[UpstreamConnection] = set()
+        self._unused: list[UpstreamConnection] = []
+        self._connecting = 0
+
+    def take(self) -> UpstreamConnection | None:
+        """The connection used last that is free, or None."""
+        unused = self._unused
+        while unused:
+            connection = unused.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+        """Keep a connection for the next exchange."""
+        connection.deadline = now + self.keep
+        self._unused.append(connection)
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection. Raises `Declined`."""
+        if len(self.open) + self._connecting >= self.connections:
+            raise Declined(Reason.UPSTREAM_BUSY)
+        loop = asyncio.get_running_loop()
+        self._connecting += 1
+        try:
+            async with asyncio.timeout(self.connect_time):
+                if isinstance(self.endpoint, str):
+                    _, made = await loop.create_unix_connection(lambda: UpstreamConnection(self), self.endpoint)
+                else:
+                    host, port = self.endpoint
+                    _, made = await loop.create_connection(lambda: UpstreamConnection(self), host, port)
+        except OSError:  # TimeoutError is one
+            raise Declined(Reason.UPSTREAM_UNREACHABLE) from None
+        finally:
+            self._connecting -= 1
+        return made
+
+    def sweep(self, now: float) -> None:
+        """Let go of what took too long. `now`: loop time."""
+        late = [connection for connection in self.open if connection.deadline < now]
+        for connection in late:
+            connection.expire()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in list(self.open):
+            connection.abort()
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a service. Parser callbacks only collect; `data_received` acts."""
+
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_bytes",
+        "_extra",
+        "_fields",
+        "_interim",
+        "_keep_alive",
+        "_parser",
+        "_reason",
+        "_skip",
+        "_transport",
+        "_until_close",
+        "deadline",
+        "exchange",
+        "fresh",
+        "heard",
+        "upstream",
+        "usable",
+    )
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.exchange: Exchange | None = None
+        self.deadline = _INFINITE
+        """Loop time after which `sweep` calls `expire`."""
+        self.fresh = True
+        """Nothing was sent on it before the present exchange: what it does is no stale keep-alive."""
+        self.heard = False
+        """Whether the service said anything in the present exchange."""
+        self.usable = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._reason = b""
+        self._bytes = 0
+        self._interim = 0
+        self._skip = False
+        self._answered = False
+        self._keep_alive = False
+        self._until_close = False
+        self._extra = False
+
+    # the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.usable = True
+        self.upstream.open.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.usable = False
+        self.upstream.open.discard(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
+        if self._until_close and error is None:
+            self._answered = True
+            exchange.relay(b"", last=True)
+            exchange.finish(None)
+        else:
+            exchange.upstream_lost(self)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:  # a service that speaks unasked
+            self.abort()
+            return
+        self.heard = True
+        broken = False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            broken = True
+        if not self._answered and not exchange.responded:
+            self._bytes += len(data)
+            broken = broken or self._bytes > _HEAD
+        if broken and not self._answered:
+            self.exchange = None
+            self.abort()
+            exchange.upstream_broke()
+            return
+        if self._body:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()
+            exchange.relay(body, last=self._answered)
+        elif self._answered or exchange.holds_head:
+            exchange.relay(b"", last=self._answered)
+        if self._answered:
+            self.exchange = None
+            again = self._keep_alive and not self._extra and not broken and exchange.request_sent
+            if exchange.head_only:
+                self._parser = httptools.HttpResponseParser(self)  # it still waits for a body that never comes
+            self._reset()
+            if not again:
+                self.usable = False
+                self._transport.close()
+            exchange.finish(self if again else None)
+        else:
+            self.deadline = exchange.client.now() + self.upstream.idle_time
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client.resume_reading()
+
+    # the parser's calls
+
+    def on_message_begin(self) -> None:
+        if self._answered:
+            self._extra = True
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.exchange is None or self.exchange.responded or self._answered:
+            return  # trailers end here
+        self._fields.append((name, value))
+        if len(self._fields) > _HEADERS:
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None or self._answered:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._interim += 1
+            if status == 101 or self._interim > _INTERIM:
+                raise ValueError("an upgrade nobody asked for, or a flood of informational answers")
+            self._fields.clear()
+            self._reason = b""
+            self._skip = True
+            return
+        version = self._parser.get_http_version()
+        if status > 599 or version not in ("1.1", "1.0"):
+            raise ValueError("not a final status of HTTP/1")
+        lines, length, chunked = reply_lines(self._fields, exchange.our_cookies)
+        if chunked and version == "1.0":
+            raise ValueError("chunked in HTTP/1.0")
+        bodiless = exchange.head_only or status in (204, 304)
+        self._until_close = not bodiless and length is None and not chunked
+        exchange.respond(status, self._reason, lines, length, bodiless=bodiless)
+        if exchange.head_only:
+            # llhttp cannot be told that this was HEAD: the head is all there is.
+            self._keep_alive = self._parser.should_keep_alive()
+            self._answered = True
+
+    def on_body(self, body: bytes) -> None:
+        if self._answered or self.exchange is None:
+            self._extra = True
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._skip:
+            self._skip = False
+        elif not self._answered:
+            self._keep_alive = self._parser.should_keep_alive()
+            self._answered = True
+
+    # the exchange's calls
+
+    def begin(self, exchange: Exchange, data: bytes) -> None:
+        """Send an exchange's head, and what there is of its body."""
+        self.exchange = exchange
+        self.heard = False
+        self.deadline = exchange.client.now() + self.upstream.response_time
+        self._transport.write(data)
+
+    def send(self, data: bytes) -> None:
+        """Send more of the body."""
+        self.deadline = self.exchange.client.now() + self.upstream.response_time if self.exchange else _INFINITE
+        self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """The client cannot take more for now."""
+        self._transport.pause_reading()
+        self.deadline = _INFINITE  # the client's own stall is bounded elsewhere
+
+    def resume_reading(self) -> None:
+        """The client takes more."""
+        self._transport.resume_reading()
+        if self.exchange is not None:
+            self.deadline = self.exchange.client.now() + self.upstream.idle_time
+
+    def abort(self) -> None:
+        """Drop the connection; nobody is told."""
+        self.usable = False
+        self.exchange = None
+        self._transport.abort()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        exchange, self.exchange = self.exchange, None
+        self.abort()
+        if exchange is not None:
+            exchange.upstream_late()
+
+
+_PASS, _DROP, _LENGTH, _CODING, _CONNECTION, _COOKIE = range(6)
+_KINDS = {
+    "content-length": _LENGTH,
+    "transfer-encoding": _CODING,
+    "connection": _CONNECTION,
+    "set-cookie": _COOKIE,
+    "x-request-id": _DROP,
+    **dict.fromkeys(HOP_BY_HOP - {"connection", "transfer-encoding"}, _DROP),
+}
+_kinds: dict[bytes, int] = {}
+
+
+def reply_lines(
+    fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
+) -> tuple[list[bytes], int | None, bool]:
+    """The header lines of an answer that pass, its length if it names one, and whether it is chunked.
+
+    Raises ValueError where the framing is not one clear thing (RFC 9112, section 6.3).
+    """
+    lines: list[bytes] = []
+    length: int | None = None
+    chunked = False
+    named: list[bytes] = []
+    for field in fields:
+        kind = _kinds.get(field[0])
+        if kind is None:
+            if len(_kinds) >= 4096:
+                _kinds.clear()
+            kind = _kinds[field[0]] = _KINDS.get(folded(field[0]), _PASS)
+        if kind == _PASS:
+            lines.append(b"%b: %b\r\n" % field)
+        elif kind == _LENGTH:
+            if length is not None:
+                raise ValueError("two lengths")
+            length = int(field[1])
+        elif kind == _CODING:
+            if chunked or field[1].lower() != b"chunked":
+                raise ValueError("an unknown transfer coding")
+            chunked = True
+        elif kind == _CONNECTION:
+            named.append(field[1])
+        elif kind == _COOKIE and field[1].partition(b"=")[0].strip() not in our_cookies:
+            lines.append(b"%b: %b\r\n" % field)
+    if chunked and length is not None:
+        raise ValueError("a length and chunks")
+    if named:
+        names = {token.strip().lower() for value in named for token in value.split(b",")} - {b"close", b"keep-alive"}
+        if names:
+            lines = [line for line in lines if line.partition(b":")[0].lower() not in names]
+    return lines, length, chunked

@@ -1,0 +1,246 @@
+"""The data plane's house: listeners, connections, timers, and what every exchange needs at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+import stat
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.audit.access_log import AccessLog
+from gateway.audit.metrics import Metrics
+from gateway.core.clock import Clock
+from gateway.core.contracts import Ledger
+from gateway.core.cookies import Cookies
+from gateway.core.decision import ANSWERS, Verdict
+from gateway.core.errors import ConfigError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.facts import Facts
+from gateway.core.reasons import Reason
+from gateway.crypto.tokens import new_token
+from gateway.gate import Gate
+from gateway.mfa.interrupted import InterruptedRequests
+from gateway.mfa.stepup import StepUps
+from gateway.wire.answers import ErrorPage
+from gateway.wire.bounds import Bounds
+from gateway.wire.client import ClientConnection
+from gateway.wire.exchange import Exchange
+from gateway.wire.forwarded import TrustedProxies
+from gateway.wire.identity_headers import IdentityHeaders
+from gateway.wire.request import Declined
+from gateway.wire.upstream import Endpoint, Upstream
+
+SWEEP_EVERY = 1.0
+"""Seconds between two looks at all deadlines: one timer for everything, none for a request."""
+
+
+class Wire:
+    """Everything between the sockets."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        upstreams: Mapping[str, Upstream],
+        desk: Upstream,
+        identity_headers: IdentityHeaders,
+        stepups: StepUps,
+        interrupted: InterruptedRequests,
+        strip_cookies: Callable[[bytes], bytes],
+        error_page: ErrorPage,
+        access_log: AccessLog,
+        metrics: Metrics,
+        ledger: Ledger,
+        clock: Clock,
+        cookies: Cookies,
+        proxies: TrustedProxies,
+        bounds: Bounds,
+        prefix: str,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+        self.gate = gate
+        self.desk = desk
+        self.identity_headers = identity_headers
+        self.stepups = stepups
+        self.interrupted = interrupted
+        self.strip_cookies = strip_cookies
+        self.error_page = error_page
+        self.access_log = access_log
+        self.metrics = metrics
+        self.ledger = ledger
+        self.clock = clock
+        self.cookies = cookies
+        self.scheme = "https" if cookies.secure else "http"
+        """What browsers see."""
+        self.our_cookies = frozenset(
+            name.encode() for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
+        )
+        self.resume_mark = f"{cookies.resume}=".encode()
+        self.forget_resume = f"Set-Cookie: {cookies.set(cookies.resume, '', 0)}\r\n".encode()
+        self.proxies = proxies
+        self.bounds = bounds
+        self.prefix = prefix
+        self.draining = False
+        self.clients: set[ClientConnection] = set()
+        self._upstreams = dict(upstreams)
+        self._servers: list[asyncio.Server] = []
+        self._sockets: list[Path] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._id_prefix = secrets.token_hex(8)
+        self._id = 0
+        self._resume = re.compile(
+            rb"(?:^|;\s*)" + re.escape(cookies.resume.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)"
+        )
+        self._browser = re.compile(
+            rb"(?:^|;\s*)" + re.escape(cookies.browser.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)"
+        )
+
+    # -- listening -------------------------------------------------------------------------------------------------
+
+    async def listen(self, address: Endpoint) -> Endpoint:
+        """Accept connections on `host:port` or a Unix socket; returns where, for port 0. Raises `ConfigError`."""
+        made: asyncio.Server
+        try:
+            if isinstance(address, str):
+                path = Path(address)
+                with contextlib.suppress(FileNotFoundError):
+                    if stat.S_ISSOCK(path.stat().st_mode):
+                        path.unlink()  # left by a gateway that was killed
+                made = await self.loop.create_unix_server(self._connection, address, backlog=1024)
+                self._sockets.append(path)
+            else:
+                made = await self.loop.create_server(self._connection, *address, backlog=1024, reuse_address=True)
+        except OSError as error:
+            shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+            raise ConfigError(
+                f"cannot listen on {shown}: {error.strerror or error}",
+                "is another program using it? change `listen` in the configuration",
+            ) from None
+        self._servers.append(made)
+        if self._timer is None:
+            self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
+        if isinstance(address, str):
+            return address
+        bound: tuple[str, int] = made.sockets[0].getsockname()[:2]
+        return bound
+
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    async def stop(self, grace: float = 25.0) -> None:
+        """Accept nothing more, let what is on its way finish within `grace` seconds, then cut the rest."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for client in list(self.clients):
+            client.close_if_idle()
+        end = self.now() + grace
+        while self.clients and self.now() < end:
+            await asyncio.sleep(0.02)
+        for client in list(self.clients):
+            client.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        for upstream in (*self._upstreams.values(), self.desk):
+            upstream.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports tell their protocols on the next turn
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+
+    def _tick(self) -> None:
+        self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
+        self.sweep(self.now())
+
+    def sweep(self, now: float) -> None:
+        """End whatever is past its deadline at `now` (loop time)."""
+        late = [client for client in self.clients if client.deadline < now]
+        for client in late:
+            client.expire()
+        for upstream in self._upstreams.values():
+            upstream.sweep(now)
+        self.desk.sweep(now)
+
+    # -- for exchanges ---------------------------------------------------------------------------------------------
+
+    def next_id(self) -> str:
+        """A request id: unguessable prefix of this process, then a count."""
+        self._id += 1
+        return f"{self._id_prefix}{self._id:08x}"
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make a task that is not forgotten."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def upstream_of(self, verdict: Verdict) -> Upstream:
+        """The service a rule sends to. Raises `Declined`."""
+        upstream = self._upstreams.get(verdict.rule.upstream) if verdict.rule is not None else None
+        if upstream is None:
+            raise Declined(Reason.UPSTREAM_UNREACHABLE)
+        return upstream
+
+    def resume_ticket(self, cookie: bytes) -> str | None:
+        """The ticket of the interrupted request that this browser is about to continue; one, or none."""
+        found = self._resume.findall(cookie)
+        return found[0].decode() if len(found) == 1 else None
+
+    def browser_of(self, cookie: bytes) -> tuple[str, bool]:
+        """The value of the browser cookie, and whether it was made just now."""
+        found = self._browser.findall(cookie)
+        return (found[0].decode(), False) if len(found) == 1 else (new_token(), True)
+
+    async def owners_of(self, facts: Facts) -> list[str]:
+        """Who an interrupted request of this browser may belong to."""
+        identity, _ = await self.gate.identify(facts)
+        owners = [f"session:{identity.session.id}"] if identity is not None and identity.session is not None else []
+        found = self._browser.findall(facts.cookie)
+        return [*owners, f"browser:{found[0].decode()}"] if len(found) == 1 else owners
+
+    # -- remembering -----------------------------------------------------------------------------------------------
+
+    def rejected(self, exchange: Exchange, reason: Reason) -> None:
+        """A request that was not one clear request: an event, because somebody may be trying."""
+        facts = exchange.facts
+        self.ledger.note(
+            Event(
+                Kind.REQUEST_REJECTED,
+                Severity.WARNING,
+                address=facts.address if facts is not None else exchange.client.peer,
+                agent=facts.agent if facts is not None else "",
+                request_id=exchange.request_id,
+                detail={
+                    "reason": reason.value,
+                    "method": exchange.method,
+                    "target": exchange.raw_target[:256].decode("latin-1"),
+                },
+            )
+        )
+
+    def completed(self, exchange: Exchange) -> None:
+        """Count and log an exchange that is over."""
+        seconds = self.now() - exchange.started
+        verdict = exchange.verdict
+        rule = verdict.rule.name if verdict is not None and verdict.rule is not None else ""
+        metrics = self.metrics
+        metrics.request(rule, exchange.method, exchange.status, seconds)
+        upstream_seconds = exchange.upstream_seconds
+        if upstream_seconds and exchange.upstream is not None:
+            metrics.upstream(exchange.upstream.name, upstream_seconds)
+        if verdict is not None:
+            metrics.decision(ANSWERS[type(verdict.decision)], verdict.decision.reasons[0])
+            for quota in verdict.quotas:
+                metrics.quota(quota.limit.name, "allowed" if quota.allowed else "refused")
+            if verdict.identity is not None:
+                metrics.risk(verdict.risk.value)
+        self.access_log.write(exchange, seconds, upstream_seconds)
