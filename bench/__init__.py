@@ -1,0 +1,1 @@
+"""How fast and how large, measured on this machine: `python -m bench`, `… memory`, `… judge`."""

@@ -1,0 +1,30 @@
+"""Puts a table between its markers in docs/performance.md."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bench.bars import Bar
+from bench.machine import ROOT
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+
+
+class Told(Protocol):
+    """What every kind of measurement comes back with."""
+
+    def markdown(self) -> str: ...
+
+    def bars(self) -> list[Bar]: ...
+
+    def data(self) -> dict[str, object]: ...
+
+
+def write(kind: str, text: str) -> None:
+    """Replace what stands between `<!-- bench:kind -->` and `<!-- /bench:kind -->`."""
+    begin, end = f"<!-- bench:{kind} -->", f"<!-- /bench:{kind} -->"
+    before, found, rest = DOCUMENT.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise RuntimeError(f"{DOCUMENT} has no {begin} … {end}")
+    DOCUMENT.write_text(f"{before}{begin}\n{text}\n{end}{after}")
