@@ -1,0 +1,177 @@
+"""Ten codes on paper, for the day the phone is gone. Each counts once.
+
+- Fifty random bits each, written `xxxxx-xxxxx` in Crockford's base32, whose letters are hard to mistake; read whatever
+  the case, the spaces and the dashes, with O for 0 and I or L for 1.
+- Only a MAC of each is kept, under a key that is not in the database (NIST SP 800-63B-4, 3.1.2 asks for a salted slow
+  hash below 112 bits, for verifiers whose hashes can be searched by whoever steals them: these cannot without the key).
+- Used up by one `UPDATE … WHERE used_at IS NULL`: of twenty simultaneous tries one changes the row.
+- They are one factor: ten codes share a row in `factors`, with its count of failures. New codes are a new factor, and
+  void every old one in the same transaction. After 90 days they are void by themselves.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.clock import Clock
+from gateway.core.identity import Proof
+from gateway.crypto.mac import Mac
+from gateway.mfa.attempts import LIFE
+from gateway.store.sql import Records
+from gateway.store.tables import backup_codes, factors
+
+COUNT = 10
+LENGTH = 10
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+LIFETIME = 90 * 86_400.0
+"""Seconds until unused codes are void."""
+FEW = 3
+"""How many are left when it is time to make new ones."""
+
+_FORGIVE = str.maketrans({"o": "0", "i": "1", "l": "1", "-": "", "–": "", "—": "", "_": "", ".": ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What remains of a user's codes."""
+
+    count: int
+    expires_at: float
+    """When they are void; 0.0 without any."""
+
+    @property
+    def few(self) -> bool:
+        """Whether it is time to make new ones."""
+        return self.count <= FEW
+
+
+def new_code() -> str:
+    """A code as it is shown: `xxxxx-xxxxx`, 50 random bits."""
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+    return f"{letters[:5]}-{letters[5:]}"
+
+
+def canonical(answer: str) -> str:
+    """The ten letters somebody meant; empty when it cannot be a code."""
+    if len(answer) > 64:
+        return ""
+    letters = "".join(answer.split()).lower().translate(_FORGIVE)
+    return letters if len(letters) == LENGTH and all(letter in ALPHABET for letter in letters) else ""
+
+
+class BackupCodes:
+    """Factor `backup_code`."""
+
+    name = "backup_code"
+
+    def __init__(self, records: Records, mac: Mac, clock: Clock) -> None:
+        self._records = records
+        self._mac = mac
+        self._clock = clock
+
+    async def offer(self, tenant: str, subject: str) -> bool:
+        """Whether this user has a code left and may still try."""
+        return (await self.left(tenant, subject)).count > 0
+
+    async def left(self, tenant: str, subject: str) -> Left:
+        """How many codes still count."""
+        query = select(func.count(), func.min(backup_codes.c.expires_at)).where(
+            _usable(tenant, subject, self._clock.now(), LIFE - 1)
+        )
+        async with self._records.read() as connection:
+            count, expires_at = (await connection.execute(query)).one()
+        return Left(count, expires_at or 0.0)
+
+    async def check(self, tenant: str, subject: str, answer: str, now: float) -> Proof | None:
+        """The proof for an unused code, which is used up by it."""
+        code = canonical(answer)
+        if not code:
+            return None
+        query = select(backup_codes.c.id, backup_codes.c.digest).where(
+            _usable(tenant, subject, now, LIFE)  # this try is counted already
+        )
+        async with self._records.read() as connection:
+            rows = (await connection.execute(query)).all()
+        same = [row.id for row in rows if self._mac.verify(row.digest, "backup_code", tenant, subject, code)]
+        if not same:
+            return None
+        async with self._records.begin() as connection:
+            used = await connection.execute(
+                update(backup_codes)
+                .where(_unused(tenant, subject, now), backup_codes.c.id == same[0])
+                .values(used_at=now)
+            )
+            if used.rowcount != 1:
+                return None
+            await connection.execute(update(factors).where(_set(tenant, subject)).values(last_used_at=now))
+        return Proof(self.name, now)
+
+    async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
+        """Nothing to say about a wrong code."""
+        return ""
+
+    async def renew(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> tuple[str, ...]:
+        """Ten new codes, shown this once; every old one is void."""
+        await self.void(connection, tenant, subject)
+        codes: dict[str, str] = {}
+        while len(codes) < COUNT:
+            codes[secrets.token_urlsafe(12)] = new_code()
+        await connection.execute(
+            insert(factors).values(
+                tenant=tenant,
+                id=secrets.token_urlsafe(12),
+                subject=subject,
+                kind=self.name,
+                label="",
+                secret=b"",
+                last_step=-1,
+                refused_step=-1,
+                failures=0,
+                created_at=now,
+                last_used_at=None,
+            )
+        )
+        await connection.execute(
+            insert(backup_codes),
+            [
+                {
+                    "tenant": tenant,
+                    "id": code_id,
+                    "subject": subject,
+                    "digest": self._mac.token("backup_code", tenant, subject, canonical(code)),
+                    "created_at": now,
+                    "expires_at": now + LIFETIME,
+                    "used_at": None,
+                }
+                for code_id, code in codes.items()
+            ],
+        )
+        return tuple(codes.values())
+
+    async def void(self, connection: AsyncConnection, tenant: str, subject: str) -> None:
+        """End every code of this user."""
+        mine = and_(backup_codes.c.tenant == tenant, backup_codes.c.subject == subject)
+        await connection.execute(delete(backup_codes).where(mine))
+        await connection.execute(delete(factors).where(_set(tenant, subject)))
+
+
+def _set(tenant: str, subject: str) -> ColumnElement[bool]:
+    return and_(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == BackupCodes.name)
+
+
+def _usable(tenant: str, subject: str, now: float, failures: int) -> ColumnElement[bool]:
+    in_use = select(factors.c.id).where(_set(tenant, subject), factors.c.failures <= failures).exists()
+    return and_(_unused(tenant, subject, now), in_use)
+
+
+def _unused(tenant: str, subject: str, now: float) -> ColumnElement[bool]:
+    return and_(
+        backup_codes.c.tenant == tenant,
+        backup_codes.c.subject == subject,
+        backup_codes.c.used_at.is_(None),
+        backup_codes.c.expires_at > now,
+    )

@@ -1,0 +1,384 @@
+"""Who may bind or remove a factor, and how.
+
+Whoever binds a factor owns the account from then on, so it takes more than an open session:
+
+```text
+the user has       allowed while                                          otherwise
+no factor          the sign-in is at most `enrol_within` old              SIGN_IN_AGAIN
+any factor         a second-factor proof is at most `enrol_within` old    STEP_UP
+```
+
+A factor that went out of use after too many wrong answers still counts as one: else a hundred wrong guesses would be
+the way to bind one's own. Backup codes, or an administrator (`reset`), are the way back.
+
+- What was allowed at the start of a setup stays allowed until its end, ten minutes at most: scanning a picture takes
+  a while. Unless the user bound a first factor in between: then it was somebody else's turn.
+- A setup waits sealed, for the session that began it. Its first right code binds the device, in one transaction, and is
+  claimed with it.
+- Members of `required_groups` (administrators) keep at least one factor that works. The row goes only while another one
+  stands, and that is one statement: two simultaneous removals cannot take both.
+- Backup codes stand in for a device. With the last device they go too.
+
+What remains for the caller, who knows the sessions: after `remove`, `disable` and `reset` end every other session of
+this user, and let the present one be proven anew (its proofs may rest on what is gone).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Ledger, key
+from gateway.core.errors import UserError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import FIRST_FACTORS, Identity
+from gateway.crypto.sealing import Unsealable
+from gateway.crypto.tokens import digest, new_token
+from gateway.mfa import otp
+from gateway.mfa.attempts import LIFE
+from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.factors import Enrolled, Factors
+from gateway.mfa.totp import Totp, clock_hint
+from gateway.store.sql import Records
+from gateway.store.sql_key_value import SqlKeyValue
+from gateway.store.tables import factors as rows
+
+SETUP_LIFETIME = 600.0
+"""Seconds from the picture to the first code."""
+DEVICES = 5
+"""Authenticator apps a user can bind; each makes a guess a little luckier."""
+SKEW = 60.0
+"""Seconds that a proof may seem to lie in the future, after the clock was corrected."""
+
+
+class Permit(StrEnum):
+    """Whether somebody may change their factors now, or what they have to do first."""
+
+    YES = "yes"
+    SIGN_IN_AGAIN = "sign_in_again"
+    STEP_UP = "step_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A device about to be bound. Shown once, to the one who asked; never logged."""
+
+    id: str
+    secret: str
+    """Base32, for typing."""
+    uri: str
+    """`otpauth://…`, for the QR code."""
+
+    def __repr__(self) -> str:
+        return "<Setup>"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A user's factors at a glance."""
+
+    enrolled: tuple[Enrolled, ...]
+    required: bool
+    backup_codes_left: int
+    backup_codes_expire_at: float
+    """0.0 without any."""
+    hint: str
+    """A sentence about what to do, or empty."""
+
+
+class Enrolment:
+    """Binds and removes factors."""
+
+    def __init__(
+        self,
+        records: Records,
+        totp: Totp,
+        backup_codes: BackupCodes,
+        factors: Factors,
+        clock: Clock,
+        ledger: Ledger,
+        *,
+        issuer: str,
+        enrol_within: float = 300.0,
+        required_groups: Collection[str] = ("admins",),
+    ) -> None:
+        """`issuer` is the name apps show; `enrol_within` in seconds."""
+        self._records = records
+        self._totp = totp
+        self._backup_codes = backup_codes
+        self._factors = factors
+        self._clock = clock
+        self._ledger = ledger
+        self._issuer = issuer
+        self._within = enrol_within
+        self._required = frozenset(required_groups)
+        self._setups = SqlKeyValue(records, clock)
+
+    def required(self, identity: Identity) -> bool:
+        """Whether this user must have a factor, and cannot turn it off."""
+        return not self._required.isdisjoint(identity.groups)
+
+    async def status(self, identity: Identity) -> Status:
+        """What this user has, and what they should see to."""
+        enrolled = await self._factors.of(identity.tenant, identity.subject)
+        left = await self._backup_codes.left(identity.tenant, identity.subject)
+        hint = ""
+        if any(one.disabled for one in enrolled if one.kind == self._totp.name):
+            hint = "An authenticator app was turned off after too many wrong codes. Remove it and set it up anew."
+        elif any(one.kind == self._totp.name for one in enrolled) and left.few:
+            hint = f"You have {left.count or 'no'} backup code{'' if left.count == 1 else 's'} left. Make new ones."
+        return Status(tuple(enrolled), self.required(identity), left.count, left.expires_at, hint)
+
+    async def may_change(self, identity: Identity) -> Permit:
+        """Whether this user may bind or remove factors now; the table above."""
+        return (await self._permit(identity))[0]
+
+    async def begin_totp(self, identity: Identity) -> Setup:
+        """A fresh secret for one more device, waiting for its first code.
+
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN` or `ERR-MFA-STEP-UP` (do that first), `ERR-MFA-TOO-MANY`.
+        """
+        had_factors = await self._demand(identity)
+        async with self._records.read() as connection:
+            devices = await self._count_devices(connection, identity.tenant, identity.subject)
+        if devices >= DEVICES:
+            raise UserError(
+                "ERR-MFA-TOO-MANY", f"You have {DEVICES} authenticator apps already. Remove one first.", 409
+            )
+        secret, setup_id = otp.new_secret(), new_token()
+        place = _place(identity, setup_id)
+        waiting = {"secret": base64.b64encode(secret).decode(), "had_factors": had_factors}
+        sealed = self._totp.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=place)
+        await self._setups.put(place, sealed, SETUP_LIFETIME)
+        return Setup(setup_id, otp.base32(secret), otp.otpauth(secret, self._issuer, identity.user))
+
+    async def confirm(
+        self,
+        identity: Identity,
+        setup_id: str,
+        code: str,
+        *,
+        label: str = "",
+        address: str = "",
+        agent: str = "",
+        request_id: str = "",
+    ) -> tuple[str, ...]:
+        """Bind the device with its first code. Fresh backup codes, shown this once, where there were none.
+
+        Raises `UserError`: `ERR-MFA-SETUP` (unknown, over, used, another session's: all alike), `ERR-MFA-INVALID`,
+        `ERR-MFA-THROTTLED`, `ERR-MFA-STEP-UP` when a first factor was bound in between.
+        """
+        tenant, subject, place = identity.tenant, identity.subject, _place(identity, setup_id)
+        waiting = self._opened(await self._setups.get(place), place)
+        tried = await self._factors.attempts.admit(tenant, subject, "totp_setup")
+        if tried.wait > 0:
+            raise UserError("ERR-MFA-THROTTLED", "Too many tries. Wait a while.", 429, tried.wait)
+        now = self._clock.now()
+        secret = base64.b64decode(waiting["secret"])
+        step = _shown_step(secret, code, now)
+        self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
+        left = (await self._backup_codes.left(tenant, subject)).count
+        async with self._records.begin() as connection:
+            if not waiting["had_factors"] and await _has_factors(connection, identity):
+                raise _not_yet(Permit.STEP_UP)
+            factor_id = await self._totp.bind(
+                connection, tenant, subject, secret=secret, label=_one_line(label), step=step, now=now
+            )
+            codes = () if left else await self._backup_codes.renew(connection, tenant, subject, now)
+            await self._records.bump(connection, tenant, subject)
+        await self._factors.attempts.succeeded(tenant, subject, "totp_setup")
+        place_of = {"address": address, "agent": agent, "request_id": request_id}
+        await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": self._totp.name, "id": factor_id}, **place_of)
+        if codes:
+            await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, **place_of)
+        return codes
+
+    async def remove(
+        self, identity: Identity, factor_id: str, *, address: str = "", agent: str = "", request_id: str = ""
+    ) -> None:
+        """Unbind one factor. The caller then ends the user's other sessions.
+
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also another user's), or
+        `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
+        """
+        await self._demand(identity)
+        tenant, subject = identity.tenant, identity.subject
+        mine = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.id == factor_id)
+        async with self._records.begin() as connection:
+            kind = await connection.scalar(select(rows.c.kind).where(mine))
+            if kind is None:
+                raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
+            if kind == self._backup_codes.name:
+                await self._backup_codes.void(connection, tenant, subject)
+            else:
+                may_go: ColumnElement[bool] = mine
+                if self.required(identity):
+                    other = rows.alias("other")
+                    may_go = mine & exists().where(
+                        other.c.tenant == tenant,
+                        other.c.subject == subject,
+                        other.c.kind != self._backup_codes.name,
+                        other.c.id != factor_id,
+                        other.c.failures < LIFE,
+                    )
+                if (await connection.execute(delete(rows).where(may_go))).rowcount != 1:
+                    raise _required()
+                if not await self._count_devices(connection, tenant, subject):
+                    await self._backup_codes.void(connection, tenant, subject)
+            await self._records.bump(connection, tenant, subject)
+        await self._tell(
+            Kind.FACTOR_REMOVED,
+            identity,
+            {"factor": kind, "id": factor_id},
+            address=address,
+            agent=agent,
+            request_id=request_id,
+        )
+
+    async def disable(self, identity: Identity, *, address: str = "", agent: str = "", request_id: str = "") -> None:
+        """Unbind everything. The caller then ends the user's other sessions.
+
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, or `ERR-MFA-REQUIRED` for somebody who must
+        have a factor.
+        """
+        if self.required(identity):
+            raise _required()
+        await self._demand(identity)
+        await self._unbind_all(identity.tenant, identity.subject)
+        await self._tell(
+            Kind.FACTOR_REMOVED, identity, {"factor": "all"}, address=address, agent=agent, request_id=request_id
+        )
+
+    async def reset(self, tenant: str, subject: str, *, user: str, by: str) -> None:
+        """Unbind everything of somebody else, who is shut out. The caller then ends every session of theirs.
+
+        `user` and `by` are the canonical names of whom it is done to and of who does it. Whoever signs in next binds the
+        first factor: set a new password with it where the old one may be known.
+        """
+        await self._unbind_all(tenant, subject)
+        await self._ledger.record(
+            Event(Kind.FACTOR_REMOVED, Severity.WARNING, tenant=tenant, user=user, detail={"factor": "all", "by": by})
+        )
+
+    async def regenerate_backup_codes(
+        self, identity: Identity, *, address: str = "", agent: str = "", request_id: str = ""
+    ) -> tuple[str, ...]:
+        """Ten fresh codes, shown this once; every older one is void.
+
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, or `ERR-MFA-NO-DEVICE` where there is nothing
+        that they could stand in for.
+        """
+        await self._demand(identity)
+        async with self._records.begin() as connection:
+            if not await self._count_devices(connection, identity.tenant, identity.subject):
+                raise UserError("ERR-MFA-NO-DEVICE", "Set up an authenticator app first.", 409)
+            codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
+            await self._records.bump(connection, identity.tenant, identity.subject)
+        await self._tell(
+            Kind.BACKUP_CODES_MADE,
+            identity,
+            {"count": len(codes)},
+            address=address,
+            agent=agent,
+            request_id=request_id,
+        )
+        return codes
+
+    async def _permit(self, identity: Identity) -> tuple[Permit, bool]:
+        async with self._records.read() as connection:
+            has_factors = await _has_factors(connection, identity)
+        session = identity.session
+        if session is None:
+            return Permit.SIGN_IN_AGAIN, has_factors
+        now = self._clock.now()
+        fresh = {proof.factor for proof in session.proofs if -SKEW <= now - proof.at <= self._within}
+        if has_factors:
+            return (Permit.YES if fresh - FIRST_FACTORS else Permit.STEP_UP), True
+        return (Permit.YES if fresh & FIRST_FACTORS else Permit.SIGN_IN_AGAIN), False
+
+    async def _demand(self, identity: Identity) -> bool:
+        """Whether the user has factors, once they may change them. Raises `UserError` while they may not."""
+        permit, has_factors = await self._permit(identity)
+        if permit is not Permit.YES:
+            raise _not_yet(permit)
+        return has_factors
+
+    async def _count_devices(self, connection: AsyncConnection, tenant: str, subject: str) -> int:
+        devices = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.kind != self._backup_codes.name)
+        return await connection.scalar(select(func.count()).select_from(rows).where(devices)) or 0
+
+    async def _unbind_all(self, tenant: str, subject: str) -> None:
+        async with self._records.begin() as connection:
+            await self._backup_codes.void(connection, tenant, subject)
+            await connection.execute(delete(rows).where(rows.c.tenant == tenant, rows.c.subject == subject))
+            await self._records.bump(connection, tenant, subject)
+
+    def _opened(self, sealed: bytes | None, place: str) -> dict[str, Any]:
+        try:
+            if sealed is not None:
+                waiting: dict[str, Any] = orjson.loads(
+                    self._totp.sealer.unseal(sealed, table="kept", column="value", row=place)
+                )
+                return waiting
+        except Unsealable:
+            pass  # damaged at rest; as good as gone
+        raise UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
+
+    async def _tell(
+        self, kind: Kind, identity: Identity, detail: dict[str, Any], *, address: str, agent: str, request_id: str
+    ) -> None:
+        await self._ledger.record(
+            Event(
+                kind,
+                Severity.NOTICE,
+                tenant=identity.tenant,
+                user=identity.user,
+                session=identity.session.id if identity.session else "",
+                address=address,
+                agent=agent,
+                request_id=request_id,
+                detail=detail,
+            )
+        )
+
+
+async def _has_factors(connection: AsyncConnection, identity: Identity) -> bool:
+    mine = exists().where(rows.c.tenant == identity.tenant, rows.c.subject == identity.subject)
+    return bool(await connection.scalar(select(mine)))
+
+
+def _shown_step(secret: bytes, code: str, now: float) -> int:
+    digits, present = otp.digits_of(code), otp.step_at(now)
+    step = otp.matching_step(secret, digits, present, after=-1) if digits else None
+    if step is not None:
+        return step
+    drifted = otp.drifted_step(secret, digits, present) if digits else None
+    hint = clock_hint(drifted - present) if drifted is not None else "Wait for the next one and try again."
+    raise UserError("ERR-MFA-INVALID", f"That code is not right. {hint}")
+
+
+def _place(identity: Identity, setup_id: str) -> str:
+    session = identity.session.id if identity.session else ""
+    return key(identity.tenant, "totp-setup", identity.subject, session, digest(setup_id).hex())
+
+
+def _not_yet(permit: Permit) -> UserError:
+    if permit is Permit.STEP_UP:
+        return UserError("ERR-MFA-STEP-UP", "Prove it with a method you have before you change any.", 403)
+    return UserError("ERR-MFA-SIGN-IN-AGAIN", "Sign in again before you change how you prove it.", 403)
+
+
+def _required() -> UserError:
+    return UserError("ERR-MFA-REQUIRED", "Your account must have a second factor; set up another one first.", 403)
+
+
+def _one_line(label: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in label[:256]).split())[:64]

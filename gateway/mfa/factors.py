@@ -1,0 +1,101 @@
+"""What a user can prove it with.
+
+Every answer, whatever the factor, passes through `check`: it counts the try, has the factor judge, and settles the
+counters. A factor itself knows nothing of limits, so none can forget them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Factor
+from gateway.core.identity import Proof
+from gateway.mfa.attempts import LIFE, Attempts
+from gateway.store.sql import Records
+from gateway.store.tables import factors as rows
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A factor that a user has bound."""
+
+    id: str
+    kind: str
+    """The factor's name, as in YAML."""
+    label: str
+    """What the user calls it; may be empty."""
+    created_at: float
+    last_used_at: float
+    """0.0: never."""
+    disabled: bool
+    """Out of use after too many wrong answers in a row; has to be bound anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of an answer."""
+
+    proof: Proof | None = None
+    wait: float = 0.0
+    """Above 0.0: it was not looked at; seconds until one will be."""
+    disabled: tuple[str, ...] = ()
+    """Ids of factors that this wrong answer took out of use; told once."""
+    hint: str = ""
+
+
+NOTHING = Checked()
+
+
+class Factors:
+    """The factors of every user. `built` maps names to factors, the preferred first."""
+
+    def __init__(self, records: Records, built: Mapping[str, Factor], clock: Clock) -> None:
+        self._records = records
+        self._built = dict(built)
+        self._clock = clock
+        self.attempts = Attempts(records, clock)
+
+    async def of(self, tenant: str, subject: str) -> list[Enrolled]:
+        """Everything this user has bound, oldest first, out of use or not."""
+        query = (
+            select(rows.c.id, rows.c.kind, rows.c.label, rows.c.created_at, rows.c.last_used_at, rows.c.failures)
+            .where(rows.c.tenant == tenant, rows.c.subject == subject)
+            .order_by(rows.c.created_at, rows.c.id)
+        )
+        async with self._records.read() as connection:
+            found = (await connection.execute(query)).all()
+        return [
+            Enrolled(one.id, one.kind, one.label, one.created_at, one.last_used_at or 0.0, one.failures >= LIFE)
+            for one in found
+        ]
+
+    async def usable(self, tenant: str, subject: str) -> tuple[str, ...]:
+        """Names of the factors this user could answer with now: the one used last first, then as they are preferred."""
+        last: dict[str, float] = {}
+        for one in await self.of(tenant, subject):
+            if not one.disabled:
+                last[one.kind] = max(last.get(one.kind, 0.0), one.last_used_at)
+        names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject)]
+        return tuple(sorted(names, key=lambda name: -last[name]))
+
+    async def check(self, tenant: str, subject: str, factor: str, answer: str, *, hint: bool = False) -> Checked:
+        """Count a try of `factor`, then judge `answer` if it is admitted.
+
+        `hint`: whether a wrong answer may be told more about. Raises `KeyError` for a factor that is not built in, and
+        `StoreAway`, after which the try stays counted.
+        """
+        judge = self._built[factor]
+        counted = await self.attempts.admit(tenant, subject, factor)
+        if counted.wait > 0:
+            return Checked(wait=counted.wait)
+        now = self._clock.now()
+        proof = await judge.check(tenant, subject, answer, now) if counted.lives else None
+        if proof is not None:
+            await self.attempts.succeeded(tenant, subject, factor, counted.lives)
+            return Checked(proof)
+        said = await judge.hint(tenant, subject, answer, now) if hint and counted.lives else ""
+        return Checked(disabled=counted.last_of, hint=said)

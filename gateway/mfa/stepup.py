@@ -1,0 +1,287 @@
+"""The step-up conversation: ask, answer, prove.
+
+A challenge is either open or over. What an answer does to it is this table and nothing else:
+
+```text
+state  outcome       next   what the caller gets
+open   right         over   a Proof                 the one way to a proof
+open   wrong         open   ERR-MFA-INVALID
+open   throttled     open   ERR-MFA-THROTTLED       nothing was checked
+open   disabled      open   ERR-MFA-DISABLED        nothing was checked
+open   not offered   open   ERR-MFA-METHOD          nothing was checked
+over   (any)         over   ERR-MFA-CHALLENGE       nothing was checked
+```
+
+- *Over* is one state: answered, expired, never begun and somebody else's look and answer exactly alike. A
+  challenge lies under its session's id, so a foreign ticket is not found rather than found and turned away.
+- `open → over` is one atomic `take` after the right answer. Of two right answers at once one finds the challenge over.
+- A challenge belongs to one session: the same session id, at the version it was begun in or a later one (another tab's
+  proof does not void this tab's question; a session restored to an older version does). Whoever answers holds the
+  session's secret, so the browser is bound too.
+- It offers what the user *has* bound and the rule counts, never to bind something: whoever stole a password would
+  otherwise answer with a factor of their own. Binding is `enrolment`'s, and asks for a fresh sign-in.
+- An open challenge is worth ten minutes and no rights. A session has `PLACES` of them, taken in turn; a further one
+  falls into the place of the oldest, so a loop of requests cannot fill the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import KeyValue, Ledger, key
+from gateway.core.errors import UserError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import Identity, Level, Proof, Session
+from gateway.core.rule import StepUpDemand
+from gateway.crypto.mac import Mac
+from gateway.crypto.tokens import new_token
+from gateway.mfa.factors import NOTHING, Checked, Factors
+
+LIFETIME = 600.0
+"""Seconds that a challenge stays open (OWASP ASVS 5.0, 6.5.5: at most ten minutes)."""
+PLACES = 16
+"""Challenges a session can have open."""
+
+
+class State(StrEnum):
+    """Of a challenge."""
+
+    OPEN = "open"
+    OVER = "over"
+
+
+class Outcome(StrEnum):
+    """Of an answer."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    THROTTLED = "throttled"
+    DISABLED = "disabled"
+    NOT_OFFERED = "not_offered"
+
+
+PROOF = ""
+GONE = "ERR-MFA-CHALLENGE"
+
+NEXT: Mapping[tuple[State, Outcome], tuple[State, str]] = {
+    (State.OPEN, Outcome.RIGHT): (State.OVER, PROOF),
+    (State.OPEN, Outcome.WRONG): (State.OPEN, "ERR-MFA-INVALID"),
+    (State.OPEN, Outcome.THROTTLED): (State.OPEN, "ERR-MFA-THROTTLED"),
+    (State.OPEN, Outcome.DISABLED): (State.OPEN, "ERR-MFA-DISABLED"),
+    (State.OPEN, Outcome.NOT_OFFERED): (State.OPEN, "ERR-MFA-METHOD"),
+    **{(State.OVER, outcome): (State.OVER, GONE) for outcome in Outcome},
+}
+"""`(state, outcome)` → `(next state, error code or PROOF)`."""
+
+STATUS: Mapping[str, int] = {
+    GONE: 410,
+    "ERR-MFA-INVALID": 400,
+    "ERR-MFA-THROTTLED": 429,
+    "ERR-MFA-DISABLED": 403,
+    "ERR-MFA-METHOD": 400,
+}
+"""HTTP status of each error."""
+
+COUNTED: Mapping[str, str] = {
+    PROOF: "passed",
+    GONE: "over",
+    "ERR-MFA-INVALID": "failed",
+    "ERR-MFA-THROTTLED": "throttled",
+    "ERR-MFA-DISABLED": "disabled",
+    "ERR-MFA-METHOD": "not_offered",
+}
+"""What each is called in metrics."""
+
+DETAIL: Mapping[str, str] = {
+    GONE: "This question is no longer open. Go back to where you were going and you will be asked again.",
+    "ERR-MFA-INVALID": "That code is not right, or was used before.",
+    "ERR-MFA-THROTTLED": "Too many tries. Wait a while, or prove it in another way.",
+    "ERR-MFA-DISABLED": "This method was turned off after too many wrong answers. It has to be set up anew.",
+    "ERR-MFA-METHOD": "This method does not answer this question.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """An open question to one session."""
+
+    ticket: str
+    demand: StepUpDemand
+    return_to: str
+    """Where the browser was going; checked by whoever gave it."""
+    resume: str
+    """Ticket of the interrupted request that goes on after the proof, or empty."""
+    offered: tuple[str, ...]
+    """Factors that this user has and the rule counts, the one used last first. May be empty."""
+    expires_at: float
+
+
+class StepUps:
+    """Asks for proof, and judges answers."""
+
+    def __init__(
+        self,
+        kv: KeyValue,
+        factors: Factors,
+        clock: Clock,
+        ledger: Ledger,
+        mac: Mac,
+        *,
+        count: Callable[[str, str], None] = lambda factor, outcome: None,
+    ) -> None:
+        """`count(factor, outcome)` is called for every challenge asked (`any`, `asked`) and every answer judged."""
+        self._kv = kv
+        self._factors = factors
+        self._clock = clock
+        self._ledger = ledger
+        self._mac = mac
+        self._count = count
+
+    async def begin(self, identity: Identity, demand: StepUpDemand, *, return_to: str, resume: str = "") -> str:
+        """Ask `identity` to meet `demand`; the ticket (256 bit) names the challenge to this session alone.
+
+        Raises `UserError` `ERR-MFA-SESSION` for a caller without a session: there is nothing to hold the proof.
+        """
+        session = identity.session
+        if session is None:
+            raise UserError("ERR-MFA-SESSION", "Proving it again needs a session; sign in first.", status=401)
+        turn = await self._kv.add(key(identity.tenant, "challenge-turn", session.id), 1, 6 * LIFETIME)
+        ticket = f"{turn % PLACES}.{new_token()}"
+        kept = {
+            "mac": self._mac.token(*_bound(identity, session, ticket)),
+            "version": session.version,
+            "level": int(demand.level),
+            "factors": sorted(demand.factors),
+            "max_age": demand.max_age,
+            "return_to": return_to,
+            "resume": resume,
+            "expires_at": self._clock.now() + LIFETIME,
+        }
+        await self._kv.put(_place(session, identity.tenant, ticket), orjson.dumps(kept), LIFETIME)
+        self._count("any", "asked")
+        self._ledger.note(
+            Event(
+                Kind.STEP_UP_ASKED,
+                tenant=identity.tenant,
+                user=identity.user,
+                session=session.id,
+                detail={"level": demand.level.acr, "factors": sorted(demand.factors)},
+            )
+        )
+        return ticket
+
+    async def look(self, ticket: str, identity: Identity) -> Challenge:
+        """The open challenge `ticket`. Raises `UserError` `ERR-MFA-CHALLENGE` when it is over, in any sense."""
+        challenge = await self._open(ticket, identity)
+        if challenge is None:
+            raise _error(GONE)
+        return challenge
+
+    async def answer(
+        self,
+        ticket: str,
+        identity: Identity,
+        factor: str,
+        answer: str,
+        *,
+        address: str = "",
+        agent: str = "",
+        request_id: str = "",
+    ) -> Proof:
+        """The proof for the right answer, once. The caller puts it into the session (`Sessions.prove`).
+
+        Raises `UserError` with a code of the table above; `ERR-MFA-THROTTLED` says in `retry_after` (seconds) when
+        the next try will be checked. Raises `StoreAway`, and then nothing is proven.
+        """
+        challenge = await self._open(ticket, identity)
+        if challenge is None:
+            raise _error(GONE)
+        outcome, checked = await self._judge(challenge, identity, factor, answer)
+        after, code = NEXT[State.OPEN, outcome]
+        if after is State.OVER and not await self._take(ticket, identity):
+            after, code = NEXT[State.OVER, outcome]
+        known = factor if outcome is not Outcome.NOT_OFFERED else "other"
+        kind = {PROOF: Kind.STEP_UP_PASSED, "ERR-MFA-THROTTLED": Kind.STEP_UP_THROTTLED}.get(code, Kind.STEP_UP_FAILED)
+        about = Event(
+            kind,
+            Severity.INFO if code == PROOF else Severity.NOTICE,
+            tenant=identity.tenant,
+            user=identity.user,
+            session=identity.session.id if identity.session else "",
+            address=address,
+            agent=agent,
+            request_id=request_id,
+            detail={"factor": known, "outcome": code or "passed"},
+        )
+        self._count(known, COUNTED[code])
+        if code == PROOF and checked.proof is not None:
+            await self._ledger.record(about)
+            if factor == "backup_code":
+                await self._ledger.record(replace(about, kind=Kind.BACKUP_CODE_USED, severity=Severity.NOTICE))
+            return checked.proof
+        self._ledger.note(about)
+        if checked.disabled:
+            await self._ledger.record(replace(about, kind=Kind.FACTOR_DISABLED, severity=Severity.ALARM))
+        raise _error(code, checked)
+
+    async def _judge(
+        self, challenge: Challenge, identity: Identity, factor: str, answer: str
+    ) -> tuple[Outcome, Checked]:
+        tenant, subject = identity.tenant, identity.subject
+        if factor not in challenge.offered:
+            enrolled = await self._factors.of(tenant, subject)
+            disabled = any(one.kind == factor and one.disabled for one in enrolled)
+            return (Outcome.DISABLED if disabled else Outcome.NOT_OFFERED), NOTHING
+        checked = await self._factors.check(tenant, subject, factor, answer, hint=identity.level >= Level.AAL1)
+        if checked.wait:
+            return Outcome.THROTTLED, checked
+        return (Outcome.RIGHT if checked.proof else Outcome.WRONG), checked
+
+    async def _open(self, ticket: str, identity: Identity) -> Challenge | None:
+        session = identity.session
+        if session is None:
+            return None
+        kept = self._read(await self._kv.get(_place(session, identity.tenant, ticket)), ticket, identity, session)
+        if kept is None:
+            return None
+        demand = StepUpDemand(Level(kept["level"]), frozenset(kept["factors"]), kept["max_age"])
+        usable = await self._factors.usable(identity.tenant, identity.subject)
+        offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
+        return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])
+
+    async def _take(self, ticket: str, identity: Identity) -> bool:
+        """End the challenge; True for exactly one caller."""
+        session = identity.session
+        if session is None:
+            return False
+        taken = await self._kv.take(_place(session, identity.tenant, ticket))
+        return self._read(taken, ticket, identity, session) is not None
+
+    def _read(self, value: bytes | None, ticket: str, identity: Identity, session: Session) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        kept: dict[str, Any] = orjson.loads(value)
+        mine = self._mac.verify(kept["mac"], *_bound(identity, session, ticket))
+        if not mine or session.version < kept["version"] or kept["expires_at"] <= self._clock.now():
+            return None
+        return kept
+
+
+def _bound(identity: Identity, session: Session, ticket: str) -> tuple[str, ...]:
+    return ("challenge", identity.tenant, identity.subject, session.id, ticket)
+
+
+def _place(session: Session, tenant: str, ticket: str) -> str:
+    place = ticket.partition(".")[0]
+    return key(tenant, "challenge", session.id, place if place.isascii() and place.isdigit() else "none")
+
+
+def _error(code: str, checked: Checked = NOTHING) -> UserError:
+    detail = f"{DETAIL[code]} {checked.hint}".strip()
+    return UserError(code, detail, status=STATUS[code], retry_after=checked.wait)

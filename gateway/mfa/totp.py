@@ -1,0 +1,157 @@
+"""A code from an authenticator app. The arithmetic is `otp`'s; here it meets the database.
+
+- A secret is sealed at rest, bound to its own row: copied into another user's row it does not open.
+- A step is claimed by one `UPDATE … WHERE last_step < :step`. Of two simultaneous posts, in two browsers or two
+  processes, one changes the row; and a code older than the last accepted one is refused although its time is not over
+  (NIST SP 800-63B-4, 3.1.4: accepted only once; ASVS 6.5.1).
+- A user may have several devices. An answer is tried with each that is in use.
+- The clock hint tells that a code is right at another time. For a time to come that would give away a code that works
+  later, and make nine more guesses count for each one made. So the step is put out of use with the hint.
+- Should the server's own clock have run ahead, codes are refused until it is where it was; never accepted twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from secrets import token_urlsafe
+
+from sqlalchemy import ColumnElement, and_, exists, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.clock import Clock
+from gateway.core.identity import Proof
+from gateway.crypto.sealing import Sealer
+from gateway.mfa import otp
+from gateway.mfa.attempts import LIFE
+from gateway.store.sql import Records
+from gateway.store.tables import factors
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    id: str
+    secret: bytes
+    last_step: int
+    refused_step: int
+
+
+class Totp:
+    """Factor `totp`."""
+
+    name = "totp"
+
+    def __init__(self, records: Records, sealer: Sealer, clock: Clock) -> None:
+        self._records = records
+        self.sealer = sealer
+        self._clock = clock
+
+    async def offer(self, tenant: str, subject: str) -> bool:
+        """Whether this user has a device that is in use."""
+        in_use = _of(tenant, subject) & (factors.c.failures < LIFE)
+        async with self._records.read() as connection:
+            return bool(await connection.scalar(select(exists().where(in_use))))
+
+    async def check(self, tenant: str, subject: str, answer: str, now: float) -> Proof | None:
+        """The proof for a code of the present step or its neighbours; its step is claimed."""
+        code = otp.digits_of(answer)
+        if not code:
+            return None
+        for device in await self._devices(tenant, subject):
+            step = otp.matching_step(
+                device.secret, code, otp.step_at(now), after=device.last_step, refused=device.refused_step
+            )
+            if step is not None and await self._claim(tenant, device.id, step, now):
+                return Proof(self.name, now)
+        return None
+
+    async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
+        """Says that the user's clock is off, when the code is right for another time within five minutes."""
+        code = otp.digits_of(answer)
+        if not code:
+            return ""
+        present = otp.step_at(now)
+        for device in await self._devices(tenant, subject):
+            step = otp.drifted_step(device.secret, code, present)
+            if step is None:
+                continue
+            if step > present:
+                await self._refuse(tenant, device.id, step)
+            return clock_hint(step - present)
+        return ""
+
+    async def bind(
+        self,
+        connection: AsyncConnection,
+        tenant: str,
+        subject: str,
+        *,
+        secret: bytes,
+        label: str,
+        step: int,
+        now: float,
+    ) -> str:
+        """Add a device that has just shown the code of `step`, which is claimed with it; its factor id."""
+        factor_id = token_urlsafe(12)
+        await connection.execute(
+            insert(factors).values(
+                tenant=tenant,
+                id=factor_id,
+                subject=subject,
+                kind=self.name,
+                label=label,
+                secret=self.sealer.seal(secret, table="factors", column="secret", row=_row(tenant, factor_id)),
+                last_step=step,
+                refused_step=-1,
+                failures=0,
+                created_at=now,
+                last_used_at=now,
+            )
+        )
+        return factor_id
+
+    async def _devices(self, tenant: str, subject: str) -> list[_Device]:
+        columns = (factors.c.id, factors.c.secret, factors.c.last_step, factors.c.refused_step)
+        in_use = _of(tenant, subject) & (factors.c.failures <= LIFE)  # this try is counted already
+        async with self._records.read() as connection:
+            rows = (await connection.execute(select(*columns).where(in_use))).all()
+        return [
+            _Device(
+                row.id,
+                self.sealer.unseal(row.secret, table="factors", column="secret", row=_row(tenant, row.id)),
+                row.last_step,
+                row.refused_step,
+            )
+            for row in rows
+        ]
+
+    async def _claim(self, tenant: str, factor_id: str, step: int, now: float) -> bool:
+        async with self._records.begin() as connection:
+            claimed = await connection.execute(
+                update(factors)
+                .where(factors.c.tenant == tenant, factors.c.id == factor_id, factors.c.last_step < step)
+                .values(last_step=step, last_used_at=now)
+            )
+        return claimed.rowcount == 1
+
+    async def _refuse(self, tenant: str, factor_id: str, step: int) -> None:
+        async with self._records.begin() as connection:
+            await connection.execute(
+                update(factors).where(factors.c.tenant == tenant, factors.c.id == factor_id).values(refused_step=step)
+            )
+
+
+def clock_hint(steps: int) -> str:
+    """A sentence for somebody whose clock is `steps` time steps ahead (negative: behind)."""
+    minutes = otp.about_minutes(steps)
+    return (
+        f"Your device's clock seems to be about {minutes} minute{'s' if minutes > 1 else ''}"
+        f" {'ahead' if steps > 0 else 'behind'}; set it by the network and try the next code."
+    )
+
+
+def _of(tenant: str, subject: str) -> ColumnElement[bool]:
+    return and_(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == Totp.name)
+
+
+def _row(tenant: str, factor_id: str) -> str:
+    return f"{tenant}/{factor_id}"
