@@ -137,6 +137,10 @@ class Enrolment:
             hint = f"You have {left.count or 'no'} backup code{'' if left.count == 1 else 's'} left. Make new ones."
         return Status(tuple(enrolled), self.required(identity), left.count, left.expires_at, hint)
 
+    async def backup_codes_left(self, identity: Identity) -> int:
+        """How many backup codes still count."""
+        return (await self._backup_codes.left(identity.tenant, identity.subject)).count
+
     async def may_change(self, identity: Identity) -> Permit:
         """Whether this user may bind or remove factors now; the table above."""
         return (await self._permit(identity))[0]
@@ -158,7 +162,25 @@ class Enrolment:
         waiting = {"secret": base64.b64encode(secret).decode(), "had_factors": had_factors}
         sealed = self._totp.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=place)
         await self._setups.put(place, sealed, SETUP_LIFETIME)
-        return Setup(setup_id, otp.base32(secret), otp.otpauth(secret, self._issuer, identity.user))
+        return self._shown(identity, setup_id, secret)
+
+    async def look(self, identity: Identity, setup_id: str) -> Setup:
+        """The open setup once more, for a page that is shown again. Raises `UserError` `ERR-MFA-SETUP`."""
+        place = _place(identity, setup_id)
+        waiting = self._opened(await self._setups.get(place), place)
+        return self._shown(identity, setup_id, base64.b64decode(waiting["secret"]))
+
+    async def look(self, identity: Identity, setup_id: str) -> Setup:
+        """The waiting setup once more, for a page shown again after a wrong code. Raises `UserError` `ERR-MFA-SETUP`."""
+        place = _place(identity, setup_id)
+        secret = base64.b64decode(self._opened(await self._setups.get(place), place)["secret"])
+        return self._shown(identity, setup_id, secret)
+
+    async def look(self, identity: Identity, setup_id: str) -> Setup:
+        """The open setup once more, for a page that is shown again. Raises `UserError` `ERR-MFA-SETUP`."""
+        place = _place(identity, setup_id)
+        waiting = self._opened(await self._setups.get(place), place)
+        return self._shown(identity, setup_id, base64.b64decode(waiting["secret"]))
 
     async def confirm(
         self,
@@ -206,7 +228,7 @@ class Enrolment:
     ) -> None:
         """Unbind one factor. The caller then ends the user's other sessions.
 
-        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also another user's), or
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-METHOD-UNKNOWN` (also another user's), or
         `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
         """
         await self._demand(identity)
@@ -215,7 +237,7 @@ class Enrolment:
         async with self._records.begin() as connection:
             kind = await connection.scalar(select(rows.c.kind).where(mine))
             if kind is None:
-                raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
+                raise UserError("ERR-MFA-METHOD-UNKNOWN", "You have no such method.", 404)
             if kind == self._backup_codes.name:
                 await self._backup_codes.void(connection, tenant, subject)
             else:
@@ -260,8 +282,8 @@ class Enrolment:
     async def reset(self, tenant: str, subject: str, *, user: str, by: str) -> None:
         """Unbind everything of somebody else, who is shut out. The caller then ends every session of theirs.
 
-        `user` and `by` are the canonical names of whom it is done to and of who does it. Whoever signs in next binds the
-        first factor: set a new password with it where the old one may be known.
+        `user` and `by` are the canonical names of whom it is done to and of who does it. Whoever signs in next binds
+        the first factor: set a new password with it where the old one may be known.
         """
         await self._unbind_all(tenant, subject)
         await self._ledger.record(
@@ -320,6 +342,9 @@ class Enrolment:
             await self._backup_codes.void(connection, tenant, subject)
             await connection.execute(delete(rows).where(rows.c.tenant == tenant, rows.c.subject == subject))
             await self._records.bump(connection, tenant, subject)
+
+    def _shown(self, identity: Identity, setup_id: str, secret: bytes) -> Setup:
+        return Setup(setup_id, otp.base32(secret), otp.otpauth(secret, self._issuer, identity.user))
 
     def _opened(self, sealed: bytes | None, place: str) -> dict[str, Any]:
         try:

@@ -87,7 +87,7 @@ class InterruptedRequests:
             self._spend(OVERHEAD + len(request.body))
         # The turn outlives the records, so that places are taken in order for as long as there is anything in them.
         turn = await self._kv.add(key(DEFAULT_TENANT, "interrupted-turn", digest(owner).hex()), 1, 6 * self._ttl)
-        ticket = f"{turn % self._max_each}.{new_token()}"
+        ticket = f"{turn % self._max_each}-{new_token()}"
         place = _place(owner, ticket)
         sealed = self._sealer.seal(_pack(request), table="kept", column="value", row=_row(owner, ticket))
         await self._kv.put(place, sealed, self._ttl)
@@ -127,7 +127,7 @@ class InterruptedRequests:
 
 
 def _place(owner: str, ticket: str) -> str:
-    place = ticket.partition(".")[0]
+    place = ticket.partition("-")[0]
     known = place.isascii() and place.isdigit() and len(place) < 4
     return key(DEFAULT_TENANT, "interrupted", digest(owner).hex(), place if known else "none")
 

@@ -152,7 +152,7 @@ class StepUps:
         if session is None:
             raise UserError("ERR-MFA-SESSION", "Proving it again needs a session; sign in first.", status=401)
         turn = await self._kv.add(key(identity.tenant, "challenge-turn", session.id), 1, 6 * LIFETIME)
-        ticket = f"{turn % PLACES}.{new_token()}"
+        ticket = f"{turn % PLACES}-{new_token()}"
         kept = {
             "mac": self._mac.token(*_bound(identity, session, ticket)),
             "version": session.version,
@@ -278,7 +278,7 @@ def _bound(identity: Identity, session: Session, ticket: str) -> tuple[str, ...]
 
 
 def _place(session: Session, tenant: str, ticket: str) -> str:
-    place = ticket.partition(".")[0]
+    place = ticket.partition("-")[0]
     return key(tenant, "challenge", session.id, place if place.isascii() and place.isdigit() else "none")
 
 
