@@ -40,6 +40,7 @@ class Strangeness(Protocol):
         ...
 
 
+Readings = tuple[tuple[str, str], ...]
 Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str], tuple[Quota, ...]]
 
 
@@ -113,7 +114,8 @@ class Gate:
 
         now = self._now()
         decision = decide(rule, facts, identity, risk, now)
-        for other in self._other_rules(rule, facts, identity, book) if facts.readings else ():
+        readings = book.readings(facts)
+        for other in _other_rules(readings, rule, facts, identity, book) if readings else ():
             if other is not None and other.request_limits:
                 spent = self._spend(other.request_limits, facts, None, other.name)
                 if not all(quota.allowed for quota in spent):
@@ -141,15 +143,6 @@ class Gate:
                 return identity, damaged
         return None, damaged
 
-    def _other_rules(self, rule: Rule | None, facts: Facts, identity: Identity | None, book: Book) -> list[Rule | None]:
-        """The rules of other ways to read this request; a reading can only add demands, never take one away."""
-        others: list[Rule | None] = []
-        for method, path in facts.readings:
-            other = choose(book.find(facts, method, path), facts, identity)
-            if other is not rule and other not in others:
-                others.append(other)
-        return others
-
     def _tell(self, facts: Facts, verdict: Verdict, decision: Refuse | Throttle) -> None:
         identity = verdict.identity
         kind = Kind.THROTTLED if isinstance(decision, Throttle) else Kind.REFUSED
@@ -169,6 +162,18 @@ class Gate:
                 detail={"reasons": list(decision.reasons), "method": facts.method, "path": facts.path},
             )
         )
+
+
+def _other_rules(
+    readings: Readings, rule: Rule | None, facts: Facts, identity: Identity | None, book: Book
+) -> list[Rule | None]:
+    """The rules of other ways to read this request; a reading can only add demands, never take one away."""
+    others: list[Rule | None] = []
+    for method, path in readings:
+        other = choose(book.find_reading(facts, method, path), facts, identity)
+        if other is not rule and other not in others:
+            others.append(other)
+    return others
 
 
 def _throttled(rule: Rule, identity: Identity | None, quotas: tuple[Quota, ...]) -> Verdict:

@@ -35,7 +35,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.TIMED_OUT: (408, "The request did not arrive in time."),
     Reason.ALREADY_SENT: (
         409,
-        "This was sent already, or it waited too long. Go back and look before sending it again.",
+        "This was sent already, or waited too long. Look before you send it again.",
     ),
     Reason.UPSTREAM_UNREACHABLE: (502, "The service behind this address cannot be reached."),
     Reason.UPSTREAM_INVALID: (502, "The service behind this address gave an invalid answer."),

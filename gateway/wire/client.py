@@ -83,6 +83,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.wire.clients.discard(self)
+        if self.wire.draining and not self.wire.clients:
+            self.wire.deserted.set()
         self._queue.clear()
         self._backlog.clear()
         current, self._current = self._current, None
@@ -223,9 +225,8 @@ class ClientConnection(asyncio.Protocol):
                 self._start_next()
             elif self._failed is not None:
                 self._answer_failure()
-            elif self._parsing is not None and self._head_bytes:
-                if self.deadline > self._parsing.started + self.wire.bounds.head_time:
-                    self.deadline = self._parsing.started + self.wire.bounds.head_time
+            elif self._parsing is not None:
+                self.deadline = min(self.deadline, self._parsing.started + self.wire.bounds.head_time)
         else:
             if self._failed is not None and not current.complete and not self._queue:
                 current.reject(self._failed)

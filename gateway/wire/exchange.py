@@ -175,8 +175,8 @@ class Exchange:
     async def _forward(self, upstream: Upstream, lines: list[bytes]) -> None:
         """Send the head, and what there is of the body, to the service."""
         head = self.head
-        if head is None or self.finished:
-            return
+        if head is None:
+            raise RuntimeError("no head")
         self.upstream = upstream
         self._upstream_started = self.client.now()
         connection = upstream.take()

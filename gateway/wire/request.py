@@ -203,10 +203,10 @@ def _target(raw: bytes) -> Target:
 
 
 def _readings(method: str, aim: Target) -> tuple[tuple[str, str], ...]:
-    other = target.overridden_method(aim.query) if method == "POST" and "_method=" in aim.query else None
-    if other is None:
+    others = target.overridden_methods(aim.query) if method == "POST" and aim.query else ()
+    if not others:
         return tuple((method, path) for path in aim.readings) if aim.readings else ()
-    return tuple((each, path) for path in (aim.path, *aim.readings) for each in (method, other))
+    return tuple((each, path) for path in (aim.path, *aim.readings) for each in (method, *others))
 
 
 def _client(peer: str, fields: Sequence[Field], proxies: TrustedProxies) -> tuple[str, bytes]:

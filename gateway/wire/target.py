@@ -3,13 +3,13 @@
 The same normal form is matched, counted, logged and forwarded. What cannot have one meaning is refused:
 
 - anything but origin form (absolute form is taken apart by the caller first);
-- a raw backslash, `#`, control characters, invalid UTF-8, invalid percent-encoding;
+- a raw backslash, `#`, blank or control character, invalid UTF-8, invalid percent-encoding;
 - an encoded slash, backslash or control character, at any depth of encoding;
 - a dot segment that hides: behind a second encoding (`%252e%252e`) or a parameter (`..;`).
 
 Plain dot segments (`.`, `..`, `%2e%2e`) are resolved and repeated slashes are merged; a final slash stays.
 
-Services differ in what else they fold: letter case (Express, IIS), `;parameters` (Tomcat), a file extension (Rails),
+Services differ in what else they fold: a second decoding, letter case (Express, IIS), `;parameters` (Tomcat), a file extension (Rails),
 trailing blanks and dots (Windows). Each such *reading* of the path is listed, and the gate lets no reading be weaker
 than its own rule: the literal path chooses the rule, a reading can only add demands.
 """
@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
 
 _ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_WELL_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NOT_PCHAR = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@%]")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_BLANK = re.compile(rb"[\x00-\x20\x7f]")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _PLAIN = re.compile(rb"/(?:[a-z0-9_~-]+/)*(?:[a-z0-9_~-]+)?")
-_OVERRIDE = re.compile(r"(?:^|&)_method=([A-Za-z]+)")
+_SEPARATOR = re.compile("[&;]")
 _DEEPEST = 5
 
 
@@ -38,7 +42,7 @@ class Target(NamedTuple):
     path: str
     """Percent-decoded text; what rules match."""
     query: str
-    """As sent, without the question mark."""
+    """As sent, without the question mark; octets beyond ASCII percent-encoded."""
     raw: bytes
     """Origin form; what is forwarded."""
     readings: tuple[str, ...]
@@ -50,8 +54,13 @@ def normalise(raw: bytes) -> Target:
     if b"#" in raw:
         raise BadTarget("a fragment")
     path, mark, query = raw.partition(b"?")
+    if mark:
+        if _BLANK.search(query):
+            raise BadTarget("a blank or control character in the query")
+        query = _NOT_ASCII.sub(_percent, query)
+        raw = path + mark + query
     if _PLAIN.fullmatch(path):
-        return Target(path.decode("ascii"), query.decode("latin-1"), raw, ())
+        return Target(path.decode("ascii"), query.decode("ascii"), raw, ())
     if not path.startswith(b"/"):
         raise BadTarget("not in origin form")
     if b"\\" in path:
@@ -76,23 +85,23 @@ def normalise(raw: bytes) -> Target:
     folder = bool(texts) and _decode(segments[-1]) in (b"", b".", b"..")
     text = "/" + "/".join(texts) + ("/" if folder else "")
     forwarded = b"/" + b"/".join(encoded) + (b"/" if folder else b"")
-    return Target(text, query.decode("latin-1"), forwarded + mark + query, readings(text))
+    return Target(text, query.decode("ascii"), forwarded + mark + query, readings(text))
 
 
 def readings(path: str) -> tuple[str, ...]:
     """Every other path that some service might read `path` as, without repetition."""
     found = [path]
-    for read in (_without_parameters, _without_trailing, _without_extension, str.lower):
+    for read in (unquote, _without_parameters, _without_trailing, _without_extension, str.lower):
         for other in [read(known) for known in found]:
             if other not in found:
                 found.append(other)
     return tuple(found[1:])
 
 
-def overridden_method(query: str) -> str | None:
-    """The method that frameworks with `_method` in the query would act on, in upper case."""
-    found = _OVERRIDE.search(query)
-    return found.group(1).upper() if found else None
+def overridden_methods(query: str) -> tuple[str, ...]:
+    """The methods that frameworks with `_method` in the query might act on, in upper case."""
+    pairs = [part.partition("=") for part in _SEPARATOR.split(query)]
+    return tuple(unquote_plus(value).upper() for name, _, value in pairs if unquote_plus(name).lower() == "_method")
 
 
 def _decode(segment: bytes) -> bytes:
@@ -108,9 +117,13 @@ def _octet(match: re.Match[bytes]) -> bytes:
     return bytes.fromhex(match.group(1).decode("ascii"))
 
 
+def _percent(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match.group()[0]
+
+
 def _encode(segment: bytes) -> bytes:
     """A segment in its one spelling: unreserved characters plain, the rest as sent, hexadecimal in upper case."""
-    segment = _NOT_PCHAR.sub(lambda match: b"%%%02X" % match.group()[0], segment)
+    segment = _NOT_PCHAR.sub(_percent, segment)
     if b"%" not in segment:
         return segment
 
@@ -129,10 +142,8 @@ def _refuse_hidden(plain: bytes) -> None:
         before, parameter, _ = plain.partition(b";")
         if before in (b".", b"..") and (parameter or depth):
             raise BadTarget("a hidden dot segment")
-        try:
-            deeper = _decode(plain)
-        except BadTarget:
-            return  # a percent sign of its own: nothing more to decode
+        # Leniently: a service that decodes twice may well step over a percent sign of its own.
+        deeper = _WELL_ENCODED.sub(_octet, plain)
         if deeper == plain:
             return
         plain = deeper

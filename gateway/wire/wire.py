@@ -87,6 +87,8 @@ class Wire:
         self.prefix = prefix
         self.draining = False
         self.clients: set[ClientConnection] = set()
+        self.deserted = asyncio.Event()
+        """Set by the last client that leaves while draining."""
         self._upstreams = dict(upstreams)
         self._servers: list[asyncio.Server] = []
         self._sockets: list[Path] = []
@@ -94,9 +96,8 @@ class Wire:
         self._timer: asyncio.TimerHandle | None = None
         self._id_prefix = secrets.token_hex(8)
         self._id = 0
-        self._resume = re.compile(
-            rb"(?:^|;\s*)" + re.escape(cookies.resume.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)"
-        )
+        self._resume = _in_cookies(cookies.resume)
+        self._browser = _in_cookies(cookies.browser)
         self._browser = re.compile(
             rb"(?:^|;\s*)" + re.escape(cookies.browser.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)"
         )
@@ -108,10 +109,7 @@ class Wire:
         made: asyncio.Server
         try:
             if isinstance(address, str):
-                path = Path(address)
-                with contextlib.suppress(FileNotFoundError):
-                    if stat.S_ISSOCK(path.stat().st_mode):
-                        path.unlink()  # left by a gateway that was killed
+                path = _free(address)
                 made = await self.loop.create_unix_server(self._connection, address, backlog=1024)
                 self._sockets.append(path)
             else:
@@ -140,9 +138,9 @@ class Wire:
             server.close()
         for client in list(self.clients):
             client.close_if_idle()
-        end = self.now() + grace
-        while self.clients and self.now() < end:
-            await asyncio.sleep(0.02)
+        if self.clients:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.deserted.wait(), grace)
         for client in list(self.clients):
             client.abort()
         if self._timer is not None:
@@ -244,3 +242,17 @@ class Wire:
             if verdict.identity is not None:
                 metrics.risk(verdict.risk.value)
         self.access_log.write(exchange, seconds, upstream_seconds)
+
+
+def _in_cookies(name: str) -> re.Pattern[bytes]:
+    """Finds the values of our cookie `name` in a `Cookie` header."""
+    return re.compile(rb"(?:^|;\s*)" + re.escape(name.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)")
+
+
+def _free(address: str) -> Path:
+    """The path of a Unix socket to be made; removes one that a killed gateway left behind."""
+    path = Path(address)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()
+    return path
