@@ -170,18 +170,6 @@ class Enrolment:
         waiting = self._opened(await self._setups.get(place), place)
         return self._shown(identity, setup_id, base64.b64decode(waiting["secret"]))
 
-    async def look(self, identity: Identity, setup_id: str) -> Setup:
-        """The waiting setup once more, for a page shown again after a wrong code. Raises `UserError` `ERR-MFA-SETUP`."""
-        place = _place(identity, setup_id)
-        secret = base64.b64decode(self._opened(await self._setups.get(place), place)["secret"])
-        return self._shown(identity, setup_id, secret)
-
-    async def look(self, identity: Identity, setup_id: str) -> Setup:
-        """The open setup once more, for a page that is shown again. Raises `UserError` `ERR-MFA-SETUP`."""
-        place = _place(identity, setup_id)
-        waiting = self._opened(await self._setups.get(place), place)
-        return self._shown(identity, setup_id, base64.b64decode(waiting["secret"]))
-
     async def confirm(
         self,
         identity: Identity,
@@ -228,8 +216,8 @@ class Enrolment:
     ) -> None:
         """Unbind one factor. The caller then ends the user's other sessions.
 
-        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-METHOD-UNKNOWN` (also another user's), or
-        `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-METHOD-UNKNOWN` (also for another
+        user's), or `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
         """
         await self._demand(identity)
         tenant, subject = identity.tenant, identity.subject
