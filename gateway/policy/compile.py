@@ -1,0 +1,382 @@
+"""From what a policy file says to rules that can be judged; what makes no sense is told, all at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import zoneinfo
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TypeVar
+
+from gateway.core.errors import Problem
+from gateway.core.facts import Facts
+from gateway.core.identity import FIRST_FACTORS, Identity, Level
+from gateway.core.rule import LimitSpec, RiskThresholds, Rule, StepUpDemand
+from gateway.policy import access, criteria
+from gateway.policy.book import Entry
+from gateway.policy.criteria import CallerCondition, Condition
+from gateway.policy.document import Document
+from gateway.policy.glob import Glob
+from gateway.policy.problems import meant
+from gateway.policy.schema import Limit, Match, RuleText, StepUp
+
+_T = TypeVar("_T")
+
+REACHES = {
+    "totp": Level.AAL2,
+    "backup_code": Level.AAL2,
+    "sms": Level.AAL2,
+    "email": Level.AAL2,
+    "push": Level.AAL2,
+    "webauthn": Level.AAL3,
+}
+"""Every factor a policy may name, and the level it reaches beside a password."""
+
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_RESERVED = re.compile(
+    r"host|content-length|transfer-encoding|connection|keep-alive|proxy-.*|te|trailer|upgrade|expect|cookie|"
+    r"x-request-id|forwarded|(?:x-forwarded|remote|sallyport|signature)(?:-.*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the config says that a policy refers to."""
+
+    upstreams: Collection[str]
+    factors: Collection[str]
+    """Configured second factors, in the order of the config."""
+    admin_groups: Collection[str]
+    """Groups whose members never act at aal1."""
+
+
+@dataclass(slots=True)
+class Compiler:
+    """Compiles the rules of one policy, file after file; collects problems and warnings."""
+
+    around: Surroundings
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    _where: dict[str, str] = field(default_factory=dict)
+    _wide: dict[tuple[str, tuple[str, ...]], list[Entry]] = field(default_factory=dict)
+    """Decisive rules by host and literal beginning of the path."""
+
+    def add(self, rules: Sequence[RuleText], document: Document) -> None:
+        """Compile the rules of one file."""
+        for position, text in enumerate(rules):
+            one = _One(self.around, document, ("rules", position), self.problems, self.warnings)
+            entry = one.compile(text, len(self.entries))
+            if text.name in self._where:
+                one.tell(f"a second rule called `{text.name}`", ("name",), f"the first is at {self._where[text.name]}")
+            self._where.setdefault(text.name, entry.rule.where)
+            self._note_unreachable(entry, document, position)
+            self.entries.append(entry)
+
+    def _note_unreachable(self, entry: Entry, document: Document, position: int) -> None:
+        host = entry.hosts[0] if entry.hosts else ""
+        head = entry.globs[0].head if entry.globs else ()
+        above = [host, *(host[at:] for at in range(1, len(host)) if host[at] == "."), ""]
+        wider = (self._wide.get((one, head[:depth]), ()) for one in above for depth in range(len(head) + 1))
+        for earlier in chain.from_iterable(wider):
+            if _covers(earlier, entry):
+                message = f"rule `{entry.rule.name}` is never reached: `{earlier.rule.name}` takes all its requests"
+                self.warnings.append(document.problem(message, ("rules", position), f"see {earlier.rule.where}"))
+                break
+        if entry.decisive and not entry.conditions:
+            for one in entry.hosts or ("",):
+                for glob in entry.globs or (Glob("/**"),):
+                    self._wide.setdefault((one, glob.head), []).append(entry)
+
+
+class _One:
+    """Compiles one rule."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        document: Document,
+        path: tuple[str | int, ...],
+        problems: list[Problem],
+        warnings: list[Problem],
+    ) -> None:
+        self._around = around
+        self._document = document
+        self._path = path
+        self._problems = problems
+        self._warnings = warnings
+
+    def tell(self, message: str, path: tuple[str | int, ...] = (), suggestion: str = "") -> None:
+        """A problem at `path` within the rule."""
+        self._problems.append(self._document.problem(message, self._path + path, suggestion))
+
+    def compile(self, text: RuleText, order: int) -> Entry:
+        match = text.match or Match.model_construct()
+        caller = self._caller(match)
+        request_limits, subject_limits = self._limits(text)
+        who = text.access
+        raised = not isinstance(who, str) and access.only_through(who, self._around.admin_groups)
+        rule = Rule(
+            name=text.name,
+            where=f"{self._document.file}:{self._document.line_of(self._path)}",
+            public=who == "public",
+            nobody=who == "nobody",
+            admits=access.admits(who)
+            if not isinstance(who, str)
+            else access.everybody
+            if who == "authenticated"
+            else access.no_one,
+            step_up=self._demand(text, raised),
+            risk=RiskThresholds(text.risk.step_up_at, text.risk.refuse_at) if text.risk else RiskThresholds(),
+            request_limits=request_limits,
+            subject_limits=subject_limits,
+            upstream=self._upstream(text),
+            audience=text.audience or text.upstream or "",
+            applies=_all_of([condition.test for condition in caller]) if caller else None,
+            shadow=text.shadow,
+            headers=self._headers(text),
+        )
+        self._check_open(text)
+        return Entry(
+            rule=rule,
+            order=order,
+            hosts=self._each(match.hosts, "hosts", _host),
+            globs=self._each(match.paths, "paths", Glob),
+            methods=_methods(match.methods),
+            conditions=self._conditions(match),
+            caller=caller,
+            access=access.spoken(who),
+            administrators=raised,
+        )
+
+    def _each(self, values: tuple[str, ...] | None, key: str, read: Callable[[str], _T]) -> tuple[_T, ...]:
+        found = []
+        for position, value in enumerate(values or ()):
+            try:
+                found.append(read(value))
+            except ValueError as error:
+                self.tell(str(error), ("match", key, position))
+        return tuple(found)
+
+    def _conditions(self, match: Match) -> tuple[Condition, ...]:
+        found: list[Condition] = []
+        for name, values in (match.headers or {}).items():
+            if name.lower() in ("cookie", "authorization") or not _TOKEN.fullmatch(name):
+                self.tell(f"`{name}` is not a header a rule can ask for", ("match", "headers", name))
+                continue
+            try:
+                found.append(criteria.header(name, _many(values)))
+            except UnicodeEncodeError:
+                self.tell("a header value is latin-1 text", ("match", "headers", name))
+        for name, values in (match.query or {}).items():
+            found.append(criteria.query(name, _many(values)))
+        if match.networks is not None:
+            found.append(criteria.networks(self._each(match.networks, "networks", _network)))
+        if (time := match.time) is not None:
+            try:
+                found.append(criteria.times(time.days, time.from_, time.to, time.timezone))
+            except ValueError as error:
+                suggestion = meant(time.timezone, sorted(zoneinfo.available_timezones()), "")
+                at = ("match", "time", "timezone")
+                self.tell(str(error), at, suggestion if "did" in suggestion else "an IANA name, as in Europe/Istanbul")
+        return tuple(found)
+
+    def _caller(self, match: Match) -> tuple[CallerCondition, ...]:
+        found = []
+        if match.users is not None:
+            found.append(criteria.users(match.users))
+        if match.groups is not None:
+            found.append(criteria.groups(match.groups))
+        if match.claims is not None:
+            found.append(criteria.claims(access.listed(match.claims)))
+        if match.levels is not None:
+            found.append(criteria.levels(match.levels))
+        return tuple(found)
+
+    def _demand(self, text: RuleText, raised: bool) -> StepUpDemand | None:
+        """What the rule asks to be proven, and whether it can be."""
+        asks_for_risk = text.risk is not None and text.risk.step_up_at is not None
+        if text.step_up is None:
+            if (raised or asks_for_risk) and not self._around.factors:
+                why = "lets only administrators in, who never act at aal1" if raised else "can step up"
+                key = ("risk", "step_up_at") if asks_for_risk else ("access",)
+                self.tell(
+                    f"rule `{text.name}` {why}, but no factor is configured", key, "add one under `mfa` in config.yaml"
+                )
+            return StepUpDemand(level=Level.AAL2) if raised else None
+        level = _level(text.step_up.level)
+        if raised or asks_for_risk:
+            self._check_factors(text.step_up, max(level, Level.AAL2))
+        else:
+            self._check_factors(text.step_up, level)
+        return StepUpDemand(
+            level=max(level, Level.AAL2) if raised else level,
+            factors=frozenset(text.step_up.factors or ()),
+            max_age=text.step_up.max_age,
+        )
+
+    def _check_factors(self, text: StepUp, level: Level) -> None:
+        configured = self._around.factors
+        if text.factors is None:
+            if not any(REACHES.get(name, Level.NONE) >= level for name in configured):
+                known = ", ".join(configured) or "none"
+                self.tell(
+                    f"no configured factor reaches {level.acr}",
+                    ("step_up", "level") if "level" in text.model_fields_set else ("step_up",),
+                    f"configured under `mfa`: {known}",
+                )
+            return
+        usable = []
+        for position, name in enumerate(text.factors):
+            at = ("step_up", "factors", position)
+            if name in configured:
+                usable.append(name)
+            elif name in FIRST_FACTORS:
+                self.tell(f"`{name}` opens a session; it is not a second factor", at)
+            elif name not in REACHES:
+                self.tell(f"`{name}` is not a factor", at, meant(name, REACHES, "factors"))
+            else:
+                warning = self._document.problem(
+                    f"the factor `{name}` is not configured, so nobody can answer with it",
+                    self._path + at,
+                    "add it under `mfa` in config.yaml",
+                )
+                self._warnings.append(warning)
+        if not any(REACHES.get(name, Level.NONE) >= level for name in usable):
+            known = ", ".join(name for name in configured if REACHES.get(name, Level.NONE) >= level)
+            what = "exists" if not usable else f"reaches {level.acr}"
+            self.tell(
+                f"the rule can step up, but no factor it names {what}",
+                ("step_up", "factors"),
+                f"configured, and reaching {level.acr}: {known or 'none'}",
+            )
+
+    def _limits(self, text: RuleText) -> tuple[tuple[LimitSpec, ...], tuple[LimitSpec, ...]]:
+        specs: list[LimitSpec] = []
+        for position, limit in enumerate(text.limits or ()):
+            spec = _limit(limit)
+            if any(spec.name == other.name for other in specs):
+                self.tell(f"a second limit called `{spec.name}` in this rule", ("limits", position, "name"))
+            if text.access == "public" and spec.needs_identity:
+                self.tell(
+                    f"the limit `{spec.name}` counts by who asks, but a public rule asks nobody who they are",
+                    ("limits", position, "key"),
+                    "count by address",
+                )
+            specs.append(spec)
+        return (
+            tuple(spec for spec in specs if not spec.needs_identity),
+            tuple(spec for spec in specs if spec.needs_identity),
+        )
+
+    def _upstream(self, text: RuleText) -> str:
+        if text.upstream is None:
+            if text.access != "nobody":
+                self.tell(f"rule `{text.name}` names no `upstream`", (), _known_upstreams(self._around.upstreams))
+            return ""
+        if text.upstream not in self._around.upstreams:
+            known = meant(text.upstream, self._around.upstreams, "upstreams of config.yaml")
+            self.tell(f"there is no upstream `{text.upstream}`", ("upstream",), known)
+        return text.upstream
+
+    def _headers(self, text: RuleText) -> tuple[tuple[str, str], ...]:
+        for name, value in (text.headers or {}).items():
+            at = ("headers", name)
+            if not _TOKEN.fullmatch(name):
+                self.tell(f"`{name}` is not a header name", at)
+            elif _RESERVED.fullmatch(re.sub(r"[^a-z0-9]", "-", name.lower())):
+                self.tell(f"the header `{name}` is the gateway's own to write", at)
+            if not value.isprintable() or not value.isascii():
+                self.tell(f"the value of `{name}` must be printable ASCII", at)
+        return tuple((text.headers or {}).items())
+
+    def _check_open(self, text: RuleText) -> None:
+        """A demand on nobody in particular, or on nobody at all, is a mistake."""
+        if text.access not in ("public", "nobody"):
+            return
+        for key in ("step_up", "risk"):
+            if getattr(text, key) is not None:
+                whom = "lets anybody in" if text.access == "public" else "lets nobody in"
+                self.tell(
+                    f"`{key}` has no effect: the rule {whom}", (key,), "remove it, or write `access: authenticated`"
+                )
+
+
+def _covers(earlier: Entry, later: Entry) -> bool:
+    """Whether every request of `later` surely meets `earlier`."""
+    return (
+        (not earlier.hosts or (bool(later.hosts) and all(_within(host, earlier.hosts) for host in later.hosts)))
+        and (earlier.methods is None or (later.methods is not None and later.methods <= earlier.methods))
+        and (
+            not earlier.globs
+            or any(glob.everything for glob in earlier.globs)
+            or (bool(later.globs) and all(any(one.covers(glob) for one in earlier.globs) for glob in later.globs))
+        )
+    )
+
+
+def _within(host: str, hosts: tuple[str, ...]) -> bool:
+    return any(host == other or (other.startswith(".") and host.endswith(other)) for other in hosts)
+
+
+def _all_of(tests: list[Callable[[Facts, Identity | None], bool]]) -> Callable[[Facts, Identity | None], bool]:
+    if len(tests) == 1:
+        return tests[0]
+    return lambda facts, identity: all(test(facts, identity) for test in tests)
+
+
+def _host(text: str) -> str:
+    """The canonical spelling; `.example.com` for `*.example.com`. Raises ValueError."""
+    host = text.lower().removesuffix(".")
+    below = host.startswith("*.")
+    name = host[2:] if below else host
+    literal = name.removeprefix("[").removesuffix("]")
+    if ":" in literal and not below:
+        try:
+            return ipaddress.IPv6Address(literal).compressed
+        except ValueError:
+            raise ValueError(f"`{text}` is not a host name; leave the port and the scheme out") from None
+    if not name.isascii():
+        raise ValueError(f"`{text}` is not written in ASCII; use its xn-- form")
+    if not _HOST.fullmatch(name) or len(name) > 253:
+        raise ValueError(f"`{text}` is not a host name; a star stands only in front, as in *.example.com")
+    return f".{name}" if below else name
+
+
+def _network(text: str) -> criteria.Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"`{text}` is not a network: {error}") from None
+
+
+def _methods(methods: tuple[str, ...] | None) -> frozenset[str] | None:
+    if methods is None:
+        return None
+    return frozenset(methods) | ({"HEAD"} if "GET" in methods else frozenset())
+
+
+def _limit(limit: Limit) -> LimitSpec:
+    return LimitSpec(
+        name=limit.name,
+        key=(limit.key,) if isinstance(limit.key, str) else limit.key,
+        algorithm=limit.algorithm,
+        rate=limit.rate.many,
+        window=limit.rate.window,
+        burst=limit.burst if limit.burst is not None else limit.rate.many,
+    )
+
+
+def _level(name: str) -> Level:
+    return Level[name.upper()]
+
+
+def _many(values: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else values
+
+
+def _known_upstreams(upstreams: Collection[str]) -> str:
+    return f"one of: {', '.join(upstreams)}" if upstreams else "add one to config.yaml"

@@ -1,0 +1,102 @@
+"""Who is let through. Pure: the same question gets the same answer, from the gate, from an example, from `explain`.
+
+Order: is there a rule → is it open → who is it → may they → is it too strange → have they proven enough, with the
+right thing, recently enough, given how strange it is. Every reason to step up is given, not only the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.core.decision import STRICTNESS, Allow, Decision, Refuse, Score, SignIn, StepUp
+from gateway.core.facts import Facts
+from gateway.core.identity import FIRST_FACTORS, Identity, Level
+from gateway.core.reasons import Reason
+from gateway.core.rule import Rule, StepUpDemand
+
+_PUBLIC = Allow((Reason.PUBLIC,))
+_GRANTED = Allow((Reason.GRANTED,))
+_NO_RULE = Refuse((Reason.NO_RULE,))
+_NOT_ALLOWED = Refuse((Reason.NOT_ALLOWED,))
+_RISK_REFUSED = Refuse((Reason.RISK_REFUSED,))
+_SECOND_FACTOR = StepUpDemand(level=Level.AAL2)
+
+CLOCK_TOLERANCE = 60.0
+"""Seconds a proof may seem to lie in the future before a clock was set back and it counts for nothing."""
+
+
+def choose(candidates: Sequence[Rule], facts: Facts, identity: Identity | None) -> Rule | None:
+    """The first candidate that applies to this caller; a shadow rule is never chosen."""
+    for rule in candidates:
+        if (rule.applies is None or rule.applies(facts, identity)) and not rule.shadow:
+            return rule
+    return None
+
+
+def shadowed(candidates: Sequence[Rule], facts: Facts, identity: Identity | None) -> Rule | None:
+    """The shadow rule that would have been chosen instead, if there is one; for the log."""
+    for rule in candidates:
+        if rule.applies is None or rule.applies(facts, identity):
+            return rule if rule.shadow else None
+    return None
+
+
+def decide(rule: Rule | None, facts: Facts, identity: Identity | None, risk: Score, now: float) -> Decision:
+    """What `rule` (None: no rule was found) answers to this caller at `now`, seconds since the epoch."""
+    if rule is None:
+        return _NO_RULE
+    if rule.public:
+        return _PUBLIC
+    if rule.nobody:
+        return _NOT_ALLOWED
+    if identity is None:
+        return SignIn((Reason.NO_SESSION,), rule.step_up)
+    if not rule.admits(identity):
+        return _NOT_ALLOWED
+    thresholds = rule.risk
+    if thresholds.refuse_at is not None and risk.value >= thresholds.refuse_at:
+        return _RISK_REFUSED
+    demand = rule.step_up
+    strange = thresholds.step_up_at is not None and risk.value >= thresholds.step_up_at
+    if demand is None:
+        return StepUp((Reason.RISK_STEP_UP,), _SECOND_FACTOR) if strange else _GRANTED
+    reasons = _lacking(demand, identity, now)
+    if strange:
+        demand = demand if demand.level >= Level.AAL2 else replace(demand, level=Level.AAL2)
+        reasons = (*reasons, Reason.RISK_STEP_UP)
+    return StepUp(reasons, demand) if reasons else _GRANTED
+
+
+def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reason, ...]:
+    """What the caller's proofs lack for `demand`."""
+    if identity.level < demand.level:
+        return (Reason.LEVEL_TOO_LOW,)
+    if not demand.factors and demand.max_age is None:
+        return ()
+    newest = _proven_at(demand, identity)
+    if newest is None:
+        return (Reason.FACTOR_NOT_ACCEPTED,)
+    if demand.max_age is not None and not -CLOCK_TOLERANCE <= now - newest <= demand.max_age:
+        return (Reason.PROOF_TOO_OLD,)
+    return ()
+
+
+def _proven_at(demand: StepUpDemand, identity: Identity) -> float | None:
+    """When a factor that counts was last shown; None if never. Above aal1 a password alone freshens nothing."""
+    if identity.session is None:
+        return None if demand.factors else identity.auth_time
+    newest = None
+    for proof in identity.session.proofs:
+        if demand.factors:
+            counts = proof.factor in demand.factors
+        else:
+            counts = demand.level < Level.AAL2 or proof.factor not in FIRST_FACTORS
+        if counts and (newest is None or proof.at > newest):
+            newest = proof.at
+    return newest
+
+
+def stricter(one: Decision, other: Decision) -> Decision:
+    """The stricter of two answers; `one` where they are equally strict."""
+    return other if STRICTNESS.index(type(other)) > STRICTNESS.index(type(one)) else one
