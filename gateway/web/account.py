@@ -11,12 +11,12 @@ from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
-from gateway.web.proof import fresh
+from gateway.web.proof import end_what_rested_on_it, fresh
 from gateway.web.words import ago, browser, label
 
 NOTICES = {
     "added": "The authenticator app is set up.",
-    "removed": "It was removed.",
+    "removed": "It was removed, and every other browser was signed out.",
     "ended": "That browser was signed out.",
     "ended-others": "Every other browser was signed out.",
     "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
@@ -35,10 +35,12 @@ async def remove_factor(request: web.Request) -> web.Response:
     identity = await fresh(request)
     await forms.read(request, "account", _session(identity))
     try:
-        await request.app[DESK].enrolment.remove(identity, request.match_info["factor"])
+        await request.app[DESK].enrolment.remove(identity, request.match_info["factor"], **request[CALLER].place)
     except UserError as error:
         return await _page(request, identity, error=error)
-    return redirect(request.app[DESK].prefix + "account?done=removed")
+    answer = redirect(request.app[DESK].prefix + "account?done=removed")
+    await end_what_rested_on_it(request, identity, answer)
+    return answer
 
 
 async def new_backup_codes(request: web.Request) -> web.Response:
@@ -46,7 +48,7 @@ async def new_backup_codes(request: web.Request) -> web.Response:
     identity = await fresh(request)
     await forms.read(request, "account", _session(identity))
     desk = request.app[DESK]
-    codes = await desk.enrolment.regenerate_backup_codes(identity)
+    codes = await desk.enrolment.regenerate_backup_codes(identity, **request[CALLER].place)
     return show_codes(request, codes, desk.prefix + "account", replaced=True)
 
 
@@ -74,7 +76,7 @@ async def _page(
 ) -> web.Response:
     desk = request.app[DESK]
     now = desk.clock.now()
-    enrolled = await desk.factors.of(identity.tenant, identity.subject)
+    status = await desk.enrolment.status(identity)
     sessions = await desk.sessions.list(identity.tenant, identity.subject)
     answer = page(
         request,
@@ -86,7 +88,7 @@ async def _page(
         me=identity,
         two_factors=identity.level >= Level.AAL2,
         confirmed=ago(identity.auth_time, now),
-        required=desk.enrolment.required(identity),
+        required=status.required,
         factors=[
             {
                 "id": one.id,
@@ -95,10 +97,11 @@ async def _page(
                 "added": ago(one.created_at, now),
                 "used": ago(one.last_used_at, now) if one.last_used_at else "",
             }
-            for one in enrolled
+            for one in status.enrolled
             if one.kind != "backup_code"
         ],
-        left=await desk.enrolment.backup_codes_left(identity),
+        left=status.backup_codes_left,
+        hint=status.hint,
         sessions=[
             {
                 "id": one.id,

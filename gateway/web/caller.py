@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from aiohttp import web
 
@@ -27,6 +27,14 @@ CREDENTIALS = web.AppKey("credentials", dict[str, SessionCookie])
 """How the session cookie is read, by scheme."""
 
 _VALUE = re.compile(r"[A-Za-z0-9._~-]{16,512}", re.ASCII)
+
+
+class Place(TypedDict):
+    """Where a request comes from."""
+
+    address: str
+    agent: str
+    request_id: str
 
 
 class NotTheWire(SallyportError):  # noqa: N818 - the state is the name
@@ -68,6 +76,11 @@ class Caller:
         """As browsers write it in `Origin`."""
         port = f":{self.facts.port}" if self.facts.port else ""
         return f"{self.facts.scheme}://{self.facts.host}{port}"
+
+    @property
+    def place(self) -> Place:
+        """Where this comes from, as the ledger wants to know it."""
+        return {"address": self.facts.address, "agent": self.facts.agent, "request_id": self.facts.request_id}
 
     @property
     def token(self) -> str | None:

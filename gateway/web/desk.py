@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity
     from gateway.crypto.mac import Mac
+    from gateway.identity.device import DeviceCookie
     from gateway.identity.local import LocalUsers
     from gateway.identity.sessions import Sessions
     from gateway.identity.throttle import SignInThrottle
@@ -35,6 +36,7 @@ class Desk:
     users: LocalUsers
     sessions: Sessions
     throttle: SignInThrottle
+    device: DeviceCookie
     factors: Factors
     enrolment: Enrolment
     stepups: StepUps

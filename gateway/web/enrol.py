@@ -47,9 +47,9 @@ async def begin(request: web.Request) -> web.Response:
 
 
 async def confirm(request: web.Request) -> web.Response:
-    """The first code of the new app."""
+    """The first code of the new app. Whoever was allowed to begin may end: scanning a picture takes a while."""
     desk, caller = request.app[DESK], request[CALLER]
-    identity = await fresh(request)
+    identity = await caller.signed_in()
     form = await forms.read(request, "enrol", _session(identity))
     setup_id = request.match_info["setup"]
     after = safe_path(form.get("next"), "")
@@ -58,9 +58,7 @@ async def confirm(request: web.Request) -> web.Response:
             identity,
             setup_id,
             form.get("code", ""),
-            address=caller.facts.address,
-            agent=caller.facts.agent,
-            request_id=caller.facts.request_id,
+            **caller.place,
         )
     except UserError as error:
         if error.code not in ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED"):

@@ -17,8 +17,9 @@ from aiohttp import web
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof
+from gateway.identity.device import LIFETIME as DEVICE_LIFETIME
 from gateway.identity.users import canonical
-from gateway.web import device, forms
+from gateway.web import forms
 from gateway.web.answers import challenge, page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
@@ -46,7 +47,7 @@ async def submit(request: web.Request) -> web.Response:
         account = canonical(typed)
     except UserError:
         account = "-"  # No user has this name, so whatever cannot be a name shares one counter.
-    known = device.knows(request, account)
+    known = desk.device.is_known(caller.crumbs.get(caller.cookies.device, ""), account)
 
     wait = await desk.throttle.admit(account, caller.facts.network, known)
     if wait > 0:
@@ -80,7 +81,8 @@ async def submit(request: web.Request) -> web.Response:
         after = f"{desk.prefix}enrol?next={quote(after, safe='')}"
     answer = redirect(after)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
-    answer.headers.add("Set-Cookie", device.cookie(request, account))
+    device = caller.cookies.set(caller.cookies.device, desk.device.make(account), DEVICE_LIFETIME)
+    answer.headers.add("Set-Cookie", device)
     return answer
 
 
@@ -116,15 +118,12 @@ def _form(
 
 
 def _tell(request: web.Request, kind: Kind, severity: Severity, account: str, identity: Identity | None = None) -> None:
-    facts = request[CALLER].facts
     request.app[DESK].ledger.note(
         Event(
             kind,
             severity,
             user=identity.user if identity else account,
             session=identity.session.id if identity and identity.session else "",
-            address=facts.address,
-            agent=facts.agent,
-            request_id=facts.request_id,
+            **request[CALLER].place,
         )
     )

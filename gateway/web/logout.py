@@ -34,9 +34,7 @@ async def submit(request: web.Request) -> web.Response:
                 tenant=identity.tenant,
                 user=identity.user,
                 session=identity.session.id,
-                address=caller.facts.address,
-                agent=caller.facts.agent,
-                request_id=caller.facts.request_id,
+                **caller.place,
             )
         )
     for name in (caller.cookies.session, caller.cookies.resume):

@@ -31,6 +31,20 @@ async def fresh(request: web.Request) -> Identity:
     return identity
 
 
+async def end_what_rested_on_it(request: web.Request, identity: Identity, answer: web.Response) -> bool:
+    """A factor is gone: end every other session, and this one too where no factor is left. Whether this one goes on.
+
+    A session keeps the proofs it was given, and without a factor its second one rests on nothing any more.
+    """
+    desk, cookies = request.app[DESK], request[CALLER].cookies
+    left = await desk.factors.usable(identity.tenant, identity.subject)
+    here = identity.session.id if left and identity.session else ""
+    await desk.sessions.end_all(identity.tenant, identity.subject, but=here)
+    if not here:
+        answer.headers.add("Set-Cookie", cookies.set(cookies.session, "", 0))
+    return bool(here)
+
+
 async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Identity:
     """Put `proof` into the session, whose new token goes with `answer`. Raises `NobodyHere` if it has just ended."""
     desk, caller = request.app[DESK], request[CALLER]

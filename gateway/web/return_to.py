@@ -20,7 +20,7 @@ LONGEST = 4096
 """Characters. A longer target is not worth a redirect that some proxy on the way may cut."""
 
 _ORIGIN_FORM = re.compile(r"/[!-~]*", re.ASCII)
-_TROUBLE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
+_TROUBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _DECODINGS = 5
 
 

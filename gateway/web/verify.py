@@ -56,9 +56,7 @@ async def submit(request: web.Request) -> web.Response:
             identity,
             factor,
             form.get("code", ""),
-            address=caller.facts.address,
-            agent=caller.facts.agent,
-            request_id=caller.facts.request_id,
+            **caller.place,
         )
     except UserError as error:
         if error.code not in RETRY:

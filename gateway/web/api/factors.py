@@ -14,7 +14,7 @@ from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import BackupCodes, Confirm, Confirmed, Method, Methods, MfaStatus, TotpSetup, moment
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import fresh, prove
+from gateway.web.proof import end_what_rested_on_it, fresh, prove
 from gateway.web.words import label
 
 if TYPE_CHECKING:
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 _MAY_CHANGE = {Permit.YES: "yes", Permit.SIGN_IN_AGAIN: "sign_in_again", Permit.STEP_UP: "step_up"}
 
 
-async def status(request: web.Request, _: Empty) -> MfaStatus:
+async def standing(request: web.Request, _: Empty) -> MfaStatus:
     """Where the caller stands."""
     desk, me = request.app[DESK], await request[CALLER].signed_in()
-    usable = await desk.factors.usable(me.tenant, me.subject)
+    usable, status = await desk.factors.usable(me.tenant, me.subject), await desk.enrolment.status(me)
     return MfaStatus.model_validate(
         {
             "enrolled": bool(usable),
-            "required": desk.enrolment.required(me),
+            "required": status.required,
             "factors": list(usable),
-            "backup_codes_left": await desk.enrolment.backup_codes_left(me),
+            "backup_codes_left": status.backup_codes_left,
+            "hint": status.hint,
             "acr": me.level.acr,
             "amr": list(me.amr),
             "auth_time": moment(me.auth_time),
@@ -53,20 +54,25 @@ async def method(request: web.Request, _: Empty) -> Method:
     for one in await request.app[DESK].factors.of(me.tenant, me.subject):
         if one.id == request.match_info["id"]:
             return _method(one)
-    raise UserError("ERR-MFA-METHOD-UNKNOWN", "You have no such factor.", 404)
+    raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
 
 
-async def remove(request: web.Request, _: Empty) -> None:
+async def remove(request: web.Request, _: Empty) -> web.Response:
     """Take one away."""
     me = await fresh(request)
-    await request.app[DESK].enrolment.remove(me, request.match_info["id"])
+    await request.app[DESK].enrolment.remove(me, request.match_info["id"], **request[CALLER].place)
+    answer = web.Response(status=204)
+    await end_what_rested_on_it(request, me, answer)
+    return answer
 
 
-async def disable(request: web.Request, _: Empty) -> None:
+async def disable(request: web.Request, _: Empty) -> web.Response:
     """Take all away."""
-    desk, me = request.app[DESK], await fresh(request)
-    for one in await desk.factors.of(me.tenant, me.subject):
-        await desk.enrolment.remove(me, one.id)
+    me = await fresh(request)
+    await request.app[DESK].enrolment.disable(me, **request[CALLER].place)
+    answer = web.Response(status=204)
+    await end_what_rested_on_it(request, me, answer)
+    return answer
 
 
 async def setup_totp(request: web.Request, _: Empty) -> TotpSetup:
@@ -78,14 +84,12 @@ async def setup_totp(request: web.Request, _: Empty) -> TotpSetup:
 async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
     """The first code: the factor counts from now on, and is proven."""
     desk, caller = request.app[DESK], request[CALLER]
-    me = await fresh(request)
+    me = await caller.signed_in()
     codes = await desk.enrolment.confirm(
         me,
         request.match_info["id"],
         body.code,
-        address=caller.facts.address,
-        agent=caller.facts.agent,
-        request_id=caller.facts.request_id,
+        **caller.place,
     )
     answer = json(Confirmed(backup_codes=list(codes)).model_dump(mode="json"))
     await prove(request, Proof("totp", desk.clock.now()), answer)
@@ -94,7 +98,8 @@ async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
 
 async def regenerate(request: web.Request, _: Empty) -> BackupCodes:
     """Ten new codes."""
-    codes = await request.app[DESK].enrolment.regenerate_backup_codes(await fresh(request))
+    me = await fresh(request)
+    codes = await request.app[DESK].enrolment.regenerate_backup_codes(me, **request[CALLER].place)
     return BackupCodes(backup_codes=list(codes))
 
 
@@ -109,11 +114,11 @@ def _method(one: Enrolled) -> Method:
     )
 
 
-_UNKNOWN = (404, "ERR-MFA-METHOD-UNKNOWN")
+_UNKNOWN = (404, "ERR-MFA-UNKNOWN")
 _REQUIRED = (403, "ERR-MFA-REQUIRED")
 
 ENDPOINTS = (
-    Endpoint("GET", "mfa/status", status, "Where I stand", answers=MfaStatus),
+    Endpoint("GET", "mfa/status", standing, "Where I stand", answers=MfaStatus),
     Endpoint("GET", "mfa/methods", methods, "My second factors", answers=Methods),
     Endpoint("GET", "mfa/methods/{id}", method, "One of my second factors", answers=Method, codes=(_UNKNOWN,)),
     Endpoint(
@@ -121,7 +126,14 @@ ENDPOINTS = (
     ),
     Endpoint("POST", "mfa/disable", disable, "Remove all my factors", status=204, fresh=True, codes=(_REQUIRED,)),
     Endpoint(
-        "POST", "mfa/setup/totp", setup_totp, "Begin an authenticator app", answers=TotpSetup, status=201, fresh=True
+        "POST",
+        "mfa/setup/totp",
+        setup_totp,
+        "Begin an authenticator app",
+        answers=TotpSetup,
+        status=201,
+        fresh=True,
+        codes=((409, "ERR-MFA-TOO-MANY"),),
     ),
     Endpoint(
         "POST",
@@ -130,7 +142,6 @@ ENDPOINTS = (
         "Confirm it with its first code",
         takes=Confirm,
         answers=Confirmed,
-        fresh=True,
         codes=((400, "ERR-MFA-INVALID"), (410, "ERR-MFA-SETUP"), (429, "ERR-MFA-THROTTLED")),
     ),
     Endpoint(
@@ -140,5 +151,6 @@ ENDPOINTS = (
         "Replace my backup codes",
         answers=BackupCodes,
         fresh=True,
+        codes=((409, "ERR-MFA-NO-DEVICE"),),
     ),
 )

@@ -34,6 +34,7 @@ class MfaStatus(Answers):
     required: bool = Field(description="Whether the caller's groups require one.")
     factors: list[str] = Field(description="Factors that could be used now.", examples=[["totp", "backup_code"]])
     backup_codes_left: int
+    hint: str = Field(description="What to see to, for people; may be empty.")
     acr: str = Field(description="Assurance level of this session.", examples=["aal1"])
     amr: list[str] = Field(description="Methods shown in this session (RFC 8176).", examples=[["pwd"]])
     auth_time: datetime = Field(description="When the newest proof was given.")

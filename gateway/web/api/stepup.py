@@ -40,9 +40,7 @@ async def verify(request: web.Request, body: Answer) -> web.Response:
         me,
         body.factor,
         body.code,
-        address=caller.facts.address,
-        agent=caller.facts.agent,
-        request_id=caller.facts.request_id,
+        **caller.place,
     )
     answer = web.Response(content_type="application/json")
     now = await prove(request, proof, answer)
