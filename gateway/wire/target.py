@@ -5,13 +5,13 @@ The same normal form is matched, counted, logged and forwarded. What cannot have
 - anything but origin form (absolute form is taken apart by the caller first);
 - a raw backslash, `#`, blank or control character, invalid UTF-8, invalid percent-encoding;
 - an encoded slash, backslash or control character, at any depth of encoding;
-- a dot segment that hides: behind a second encoding (`%252e%252e`) or a parameter (`..;`).
+- a dot segment that hides: behind a second encoding (`%252e%252e`), a parameter (`..;`) or a blank (`..%20`).
 
 Plain dot segments (`.`, `..`, `%2e%2e`) are resolved and repeated slashes are merged; a final slash stays.
 
-Services differ in what else they fold: a second decoding, letter case (Express, IIS), `;parameters` (Tomcat), a file extension (Rails),
-trailing blanks and dots (Windows). Each such *reading* of the path is listed, and the gate lets no reading be weaker
-than its own rule: the literal path chooses the rule, a reading can only add demands.
+Services differ in what else they fold: a second decoding, letter case (Express, IIS), `;parameters` (Tomcat), a file
+extension (Rails), trailing blanks and dots (Windows). Each such *reading* of the path is listed, and the gate lets no
+reading be weaker than its own rule: the literal path chooses the rule, a reading can only add demands.
 """
 
 from __future__ import annotations
@@ -135,12 +135,12 @@ def _encode(segment: bytes) -> bytes:
 
 
 def _refuse_hidden(plain: bytes) -> None:
-    """Refuse what only shows after decoding once more, or once a parameter is cut."""
+    """Refuse what only shows after decoding once more, or once a parameter or blank is cut."""
     for depth in range(_DEEPEST):
         if b"/" in plain or b"\\" in plain or _CONTROL.search(plain):
             raise BadTarget("an encoded separator or control character")
-        before, parameter, _ = plain.partition(b";")
-        if before in (b".", b"..") and (parameter or depth):
+        bare = plain.partition(b";")[0].strip(b" ")
+        if bare in (b".", b"..") and (bare != plain or depth):
             raise BadTarget("a hidden dot segment")
         # Leniently: a service that decodes twice may well step over a percent sign of its own.
         deeper = _WELL_ENCODED.sub(_octet, plain)
@@ -159,7 +159,7 @@ def _without_parameters(path: str) -> str:
 def _without_trailing(path: str) -> str:
     if " " not in path and "." not in path:
         return path
-    return "/".join(segment.rstrip(" .") or segment for segment in path.split("/"))
+    return "/".join(segment.rstrip(" .") for segment in path.split("/"))
 
 
 def _without_extension(path: str) -> str:

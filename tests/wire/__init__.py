@@ -1,0 +1,1 @@
+"""The data plane: what passes, byte for byte, and what does not."""
