@@ -14,11 +14,16 @@ from functools import lru_cache
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNKNOWN = "unknown"
 _LONGEST_CHAIN = 64
+_LONGEST_ADDRESS = 45
+
+
+def canonical(text: str) -> str | None:
+    """An IP address in its one spelling (IPv4-mapped IPv6 as IPv4, no zone), or None."""
+    return _canonical(text) if len(text) <= _LONGEST_ADDRESS else None
 
 
 @lru_cache(4096)
-def canonical(text: str) -> str | None:
-    """An IP address in its one spelling (IPv4-mapped IPv6 as IPv4, no zone), or None."""
+def _canonical(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

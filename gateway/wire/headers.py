@@ -46,6 +46,7 @@ _UNREMOVABLE = frozenset(
 """End-to-end headers that `Connection` cannot name away."""
 
 _REMEMBERED = 4096
+_LONGEST_REMEMBERED = 64
 _ways: dict[bytes, Pass] = {}
 
 
@@ -58,9 +59,11 @@ def way(name: bytes) -> Pass:
     """What to do with a request header called `name`; remembered by spelling."""
     known = _ways.get(name)
     if known is None:
-        if len(_ways) >= _REMEMBERED:
-            _ways.clear()
-        known = _ways[name] = _judge(name)
+        known = _judge(name)
+        if len(name) <= _LONGEST_REMEMBERED:  # what clients make us remember stays small
+            if len(_ways) >= _REMEMBERED:
+                _ways.clear()
+            _ways[name] = known
     return known
 
 
