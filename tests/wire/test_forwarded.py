@@ -42,6 +42,7 @@ def test_case_57_the_right_most_untrusted_entry_is_the_client(peer: str, chain: 
         *rb'203.0.113.009 0x7f.1 2130706433 127.1 1.1.1.1/8 ::1::1 for=1.1.1.1 "1.1.1.1" 1.1.1.1;'.split(),
         *(b"", b" ", "١.1.1.1".encode(), b"a" * 10_000),
     ],
+    ids=lambda entry: repr(entry)[:30],
 )
 def test_case_58_what_is_no_address_is_unknown(entry: bytes) -> None:
     assert PROXIES.client("10.0.0.1", [entry]) == UNKNOWN

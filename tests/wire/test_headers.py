@@ -32,17 +32,13 @@ def test_hop_by_hop_headers_are_dropped(name: str) -> None:
     assert way(name.replace("-", "_").encode("ascii")) is Pass.DROP
 
 
-@pytest.mark.parametrize(
-    "name", [b"Host", b"Content-Length", b"Cookie", b"Transfer-Encoding", b"Expect", b"Connection"]
-)
+@pytest.mark.parametrize("name", b"Host Content-Length Cookie Transfer-Encoding Expect Connection".split())
 def test_what_we_write_anew_is_read(name: bytes) -> None:
     assert way(name) is Pass.READ
     assert way(name.lower()) is Pass.READ
 
 
-@pytest.mark.parametrize(
-    "name", [b"Content_Length", b"content.length", b"Transfer_Encoding", b"User_Agent", b"COOKIE~"]
-)
+@pytest.mark.parametrize("name", b"Content_Length content.length Transfer_Encoding User_Agent Ho.st".split())
 def test_a_folded_spelling_of_what_we_read_is_not_it(name: bytes) -> None:
     assert way(name) is (Pass.ON if name == b"Ho.st" else Pass.DROP)
 
