@@ -1,0 +1,222 @@
+"""The access log: one line of JSON for each request.
+
+`write` only encodes and appends; `flush` hands the batch to a thread of its own, so neither a slow disk nor a reader
+that has stopped reading ever holds up a request. When more than `BACKLOG` bytes wait for them, lines are dropped and
+counted (`dropped`): a log that nobody reads must not become the gateway's memory.
+
+The query of a target is not logged, for codes and tokens travel there; nor is any header but the agent.
+
+Every text passes `visible` and a JSON encoder, so whatever a client sends, a request is one line and one object.
+
+A file is opened anew when the one at its path is no longer the one that was opened: move it away to rotate it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+import orjson
+
+from gateway.audit.visible import visible
+from gateway.core.errors import ConfigError
+from gateway.core.identity import Identity
+
+BATCH: Final = 1024
+"""Lines after which a batch is handed on without waiting for `flush`."""
+BACKLOG: Final = 16 * 1024 * 1024
+"""Bytes that may wait to be written."""
+LONGEST: Final = 1024
+"""Characters that all texts of a client may have together before each of them is looked at for cutting."""
+
+_MILLISECONDS: Final = tuple(f"{number:03d}Z" for number in range(1000))
+
+log = logging.getLogger("sallyport.access_log")
+
+
+class AccessLog:
+    """The access log of one process, to `target`: a file, or `-` for standard output.
+
+    Raises `ConfigError` for a file that cannot be opened.
+    """
+
+    def __init__(self, target: str = "-") -> None:
+        self._file = _File(None if target == "-" else Path(target))
+        self._lines: list[bytes] = []
+        self._second = -1
+        self._stamp = ""
+        self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """Lines that could not be written."""
+        return self._file.dropped
+
+    def write(
+        self,
+        at: float,
+        method: str,
+        host: str,
+        path: str,
+        status: int,
+        address: str,
+        agent: str,
+        request_id: str,
+        received: int,
+        sent: int,
+        seconds: float,
+        rule: str = "",
+        answer: str = "",
+        reason: str = "",
+        risk: float = 0.0,
+        identity: Identity | None = None,
+        upstream: str = "",
+        upstream_seconds: float = 0.0,
+    ) -> None:
+        """Append the line of one request.
+
+        `at` is when it began, in seconds since the epoch; `received` and `sent` are bytes of body; `seconds` how
+        long it took in all, `upstream_seconds` how long the service took to begin its answer.
+        """
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        user = session = ""
+        if identity is not None:
+            user = identity.user
+            if identity.session is not None:
+                session = identity.session.id
+        texts = f"{method}{host}{path}{agent}{address}{user}{request_id}"
+        # In ASCII the JSON encoder escapes every control character but DEL; the rest is looked at one by one.
+        if not texts.isascii() or len(texts) > LONGEST or "\x7f" in texts:
+            method, host, path, agent = visible(method, 32), visible(host, 255), visible(path), visible(agent)
+            address, user, request_id = visible(address, 64), visible(user, 256), visible(request_id, 128)
+        lines = self._lines
+        lines.append(
+            orjson.dumps(
+                {
+                    "time": self._stamp + _MILLISECONDS[int(at * 1000.0) % 1000],
+                    "status": status,
+                    "method": method,
+                    "host": host,
+                    "path": path,
+                    "address": address,
+                    "agent": agent,
+                    "user": user,
+                    "session": session,
+                    "rule": rule,
+                    "answer": answer,
+                    "reason": reason,
+                    "risk": risk,
+                    "upstream": upstream,
+                    "received": received,
+                    "sent": sent,
+                    "duration_us": int(seconds * 1e6),
+                    "upstream_us": int(upstream_seconds * 1e6),
+                    "request_id": request_id,
+                },
+                None,
+                orjson.OPT_APPEND_NEWLINE,
+            )
+        )
+        if len(lines) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand on what was written so far; to be called a few times a second."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._file.put(lines)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write everything, waiting `timeout` seconds for a reader that is slow."""
+        self.flush()
+        self._file.close(timeout)
+
+
+class _File:
+    """A file written by its own thread."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._descriptor = sys.stdout.fileno() if path is None else _open(path)
+        self._queue: SimpleQueue[list[bytes] | None] = SimpleQueue()
+        self._handed = 0
+        self._written = 0
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def put(self, lines: list[bytes]) -> None:
+        size = sum(map(len, lines))
+        if self._handed - self._written + size > BACKLOG:
+            self.dropped += len(lines)
+            return
+        self._handed += size
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+            self._thread.start()
+        self._queue.put(lines)
+
+    def close(self, timeout: float) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return  # it still holds the descriptor
+            self._thread = None
+        if self._path is not None and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _run(self) -> None:
+        well = True
+        while (lines := self._queue.get()) is not None:
+            batch = b"".join(lines)
+            try:
+                self._reopen_if_moved()
+                rest = memoryview(batch)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                well = True
+            except OSError as error:
+                self.dropped += len(lines)
+                if well:
+                    log.error("access log lines are lost: %s", error)
+                well = False
+            self._written += len(batch)
+
+    def _reopen_if_moved(self) -> None:
+        if self._path is None:
+            return
+        try:
+            there = self._path.stat()
+            here = os.fstat(self._descriptor)
+            if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+                return
+        except FileNotFoundError:
+            pass
+        fresh = os.open(self._path, _FLAGS, _MODE)
+        os.close(self._descriptor)
+        self._descriptor = fresh
+
+
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_MODE: Final = 0o640
+"""Readable by the group, where log shippers are."""
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        return os.open(path, _FLAGS, _MODE)
+    except OSError as error:
+        raise ConfigError(
+            f"access log {path} cannot be opened: {error.strerror or error}", "check log.access"
+        ) from error

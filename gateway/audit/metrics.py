@@ -1,0 +1,208 @@
+"""Counts and durations, in Prometheus' words.
+
+A request costs a handful of dict and list operations; everything Prometheus wants to see is made from them when it
+asks. Durations are kept as they come and sorted into their buckets a few thousand at a time, which is cheaper than
+finding the bucket of each. Whoever scrapes therefore pays for the last few thousand, nobody else for more.
+
+Label values come from closed lists or from the operator's own files (rules, limits, upstreams). What a client can
+make up, the method, is one of a closed list or `other`; so no client can make the metrics grow.
+
+`prometheus_client` is imported when somebody asks for the first time: a start should not wait for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.core.events import Event
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+PREFIX: Final = "sallyport_"
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets of durations."""
+SCORES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Upper bounds of the buckets of risk scores."""
+
+COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "requests": ("Requests answered", ("rule", "method", "code")),
+    "decisions": ("Decisions of the gate, by answer and first reason", ("answer", "reason")),
+    "limits": ("Requests counted by each limit; outcome: allowed, refused", ("limit", "outcome")),
+    "challenges": ("Answers to step-up challenges; outcome: passed, failed, throttled", ("factor", "outcome")),
+    "events": ("Security events", ("event", "severity")),
+}
+HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
+    "request_duration_seconds": ("From a request's first byte to its answer's last", "rule", SECONDS),
+    "upstream_duration_seconds": ("Until a service began its answer", "upstream", SECONDS),
+    "risk_score": ("Risk scores of requests by somebody known", "", SCORES),
+}
+READ: Final[Mapping[str, tuple[str, str, str]]] = {
+    "enrolments": ("gauge", "Second factors enrolled", "factor"),
+    "sessions": ("gauge", "Sessions alive", ""),
+    "policy_reload_success": ("gauge", "1 when the last reading of the policies succeeded", ""),
+    "policy_reload_timestamp_seconds": ("gauge", "When the policies in force were read", ""),
+    "store_up": ("gauge", "1 when the store answered last", "store"),
+    "limit_counters": ("gauge", "Counters kept by rate limits", ""),
+    "events_dropped": ("counter", "Security events that could not be kept", ""),
+    "access_log_dropped": ("counter", "Access log lines that could not be written", ""),
+}
+"""What somebody else knows: kind, meaning, label."""
+
+FOLD: Final = 4096
+"""Durations kept before they are sorted into their buckets."""
+
+Read = Callable[[], float | Mapping[str, float]]
+"""The value now; with a label, a value for each label value."""
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._counters: dict[str, defaultdict[tuple[str, ...], int]] = {name: defaultdict(int) for name in COUNTERS}
+        self._histograms: dict[str, defaultdict[str, Histogram]] = {
+            name: _histograms(bounds) for name, (_, _, bounds) in HISTOGRAMS.items()
+        }
+        self._read: dict[str, Read] = {}
+        self._registry: CollectorRegistry | None = None
+        self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self._decisions = self._counters["decisions"]
+        self._limits = self._counters["limits"]
+        self._durations = self._histograms["request_duration_seconds"]
+        self._upstreams = self._histograms["upstream_duration_seconds"]
+        self._scores = self._histograms["risk_score"][""]
+
+    def request(self, rule: str, method: str, code: int, seconds: float) -> None:
+        """A request was answered. `rule` is empty where none was found."""
+        self._requests[rule, method if method in METHODS else "other", code] += 1
+        self._durations[rule].add(seconds)
+
+    def upstream(self, name: str, seconds: float) -> None:
+        """A service began its answer after `seconds`."""
+        self._upstreams[name].add(seconds)
+
+    def decision(self, answer: str, reason: str) -> None:
+        """The gate answered."""
+        self._decisions[answer, reason] += 1
+
+    def quota(self, limit: str, outcome: str) -> None:
+        """A limit counted a request (`allowed`), or did not let it through (`refused`)."""
+        self._limits[limit, outcome] += 1
+
+    def risk(self, value: float) -> None:
+        """A request was given a risk score."""
+        self._scores.add(value)
+
+    def challenge(self, factor: str, outcome: str) -> None:
+        """A challenge was answered."""
+        self._counters["challenges"][factor, outcome] += 1
+
+    def event(self, event: Event) -> None:
+        """A security event; for `Recorder.subscribe`."""
+        self._counters["events"][event.kind.value, event.severity.name.lower()] += 1
+
+    def read(self, name: str, value: Read) -> None:
+        """Ask `value` for the metric `name` (one of `READ`) whenever somebody scrapes. Raises KeyError."""
+        READ[name]
+        self._read[name] = value
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Everything, and its content type: as OpenMetrics for a scraper that asks for it, else in Prometheus' text."""
+        from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+        from prometheus_client.exposition import choose_encoder
+
+        if self._registry is None:
+            self._registry = CollectorRegistry(auto_describe=False)
+            ProcessCollector(registry=self._registry)
+            PlatformCollector(registry=self._registry)
+            GCCollector(registry=self._registry)
+            self._registry.register(self)
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand; part of prometheus_client's Collector."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family; part of prometheus_client's Collector."""
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+            InfoMetricFamily,
+        )
+
+        requests = self._counters["requests"]
+        for (rule, method, code), count in list(self._requests.items()):
+            requests[rule, method, str(code)] = count
+        for name, (meaning, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(PREFIX + name, meaning, labels=labels)
+            for values, count in list(self._counters[name].items()):
+                counter.add_metric(values, count)
+            yield counter
+        for name, (meaning, label, _) in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(PREFIX + name, meaning, labels=[label] if label else [])
+            for value, each in list(self._histograms[name].items()):
+                histogram.add_metric([value] if label else [], *each.cumulative())
+            yield histogram
+        for name, (kind, meaning, label) in READ.items():
+            if name not in self._read:
+                continue
+            family: Any = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+            metric = family(PREFIX + name, meaning, labels=[label] if label else [])
+            now = self._read[name]()
+            for value, number in now.items() if isinstance(now, Mapping) else [("", now)]:
+                metric.add_metric([value] if label else [], number)
+            yield metric
+        yield InfoMetricFamily(PREFIX + "build", "What is running", value={"version": self._version})
+
+
+class Histogram:
+    """How many values fell into each bucket, and their sum."""
+
+    __slots__ = ("_bounds", "_counts", "_new", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._new: list[float] = []
+
+    def add(self, value: float) -> None:
+        """Count one."""
+        new = self._new
+        new.append(value)
+        if len(new) >= FOLD:
+            self._fold()
+
+    def _fold(self) -> None:
+        self._new.sort()
+        below = 0
+        for index, bound in enumerate(self._bounds):
+            up_to = bisect_right(self._new, bound)
+            self._counts[index] += up_to - below
+            below = up_to
+        self._counts[-1] += len(self._new) - below
+        self._sum += sum(self._new)
+        self._new.clear()
+
+    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
+        """`(upper bound, how many up to it)` for each bucket, and the sum."""
+        self._fold()
+        bounds = [*(repr(bound) for bound in self._bounds), "+Inf"]
+        return list(zip(bounds, map(float, accumulate(self._counts)), strict=True)), self._sum
+
+
+def _histograms(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:
+    return defaultdict(lambda: Histogram(bounds))
