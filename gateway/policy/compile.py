@@ -65,9 +65,11 @@ class Compiler:
     _wide: dict[tuple[str, tuple[str, ...]], list[Entry]] = field(default_factory=dict)
     """Decisive rules by host and literal beginning of the path."""
 
-    def add(self, rules: Sequence[RuleText], document: Document) -> None:
-        """Compile the rules of one file."""
+    def add(self, rules: Sequence[RuleText | None], document: Document) -> None:
+        """Compile the rules of one file; None stands for one that could not be read."""
         for position, text in enumerate(rules):
+            if text is None:
+                continue
             one = _One(self.around, document, ("rules", position), self.problems, self.warnings)
             entry = one.compile(text, len(self.entries))
             if text.name in self._where:

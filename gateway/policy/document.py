@@ -12,7 +12,7 @@ the caller allows it, from a file, `!file path`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,12 @@ class Row(list[Any]):
 class Document:
     """What one file says."""
 
-    def __init__(self, file: str, data: Any, line: int) -> None:
+    def __init__(self, file: str, data: Any, line: int, problems: Sequence[Problem] = ()) -> None:
         self.file = file
         self.data = data
         self.line = line
+        self.problems = tuple(problems)
+        """What is wrong with it that did not keep the rest from being read; `problems.validate` refuses it."""
 
     def line_of(self, path: tuple[str | int, ...]) -> int:
         """The line of the value at `path`, or of the nearest thing around it that is there."""
@@ -100,7 +102,8 @@ def read(
 
     `file` is its name in messages. `folder` is where `!file` looks; without one that tag is unknown. `nulls` False
     refuses a key without a value: a `step_up:` whose lines got lost must not read as no step-up.
-    Raises `ConfigError` with every problem that can be found.
+    Raises `ConfigError` for what cannot be read at all; lesser problems wait in the document until it is validated,
+    so that they are told together with the others.
     """
     problems: list[Problem] = []
     if len(text) > LARGEST:
@@ -112,7 +115,7 @@ def read(
         raise ConfigError([Problem("not UTF-8", file, line, "save the file as UTF-8")]) from None
     reader = _Reader(file, problems, environ, folder, nulls)
     try:
-        document = reader.read(decoded)
+        return reader.read(decoded)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = " ".join(part for part in (error.problem, error.context) if part)
@@ -123,9 +126,7 @@ def read(
         problems.append(Problem(f"not YAML: {getattr(error, 'reason', 'unreadable')}", file, line))
     except _Stop:
         pass
-    if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line))
-    return document
+    raise ConfigError(sorted(problems, key=lambda problem: problem.line))
 
 
 class _Stop(Exception):  # noqa: N818 - carries nothing; the problem is in the list
@@ -164,7 +165,7 @@ class _Reader:
         further: Any = next(self._events)
         if not isinstance(further, yaml.StreamEndEvent):
             self._stop(further.start_mark.line + 1, "a second document", "keep one document in a file")
-        return Document(self._file, data, line)
+        return Document(self._file, data, line, self._problems)
 
     def _value(self, event: Any, depth: int) -> tuple[Any, int]:
         """The value that begins with `event`, and how many values it is when written out."""
@@ -202,11 +203,11 @@ class _Reader:
                 self._tell(at, "merge keys (`<<`) are not read", "repeat the values, or use an alias for each")
             elif key in table:
                 self._tell(at, f"`{key}` is given twice", f"the first is on line {table.lines[key]}")
-            elif value is None and not self._nulls:
-                self._tell(at, f"`{key}` has no value", "give it one, or remove the key")
             else:
                 table[key] = value
                 table.lines[key] = at
+                if value is None and not self._nulls:
+                    self._tell(at, f"`{key}` has no value", "give it one, or remove the key")
         return table
 
     def _row(self, line: int, depth: int) -> Row:
@@ -236,7 +237,7 @@ class _Reader:
             return event.value
         value = self._filled(event.value, line)
         # A value from the environment is text; whoever wants a number reads one from it.
-        plain = event.style is None and event.tag is None and value == event.value
+        plain = not event.style and event.tag is None and value == event.value
         return _resolved(value) if plain else value
 
     def _filled(self, text: str, line: int) -> str:

@@ -12,14 +12,16 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from gateway.core.clock import Clock, SystemClock
 from gateway.core.errors import ConfigError, Problem
 from gateway.policy import document, problems
 from gateway.policy.book import Book
 from gateway.policy.compile import Compiler, Surroundings
-from gateway.policy.document import Document
+from gateway.policy.document import Document, Row, Table
 from gateway.policy.examples import Judgement, judge
-from gateway.policy.schema import PolicyText, TestText
+from gateway.policy.schema import PolicyText, RuleText, TestText
 
 _TRIES = 5
 
@@ -80,9 +82,14 @@ def read(
     for file, text in found:
         try:
             written = document.read(text, str(file), environ=environ, nulls=False)
+        except ConfigError as error:
+            compiler.problems += error.problems
+            continue
+        try:
             policy = problems.validate(PolicyText, written)
         except ConfigError as error:
             compiler.problems += error.problems
+            compiler.add(_readable(written), written)  # its other mistakes are told in the same breath
             continue
         texts.append((written, policy))
         compiler.add(policy.rules, written)
@@ -90,7 +97,7 @@ def read(
         message = "no rule in any policy file: everything would be refused"
         compiler.problems.append(Problem(message, str(path), suggestion="write one rule at least"))
     if compiler.problems:
-        raise ConfigError(compiler.problems)
+        raise ConfigError(sorted(compiler.problems, key=lambda problem: (problem.file, problem.line)))
     book = Book(compiler.entries, digest=digest(found), clock=clock, warnings=tuple(compiler.warnings))
     now = clock.now()
     return book, [
@@ -108,6 +115,18 @@ def read_test(file: Path, *, environ: Mapping[str, str] | None = None) -> tuple[
         raise ConfigError([Problem(f"cannot be read: {error.strerror or error}", str(file))]) from None
     written = document.read(text, str(file), environ=os.environ if environ is None else environ, nulls=False)
     return problems.validate(TestText, written), written
+
+
+def _readable(written: Document) -> list[RuleText | None]:
+    """The rules of a file with mistakes; None in place of each that has one."""
+    rules = written.data.get("rules") if isinstance(written.data, Table) else None
+    found: list[RuleText | None] = []
+    for rule in rules if isinstance(rules, Row) else ():
+        try:
+            found.append(RuleText.model_validate(rule))
+        except ValidationError:
+            found.append(None)
+    return found
 
 
 def _is_policy(file: Path) -> bool:

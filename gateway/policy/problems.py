@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -18,13 +19,22 @@ _M = TypeVar("_M", bound=BaseModel)
 Path = tuple[str | int, ...]
 
 
-def validate(model: type[_M], document: Document) -> _M:
-    """`document` as a `model`. Raises `ConfigError` with every problem, by line."""
+def validate(model: type[_M], document: Document, context: dict[str, Any] | None = None) -> _M:
+    """`document` as a `model`; `context` is for its validators. Raises `ConfigError` with every problem, by line."""
+    found = dict.fromkeys(document.problems)
     try:
-        return model.model_validate(document.data)
+        read = model.model_validate(document.data, context=context)
     except ValidationError as error:
-        found = {problem_of(detail, document, model): None for detail in error.errors(include_url=False)}
-        raise ConfigError(sorted(found, key=lambda problem: problem.line)) from None
+        for detail in error.errors(include_url=False):
+            # A list whose items were refused is reported as too short as well; an empty key was told by the reader.
+            repeated = detail["type"] == "too_short" and detail["input"]
+            if not repeated and not (found and detail["input"] is None):
+                found[problem_of(detail, document, model)] = None
+        found = found or {document.problem("the file is not fit to be read"): None}
+    else:
+        if not found:
+            return read
+    raise ConfigError(sorted(found, key=lambda problem: problem.line))
 
 
 def problem_of(detail: ErrorDetails, document: Document, model: type[BaseModel]) -> Problem:
@@ -50,7 +60,8 @@ def problem_of(detail: ErrorDetails, document: Document, model: type[BaseModel])
             ]
             given = detail["input"]
             suggestion = meant(given, allowed, "one of") if isinstance(given, str) else _one_of(allowed)
-            said = f" `{given}`" if isinstance(given, str | int) and len(str(given)) <= 40 else ""
+            # Only a plain word is repeated: a URL in the wrong place may hold a password.
+            said = f" `{given}`" if re.fullmatch(r"[\w.-]{1,40}", str(given)) else " that"
             return document.problem(f"`{where}` cannot be{said}", path, suggestion)
         case "value_error":
             return document.problem(f"`{where}`: {context.get('error')}", path)
