@@ -10,12 +10,13 @@ logged is learnt, counted or logged by others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Credential, Ledger
 from gateway.core.decision import ANSWERS, CALM, Quota, Refuse, Score, SignIn, Throttle, Verdict
+from gateway.core.eager import aside
 from gateway.core.errors import Broken, StoreAway
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.facts import Facts
@@ -56,7 +57,6 @@ class Gate:
         risk: Strangeness,
         ledger: Ledger,
         clock: Clock,
-        aside: Callable[[], Awaitable[None]],
     ) -> None:
         self.book = book
         """The policy in force; replaced whole, by one assignment."""
@@ -65,7 +65,6 @@ class Gate:
         self._risk = risk
         self._ledger = ledger
         self._now = clock.now
-        self._aside = aside
 
     async def judge(self, facts: Facts) -> Verdict:
         """The verdict. Never raises: what goes wrong is refused."""
@@ -108,7 +107,7 @@ class Gate:
         if identity is not None:
             known = self._risk.remembered(facts, identity)
             if known is None:
-                await self._aside()
+                await aside()
                 known = await self._risk.score(facts, identity)
             risk = known
 
@@ -159,7 +158,7 @@ class Gate:
                 agent=facts.agent,
                 request_id=facts.request_id,
                 rule=verdict.rule.name if verdict.rule else "",
-                detail={"reasons": list(decision.reasons), "method": facts.method, "path": facts.path},
+                detail={"reason": decision.reasons[0].value, "method": facts.method, "path": facts.path},
             )
         )
 

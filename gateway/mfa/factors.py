@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Factor
@@ -58,6 +58,12 @@ class Factors:
         self._built = dict(built)
         self._clock = clock
         self.attempts = Attempts(records, clock)
+
+    async def counts(self) -> dict[str, float]:
+        """How many factors are enrolled, by kind; for the metrics."""
+        async with self._records.read() as connection:
+            found = (await connection.execute(select(rows.c.kind, func.count()).group_by(rows.c.kind))).all()
+        return {kind: float(count) for kind, count in found}
 
     async def of(self, tenant: str, subject: str) -> list[Enrolled]:
         """Everything this user has bound, oldest first, out of use or not."""

@@ -18,13 +18,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gateway.core.decision import Allow, SignIn, StepUp, Throttle, Verdict
+from gateway.core.eager import aside, run_eagerly
 from gateway.core.errors import UserError
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_headers
 from gateway.mfa.interrupted import Interrupted
 from gateway.wire import answers, request
-from gateway.wire.eager import aside, run_eagerly
 from gateway.wire.request import Declined, Field, Head, Rejected
 from gateway.wire.upstream import Upstream, UpstreamConnection
 

@@ -241,7 +241,27 @@ class Wire:
                 metrics.quota(quota.limit.name, "allowed" if quota.allowed else "refused")
             if verdict.identity is not None:
                 metrics.risk(verdict.risk.value)
-        self.access_log.write(exchange, seconds, upstream_seconds)
+        facts = exchange.facts
+        self.access_log.write(
+            at=self.clock.now() - seconds,
+            request_id=exchange.request_id,
+            address=facts.address if facts is not None else exchange.client.peer,
+            agent=facts.agent if facts is not None else "",
+            method=exchange.method,
+            host=facts.host if facts is not None else "",
+            path=facts.path if facts is not None else exchange.raw_target.partition(b"?")[0].decode("latin-1"),
+            status=exchange.status,
+            received=exchange.bytes_in,
+            sent=exchange.bytes_out,
+            seconds=seconds,
+            upstream=exchange.upstream.name if exchange.upstream is not None else "",
+            upstream_seconds=upstream_seconds,
+            rule=rule,
+            answer=ANSWERS[type(verdict.decision)] if verdict is not None else "",
+            reason=verdict.decision.reasons[0] if verdict is not None else "",
+            risk=verdict.risk.value if verdict is not None else 0.0,
+            identity=verdict.identity if verdict is not None else None,
+        )
 
 
 def _in_cookies(name: str) -> re.Pattern[bytes]:
