@@ -83,9 +83,12 @@ class Caller:
         return {"address": self.facts.address, "agent": self.facts.agent, "request_id": self.facts.request_id}
 
     @property
-    def token(self) -> str | None:
-        """The session's secret, as the cookie holds it."""
-        return self.crumbs.get(self.cookies.session)
+    def token(self) -> str:
+        """The session's secret, as the cookie holds it; empty without one."""
+        try:
+            return self._credential.token(self.facts.cookie)
+        except Broken:
+            return ""
 
     async def identity(self) -> Identity | None:
         """Who is signed in, if anybody. A damaged or doubled cookie is nobody's, as at the gate."""
@@ -100,7 +103,7 @@ class Caller:
     async def signed_in(self) -> Identity:
         """Who is signed in. Raises `NobodyHere`."""
         identity = await self.identity()
-        if identity is None or identity.session is None or self.token is None:
+        if identity is None or identity.session is None:
             raise NobodyHere("nobody is signed in")
         return identity
 

@@ -18,7 +18,7 @@ from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof
 from gateway.identity.device import LIFETIME as DEVICE_LIFETIME
-from gateway.identity.users import canonical
+from gateway.identity.users import User, canonical
 from gateway.web import forms
 from gateway.web.answers import challenge, page, redirect, wait_words
 from gateway.web.caller import CALLER
@@ -51,28 +51,23 @@ async def submit(request: web.Request) -> web.Response:
 
     wait = await desk.throttle.admit(account, caller.facts.network, known)
     if wait > 0:
-        _tell(request, Kind.SIGN_IN_THROTTLED, Severity.WARNING, account)
+        _tell(request, Kind.SIGN_IN_THROTTLED, Severity.WARNING, await _known_name(request, account))
         answer = _form(
             request, after, resume, typed, f"Too many tries. Please wait {wait_words(wait)} and try again.", 429
         )
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer
 
-    user = await desk.users.verify(account if account != "-" else "", password)
-    if user is None:
-        _tell(request, Kind.SIGN_IN_FAILED, Severity.NOTICE, account)
+    user = await desk.users.verify(typed, password)
+    opened = await _open(request, user) if user is not None else None
+    if opened is None:
+        _tell(request, Kind.SIGN_IN_FAILED, Severity.NOTICE, await _known_name(request, account))
         answer = _form(request, after, resume, typed, WRONG, 401)
         answer.headers["WWW-Authenticate"] = challenge()
         return answer
 
+    token, identity = opened
     await desk.throttle.succeeded(account, caller.facts.network, known)
-    token, identity = await desk.sessions.open(
-        user,
-        Proof("password", desk.clock.now()),
-        address=caller.facts.address,
-        agent=caller.facts.agent,
-        replacing=caller.token,
-    )
     await desk.learn(caller.facts, identity)
     _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity)
 
@@ -84,6 +79,23 @@ async def submit(request: web.Request) -> web.Response:
     device = caller.cookies.set(caller.cookies.device, desk.device.make(account), DEVICE_LIFETIME)
     answer.headers.add("Set-Cookie", device)
     return answer
+
+
+async def _open(request: web.Request, user: User) -> tuple[str, Identity] | None:
+    """A session in the place of the one this browser had; None for somebody disabled a moment ago."""
+    desk, caller = request.app[DESK], request[CALLER]
+    proof = Proof("password", desk.clock.now())
+    try:
+        return await desk.sessions.open(
+            user, proof, address=caller.facts.address, agent=caller.facts.agent, replacing=caller.token or None
+        )
+    except UserError:
+        return None
+
+
+async def _known_name(request: web.Request, account: str) -> str:
+    """For the ledger: people type their password where the name belongs, so only names that exist are written down."""
+    return account if await request.app[DESK].users.find(account) is not None else ""
 
 
 def onward(request: web.Request, after: str, resume: str) -> str:

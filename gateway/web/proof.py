@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.core.errors import UserError
 from gateway.core.identity import Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.enrolment import Permit
-from gateway.web.caller import CALLER, ProofTooOld
+from gateway.web.caller import CALLER, NobodyHere, ProofTooOld
 from gateway.web.desk import DESK
 
 FRESH = 300.0
@@ -48,8 +49,10 @@ async def end_what_rested_on_it(request: web.Request, identity: Identity, answer
 async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Identity:
     """Put `proof` into the session, whose new token goes with `answer`. Raises `NobodyHere` if it has just ended."""
     desk, caller = request.app[DESK], request[CALLER]
-    await caller.signed_in()
-    token, identity = await desk.sessions.prove(caller.token or "", proof)
+    try:
+        token, identity = await desk.sessions.prove(caller.token, proof)
+    except UserError as error:
+        raise NobodyHere("the session has just ended") from error
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
     await desk.learn(caller.facts, identity)
     return identity

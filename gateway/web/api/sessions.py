@@ -44,7 +44,7 @@ async def extend(request: web.Request, _: Empty) -> SessionItem:
     me = await caller.signed_in()
     if request.match_info["id"] not in ("current", _id(me)):
         raise UserError("ERR-SESSION", "Only the session of this request can be extended.", 404)
-    extended = await request.app[DESK].sessions.extend(caller.token or "")
+    extended = await request.app[DESK].sessions.extend(caller.token)
     if extended.session is None:
         raise UserError("ERR-SESSION", "This session is over.", 404)
     return _item(extended.session, extended)
