@@ -29,6 +29,7 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.crypto.keys import KeyRing
 from gateway.gate import Gate
 from gateway.identity.cookie import SessionCookie
+from gateway.identity.device import DeviceCookie
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
@@ -230,6 +231,7 @@ class App:
         return Desk(
             clock=self.clock,
             mac=self.keys.mac,
+            device=DeviceCookie(self.keys.mac, self.clock),
             ledger=self.recorder,
             limiter=self.limiter,
             users=self.users,
