@@ -27,6 +27,7 @@ RUN install --directory --owner=65532 --group=65532 --mode=0700 /var/lib/sallypo
 ENV PATH=/opt/sallyport/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    SALLYPORT_CONFIG=/etc/sallyport/config.yaml \
     SALLYPORT_LISTEN=0.0.0.0:8080 \
     SALLYPORT_ADMIN_LISTEN=0.0.0.0:9090 \
     SALLYPORT_DATA=/var/lib/sallyport
@@ -39,4 +40,4 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9090/healthz', timeout=2)"]
 ENTRYPOINT ["sallyport"]
-CMD ["run", "--config", "/etc/sallyport/config.yaml"]
+CMD ["run"]

@@ -188,7 +188,8 @@ class Sallyport(Subject):
         return f"Sallyport {version('sallyport')}"
 
     def program(self, origin: str) -> Process:
-        self._configure(origin)
+        self.configure(origin)
+        self._add_user()
         return Process("sallyport", python("-m", "gateway", "run", *self._config()), cores=self.core)
 
     def sign_in(self) -> None:
@@ -206,7 +207,8 @@ class Sallyport(Subject):
     def _config(self) -> list[str]:
         return ["--config", str(self.folder / "config.yaml")]
 
-    def _configure(self, origin: str) -> None:
+    def configure(self, origin: str) -> None:
+        """A folder with everything on, and no database yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.glob("*.db*"):
             old.unlink()
@@ -229,6 +231,8 @@ risk: {{}}
 log: {{access: {self.folder}/access.log}}
 """,
         )
+
+    def _add_user(self) -> None:
         add = python("-m", "gateway", "user", "add", "bench", "--password-stdin", *self._config())
         made = subprocess.run(add, cwd=ROOT, input=PASSWORD + "\n", capture_output=True, text=True, check=False)
         if made.returncode:

@@ -71,9 +71,10 @@ class Comparison:
         return [Bar(f"requests/s of Sallyport ÷ {GoProxy.name}", mine.times(bare), 1.0, " ×", at_least=True)]
 
     def markdown(self) -> str:
+        columns = ("requests/s", "× Go proxy", "× oauth2-proxy", "p50", "p99", "its core", "per CPU second")
         lines = [
-            "| in the middle | requests/s | × Go proxy | × oauth2-proxy | p50 | p99 | its core | per CPU second | what it does |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+            f"| in the middle | {' | '.join(columns)} | what it does |",
+            f"| --- |{' ---: |' * len(columns)} --- |",
         ]
         lines += [self._row(each) for each in sorted(self.results, key=lambda result: -result.rate)]
         lines += ["", f"{described()}; {self.load}; {len(self._rounds())} rounds of {self.seconds:g} s, medians."]

@@ -36,6 +36,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
       "listen" "0.0.0.0:8080"
       "admin_listen" "0.0.0.0:9090"
       "policies" "/etc/sallyport/policies"
-      "keys" (ternary "/run/sallyport/keys" "/var/lib/sallyport/keys" (ne "" .Values.keys.existingSecret)) -}}
+      "keys" (ternary "/etc/sallyport/keys" "/var/lib/sallyport/keys" (ne "" .Values.keys.existingSecret)) -}}
 {{- toYaml (merge $own .Values.config) -}}
 {{- end -}}
