@@ -1,0 +1,101 @@
+"""The session cookie of a request, and the Cookie header as the service behind us may see it.
+
+A header is taken apart once; browsers send the same bytes again and again, so what was found is remembered by them.
+Two cookies of our name are nobody's: a sibling host can plant one, and which of the two a parser believes is luck.
+On https the name carries `__Host-`, which no sibling host can plant (RFC 6265bis, section 4.1.3.2).
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.core.cookies import Cookies
+from gateway.core.eager import aside
+from gateway.core.errors import Broken
+from gateway.core.facts import Facts
+from gateway.core.identity import Identity
+from gateway.identity.sessions import Sessions
+from gateway.store.near import Near
+
+REMEMBERED = 10_000
+MAX_REMEMBERED_HEADER = 4096
+"""Longer headers are taken apart each time: what is remembered stays small."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+_OURS = frozenset(
+    name.encode()
+    for cookies in (Cookies.over("http"), Cookies.over("https"))
+    for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
+)
+
+
+class SessionCookie:
+    """The `Credential` of browsers. `cookies` are the names of one scheme."""
+
+    name = "session"
+
+    def __init__(self, sessions: Sessions, cookies: Cookies) -> None:
+        self._sessions = sessions
+        self._cookie = cookies.session.encode()
+        self._tokens: Near[bytes, str] = Near(REMEMBERED)
+        self._stripped: Near[bytes, bytes] = Near(REMEMBERED)
+
+    def near(self, facts: Facts) -> Identity | None:
+        """Who it is, where that is known without waiting; None says nothing: ask `identify`."""
+        token = self._tokens.get(facts.cookie)
+        return self._sessions.near(token) if token else None
+
+    async def identify(self, facts: Facts) -> Identity | None:
+        """Whose session the cookie names; None without one.
+
+        Raises `Broken` for a cookie that is malformed, doubled, unknown or over; `StoreAway`.
+        """
+        if not facts.cookie or not (token := self._token(facts.cookie)):
+            return None
+        identity = self._sessions.near(token)
+        if identity is None:
+            await aside()
+            identity = await self._sessions.find(token)
+        if identity is None:
+            raise Broken("the session is over or was never there")
+        return identity
+
+    def token(self, cookie: bytes) -> str:
+        """The session token in a `Cookie` header; empty without one. Raises `Broken`."""
+        return self._token(cookie)
+
+    def strip(self, cookie: bytes) -> bytes:
+        """The header without any cookie of ours, of either scheme; empty when nothing is left."""
+        if b"sallyport" not in cookie:
+            return cookie
+        stripped = self._stripped.get(cookie)
+        if stripped is None:
+            stripped = b"; ".join(pair.strip() for pair in cookie.split(b";") if _name(pair) not in _OURS)
+            if len(cookie) <= MAX_REMEMBERED_HEADER:
+                self._stripped.keep(cookie, stripped)
+        return stripped
+
+    def _token(self, cookie: bytes) -> str:
+        token = self._tokens.get(cookie)
+        if token is None:
+            token = self._read(cookie)
+            if len(cookie) <= MAX_REMEMBERED_HEADER:
+                self._tokens.keep(cookie, token)
+        return token
+
+    def _read(self, cookie: bytes) -> str:
+        if self._cookie not in cookie:
+            return ""
+        values = [pair.partition(b"=")[2].strip() for pair in cookie.split(b";") if _name(pair) == self._cookie]
+        if not values:
+            return ""
+        if len(values) > 1:
+            raise Broken("two session cookies")
+        token = values[0].decode("latin-1")
+        if not _TOKEN.fullmatch(token):
+            raise Broken("the session cookie is malformed")
+        return token
+
+
+def _name(pair: bytes) -> bytes:
+    return pair.partition(b"=")[0].strip()

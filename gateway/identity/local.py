@@ -1,0 +1,187 @@
+"""People whose passwords are kept here: the embedded default.
+
+`verify` does the same work for somebody unknown, somebody disabled and a wrong password: one look into the database and
+one argon2 comparison, so that its time tells nothing (OWASP ASVS 6.3.8).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Ledger
+from gateway.core.errors import UserError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import DEFAULT_TENANT
+from gateway.identity.passwords import Passwords, check_strength
+from gateway.identity.sessions import drop_sessions
+from gateway.identity.users import User, canonical, check_details
+from gateway.store.sql import Records
+from gateway.store.tables import users
+
+
+class LocalUsers:
+    """Users in table `users`. Every method raises `StoreAway` where the database does."""
+
+    def __init__(self, records: Records, passwords: Passwords, clock: Clock, ledger: Ledger) -> None:
+        self._records = records
+        self._passwords = passwords
+        self._clock = clock
+        self._ledger = ledger
+
+    async def verify(self, name: str, password: str, tenant: str = DEFAULT_TENANT) -> User | None:
+        """The user, when the password is theirs and they are not disabled. Raises `UserError` ERR-BUSY."""
+        row = await self._row(name, tenant)
+        hashed = row.password if row is not None and not row.disabled else None
+        if not await self._passwords.verify(hashed, password) or row is None or hashed is None:
+            return None
+        if self._passwords.outdated(hashed):
+            await self._replace_hash(row, await self._passwords.hash(password))
+        return _user(row)
+
+    async def find(self, name: str, tenant: str = DEFAULT_TENANT) -> User | None:
+        """The user of that name, in any spelling; None also for what cannot be a name."""
+        row = await self._row(name, tenant)
+        return None if row is None else _user(row)
+
+    async def get(self, subject: str, tenant: str = DEFAULT_TENANT) -> User | None:
+        """The user with that subject."""
+        async with self._records.read() as connection:
+            row = (
+                await connection.execute(select(users).where(users.c.tenant == tenant, users.c.subject == subject))
+            ).first()
+        return None if row is None else _user(row)
+
+    async def all(self, tenant: str = DEFAULT_TENANT) -> list[User]:
+        """Everybody, by name."""
+        async with self._records.read() as connection:
+            rows = await connection.execute(select(users).where(users.c.tenant == tenant).order_by(users.c.name))
+            return [_user(row) for row in rows]
+
+    async def add(
+        self,
+        name: str,
+        password: str,
+        *,
+        email: str = "",
+        display_name: str = "",
+        groups: Collection[str] = (),
+        tenant: str = DEFAULT_TENANT,
+    ) -> User:
+        """Make an account.
+
+        Raises `UserError`: ERR-USER-NAME, ERR-USER-EMAIL, ERR-USER-DISPLAY-NAME, ERR-USER-GROUP, ERR-PASSWORD-WEAK,
+        ERR-USER-EXISTS.
+        """
+        user = User(
+            tenant=tenant,
+            subject=secrets.token_hex(16),
+            name=canonical(name),
+            email=email,
+            display_name=display_name,
+            groups=frozenset(groups),
+            disabled=False,
+            created_at=self._clock.now(),
+        )
+        check_details(user.email, user.display_name, user.groups)
+        check_strength(password, user.name)
+        row = {
+            "tenant": user.tenant,
+            "subject": user.subject,
+            "name": user.name,
+            "email": user.email,
+            "display_name": user.display_name,
+            "groups": sorted(user.groups),
+            "password": await self._passwords.hash(password),
+            "disabled": user.disabled,
+            "created_at": user.created_at,
+        }
+        try:
+            async with self._records.begin() as connection:
+                await connection.execute(insert(users).values(row))
+                await self._records.bump(connection, tenant, user.subject)
+        except IntegrityError as error:
+            raise UserError("ERR-USER-EXISTS", f"There is a user {user.name} already.", 409) from error
+        await self._tell(Kind.USER_ADDED, user, groups=sorted(user.groups))
+        return user
+
+    async def disable(self, name: str, tenant: str = DEFAULT_TENANT) -> User:
+        """Let them in no more, and end all their sessions at once. Raises `UserError` ERR-USER-UNKNOWN."""
+        user = await self._change(name, tenant, {"disabled": True}, end_sessions=True)
+        await self._tell(Kind.USER_DISABLED, user)
+        return user
+
+    async def enable(self, name: str, tenant: str = DEFAULT_TENANT) -> User:
+        """Let them sign in again; sessions do not come back. Raises `UserError` ERR-USER-UNKNOWN."""
+        user = await self._change(name, tenant, {"disabled": False})
+        await self._tell(Kind.USER_ENABLED, user)
+        return user
+
+    async def set_password(self, name: str, password: str, tenant: str = DEFAULT_TENANT) -> User:
+        """Give them another password, and end all their sessions at once.
+
+        Raises `UserError` ERR-USER-UNKNOWN, ERR-PASSWORD-WEAK.
+        """
+        user = await self.find(name, tenant)
+        if user is None:
+            raise _unknown(name)
+        check_strength(password, user.name)
+        hashed = await self._passwords.hash(password)
+        user = await self._change(name, tenant, {"password": hashed}, end_sessions=True)
+        await self._tell(Kind.PASSWORD_CHANGED, user)
+        return user
+
+    async def _change(self, name: str, tenant: str, values: dict[str, Any], *, end_sessions: bool = False) -> User:
+        statement = update(users).where(users.c.tenant == tenant, users.c.name == _spelled(name)).values(values)
+        async with self._records.begin() as connection:
+            row = (await connection.execute(statement.returning(users))).first()
+            if row is None:
+                raise _unknown(name)
+            if end_sessions:
+                await drop_sessions(connection, tenant, row.subject)
+            await self._records.bump(connection, tenant, row.subject)
+        return _user(row)
+
+    async def _row(self, name: str, tenant: str) -> Row[Any] | None:
+        query = select(users).where(users.c.tenant == tenant, users.c.name == _spelled(name))
+        async with self._records.read() as connection:
+            return (await connection.execute(query)).first()
+
+    async def _replace_hash(self, row: Row[Any], hashed: str) -> None:
+        """Only if nobody has set another password meanwhile."""
+        this = (users.c.tenant == row.tenant, users.c.subject == row.subject, users.c.password == row.password)
+        async with self._records.begin() as connection:
+            await connection.execute(update(users).where(*this).values(password=hashed))
+
+    async def _tell(self, kind: Kind, user: User, **detail: Any) -> None:
+        await self._ledger.record(Event(kind, Severity.NOTICE, user.tenant, user.name, detail=detail))
+
+
+def _spelled(name: str) -> str:
+    """Canonical, or a name nobody has."""
+    try:
+        return canonical(name)
+    except UserError:
+        return ""
+
+
+def _unknown(name: str) -> UserError:
+    return UserError("ERR-USER-UNKNOWN", f"There is no user {_spelled(name) or 'of that name'}.", 404)
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        tenant=row.tenant,
+        subject=row.subject,
+        name=row.name,
+        email=row.email,
+        display_name=row.display_name,
+        groups=frozenset(row.groups),
+        disabled=row.disabled,
+        created_at=row.created_at,
+    )

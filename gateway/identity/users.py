@@ -1,0 +1,74 @@
+"""A person, and the one spelling of their name.
+
+`Bob`, `BOB`, ` bob ` and full-width or zero-width variants of it are one name: one account, one set of counters, one
+subject in the audit trail. The spelling follows NFKC_Casefold (Unicode Standard Annex #31, and the idea of RFC 8265);
+what is left must be letters, digits and a few signs. `@` is a sign like any other: `bob@realm` is somebody else.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from gateway.core.errors import UserError
+
+MAX_NAME = 64
+MAX_TEXT = 256
+
+_IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Default ignorable code points that are not of category Cf, which are dropped as well."""
+_SIGNS = frozenset("._-@+'")
+_GROUP = re.compile(r"[^\s,;\"\\\x00-\x1f\x7f]{1,64}")
+_EMAIL = re.compile(r"[^\s@,;<>\"\\\x00-\x1f\x7f]{1,64}@[^\s@,;<>\"\\\x00-\x1f\x7f]{1,190}")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody with an account here."""
+
+    tenant: str
+    subject: str
+    """Stable and never given to anybody else."""
+    name: str
+    """Canonical."""
+    email: str
+    display_name: str
+    groups: frozenset[str]
+    disabled: bool
+    created_at: float
+
+
+def canonical(name: str) -> str:
+    """The one spelling of a user name; `canonical(canonical(x)) == canonical(x)`.
+
+    Raises `UserError` ERR-USER-NAME for what cannot be one: empty, longer than 64, with spaces or control characters.
+    """
+    spelled = _fold(name) if len(name) <= MAX_TEXT else ""
+    for _ in range(3):  # folding can uncover something that normalises again; it settles after two rounds
+        spelled = _fold(spelled)
+    if not spelled or len(spelled) > MAX_NAME or not spelled[0].isalnum() or not all(map(_may_be_in_name, spelled)):
+        raise UserError("ERR-USER-NAME", "A user name is 1 to 64 letters, digits and . _ - @ + ' without spaces.")
+    return spelled
+
+
+def check_details(email: str, display_name: str, groups: frozenset[str]) -> None:
+    """Raise `UserError` for details that could not travel in a header or a comma-separated list."""
+    if email and not _EMAIL.fullmatch(email):
+        raise UserError("ERR-USER-EMAIL", "That is not an e-mail address.")
+    if len(display_name) > MAX_TEXT or not display_name.isprintable():
+        raise UserError("ERR-USER-DISPLAY-NAME", "A display name is at most 256 printable characters.")
+    for group in groups:
+        if not _GROUP.fullmatch(group):
+            raise UserError("ERR-USER-GROUP", "A group is 1 to 64 characters without spaces, commas and quotes.")
+
+
+def _fold(name: str) -> str:
+    visible = (
+        character for character in unicodedata.normalize("NFKC", name) if unicodedata.category(character) != "Cf"
+    )
+    return unicodedata.normalize("NFKC", _IGNORABLE.sub("", "".join(visible)).casefold()).strip()
+
+
+def _may_be_in_name(character: str) -> bool:
+    return character in _SIGNS or unicodedata.category(character)[0] in "LMN"
