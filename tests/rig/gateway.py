@@ -125,8 +125,8 @@ class Gateway:
 
     async def rejections(self) -> int:
         """How many requests were rejected, as the security events of the store say, since the last `mark`."""
-        await self.app.ledger.flush()
-        events = await self.app.ledger.events(DEFAULT_TENANT, limit=100_000, kind=Kind.REQUEST_REJECTED)
+        await self.app.recorder.flush()
+        events = await self.app.recorder.events(DEFAULT_TENANT, limit=100_000, kind=Kind.REQUEST_REJECTED)
         return len(events) - self._rejected_before
 
     async def mark(self) -> None:
