@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 from typing import Any
 
+import orjson
 from sqlalchemy import event, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -61,6 +62,8 @@ class Records:
         engine = create_async_engine(
             f"sqlite+aiosqlite:///{path}",
             connect_args={"timeout": BUSY_TIMEOUT},
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=_from_json,
             pool_size=4,
             max_overflow=0,
             pool_timeout=30.0,
@@ -175,6 +178,13 @@ def _prepare(connection: Any, _record: Any) -> None:
 def _begin(connection: Any) -> None:
     if connection.get_execution_options().get("sallyport_writes", False):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _from_json(stored: str) -> Any:
+    try:
+        return orjson.loads(stored)
+    except ValueError as error:
+        raise StoreAway("database: a stored value makes no sense") from error
 
 
 @contextmanager
