@@ -27,7 +27,7 @@ over   (any)         over   ERR-MFA-CHALLENGE       nothing was checked
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -111,11 +111,11 @@ DETAIL: Mapping[str, str] = {
 class Challenge:
     """An open question to one session."""
 
-    ticket: str
+    ticket: str = field(repr=False)
     demand: StepUpDemand
     return_to: str
     """Where the browser was going; checked by whoever gave it."""
-    resume: str
+    resume: str = field(repr=False)
     """Ticket of the interrupted request that goes on after the proof, or empty."""
     offered: tuple[str, ...]
     """Factors that this user has and the rule counts, the one used last first. May be empty."""

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from secrets import token_urlsafe
 
 from sqlalchemy import ColumnElement, and_, exists, insert, select, update
@@ -30,7 +30,7 @@ from gateway.store.tables import factors
 @dataclass(frozen=True, slots=True)
 class _Device:
     id: str
-    secret: bytes
+    secret: bytes = field(repr=False)
     last_step: int
     refused_step: int
 
