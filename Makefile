@@ -40,7 +40,7 @@ chart: ## Lint and render the Helm chart
 	@echo "Rendered to build/chart.yaml"
 
 docs: $(VENV)/.run ## Write the references again from the code
-	$(BIN)/python -m scripts.references
+	$(BIN)/python -m gateway schema --write docs
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) build data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

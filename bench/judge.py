@@ -83,13 +83,13 @@ async def _measure() -> tuple[float, ...]:
 
 
 async def _judge(app: App, cookie: bytes, calls: int) -> float:
-    """Microseconds a call."""
+    """Microseconds a call, of processor time: what else the machine does is not the gate's."""
     asked = [_facts(cookie, number) for number in range(calls)]
     judge = app.gate.judge
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for facts in asked:
         verdict = await judge(facts)
-    taken = (time.perf_counter() - begun) / calls * 1e6
+    taken = (time.thread_time() - begun) / calls * 1e6
     if not isinstance(verdict.decision, Allow):
         raise RuntimeError(f"judged {verdict.decision}")
     await asyncio.sleep(0)  # Housekeeping has its turn between repeats, not inside one.

@@ -251,7 +251,6 @@ rules:
       - {name: per-address, key: address, algorithm: sliding_window, rate: 1000000/s}
       - {name: per-user, key: user, algorithm: token_bucket, rate: 1000000/s, burst: 1000000}
     risk: {step_up_at: 0.9, refuse_at: 0.95}
-    step_up: {level: aal1, factors: [totp]}
     upstream: app
     audience: app
 """
