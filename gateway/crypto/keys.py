@@ -9,6 +9,7 @@ Losing the folder loses what was sealed with it (enrolled factors) but no data o
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import secrets
 import stat
@@ -80,7 +81,8 @@ class KeyRing:
             for standing in self.signer.standings():
                 if standing.status == "retired":
                     standing.key.path.unlink(missing_ok=True)
-            key = signing.make(self.folder, self._clock.now() + overlap)
+            now = self._clock.now()
+            key = signing.make(self.folder, math.ceil(now + overlap) if overlap > 0 else math.floor(now))
         self.signer.refresh()
         return key
 
@@ -99,7 +101,7 @@ def _make_missing(folder: Path, clock: Clock) -> bool:
         path = folder / f"master-{stamp}-{key_id(master).hex()[:8]}.key"
         write_private(path, urlsafe_b64encode(master) + b"\n")
     if not has_signing:
-        signing.make(folder, clock.now() // 1)
+        signing.make(folder, math.floor(clock.now()))
     return not has_master
 
 

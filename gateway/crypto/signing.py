@@ -1,4 +1,4 @@
-"""Speak to the services behind us: compact JWS with ES256 (RFC 7515, RFC 7518 section 3.4), and the JWK set to check it.
+"""Speak to the services behind us: compact JWS with ES256 (RFC 7515, RFC 7518 section 3.4), checked with a JWK set.
 
 A signing key is one PEM file whose name says from when on it signs, so that the name and the key cannot disagree:
 
@@ -164,10 +164,10 @@ def load(path: Path) -> SigningKey:
 
 
 def make(folder: Path, not_before: float) -> SigningKey:
-    """Generate a key that signs from `not_before` on (rounded up to a second), and put it into the folder."""
+    """Generate a key that signs from `not_before` on, a whole second, and put it into the folder."""
     private = generate_private_key(SECP256R1())
     kid = thumbprint(private.public_key().public_numbers())
-    stamp = datetime.fromtimestamp(-(-not_before // 1), UTC).strftime(STAMP)
+    stamp = datetime.fromtimestamp(not_before, UTC).strftime(STAMP)
     path = folder / f"signing-{stamp}-{sha256(kid.encode()).hexdigest()[:8]}.pem"
     write_private(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return load(path)

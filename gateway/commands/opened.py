@@ -1,0 +1,29 @@
+"""The database and its ledger, opened for one command beside a gateway that may be running."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.audit.recorder import Recorder
+    from gateway.settings import Settings
+    from gateway.store.sql import Records
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
+    """Raises `ConfigError` where the database is not fit to be used."""
+    from gateway.audit.recorder import Recorder
+    from gateway.core.clock import SystemClock
+    from gateway.store.sql import Records
+
+    clock = SystemClock()
+    records = await Records.open(settings.store.records.get_secret_value(), clock=clock)
+    try:
+        recorder = Recorder(records, clock)
+        yield records, recorder
+        await recorder.close()
+    finally:
+        await records.close()

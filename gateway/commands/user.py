@@ -1,0 +1,183 @@
+"""`sallyport user`: who has an account here.
+
+A password is asked for, read from standard input or made up; never an argument, which other users of the machine could
+read. A gateway that is running sees every change within a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from gateway.commands.common import add_config, add_json, as_json
+from gateway.commands.opened import opened
+
+if TYPE_CHECKING:
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.users import User
+
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Without those that are mistaken for each other."""
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `user` to the command line."""
+    parser = subparsers.add_parser(
+        "user",
+        help="add, list, disable and enable users, change passwords",
+        description="Who has an account here. A running gateway sees every change within a second.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    adding = actions.add_parser("add", help="make an account")
+    _add_name(adding)
+    adding.add_argument("--groups", default="", metavar="A,B", help="groups, with commas between them")
+    adding.add_argument("--email", default="", metavar="ADDRESS")
+    adding.add_argument("--name", dest="display_name", default="", metavar="TEXT", help="name as people write it")
+    _add_password(adding)
+
+    listing = actions.add_parser("list", help="show every account")
+    add_config(listing)
+    add_json(listing)
+
+    _add_name(actions.add_parser("disable", help="let somebody in no more, and end their sessions at once"))
+    _add_name(actions.add_parser("enable", help="let somebody in again"))
+
+    changing = actions.add_parser("passwd", help="give somebody another password, and end their sessions at once")
+    _add_name(changing)
+    _add_password(changing)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it and return 0. Raises `UserError` for what cannot be, `ConfigError` for an unfit database or usage."""
+    import asyncio
+
+    actions: dict[str, Callable[[argparse.Namespace], Awaitable[None]]] = {
+        "add": _add,
+        "list": _list,
+        "disable": _disable,
+        "enable": _enable,
+        "passwd": _passwd,
+    }
+
+    async def act() -> None:
+        await actions[args.action](args)
+
+    asyncio.run(act())
+    return 0
+
+
+async def _add(args: argparse.Namespace) -> None:
+    groups = [group.strip() for group in args.groups.split(",") if group.strip()]
+    async with _people(args) as people:
+        password = _password(args)
+        user = await people.add(args.user, password, email=args.email, display_name=args.display_name, groups=groups)
+    print(f"added {user.name}" + (f", groups {', '.join(sorted(user.groups))}" if user.groups else ""))
+    _show_generated(args, password)
+
+
+async def _passwd(args: argparse.Namespace) -> None:
+    from gateway.core.errors import UserError
+
+    async with _people(args) as people:
+        if await people.find(args.user) is None:
+            raise UserError("ERR-USER-UNKNOWN", f"There is no user {args.user}.")
+        password = _password(args)
+        user = await people.set_password(args.user, password)
+    print(f"changed the password of {user.name}; every session of theirs is over")
+    _show_generated(args, password)
+
+
+async def _disable(args: argparse.Namespace) -> None:
+    async with _people(args) as people:
+        user = await people.disable(args.user)
+    print(f"disabled {user.name}; every session of theirs is over")
+
+
+async def _enable(args: argparse.Namespace) -> None:
+    async with _people(args) as people:
+        user = await people.enable(args.user)
+    print(f"enabled {user.name}")
+
+
+async def _list(args: argparse.Namespace) -> None:
+    async with _people(args) as people:
+        users = await people.all()
+    if args.json:
+        print(as_json([_as_json(user) for user in users]))
+        return
+    rows = [("NAME", "STATUS", "GROUPS", "EMAIL"), *(_as_row(user) for user in users)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@asynccontextmanager
+async def _people(args: argparse.Namespace) -> AsyncIterator[LocalUsers]:
+    from gateway import settings
+    from gateway.core.clock import SystemClock
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.passwords import Passwords
+
+    passwords = Passwords()
+    try:
+        async with opened(settings.load(args.config, os.environ)) as (records, recorder):
+            yield LocalUsers(records, passwords, SystemClock(), recorder)
+    finally:
+        passwords.close()
+
+
+def _password(args: argparse.Namespace) -> str:
+    """From where the arguments say. Raises `ConfigError` where nobody can be asked, `UserError` for a mistyped one."""
+    import getpass
+
+    from gateway.core.errors import ConfigError, UserError
+
+    if args.generate:
+        return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
+    if args.password_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask for a password", "use --password-stdin or --generate")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise UserError("ERR-PASSWORD-MISTYPED", "The two passwords are not the same.")
+    return password
+
+
+def _show_generated(args: argparse.Namespace, password: str) -> None:
+    if args.generate:
+        print(f"password: {password}")
+        print("it is shown this once and kept nowhere in clear", file=sys.stderr)
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("user", metavar="USER", help="user name; upper and lower case are one")
+    add_config(parser)
+
+
+def _add_password(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    source.add_argument("--generate", action="store_true", help="make a password up and show it once")
+
+
+def _as_row(user: User) -> tuple[str, str, str, str]:
+    return user.name, "disabled" if user.disabled else "active", ",".join(sorted(user.groups)) or "-", user.email or "-"
+
+
+def _as_json(user: User) -> dict[str, object]:
+    return {
+        "name": user.name,
+        "subject": user.subject,
+        "email": user.email,
+        "display_name": user.display_name,
+        "groups": sorted(user.groups),
+        "disabled": user.disabled,
+        "created_at": user.created_at,
+    }
