@@ -102,7 +102,7 @@ class AccessLog:
         lines.append(
             orjson.dumps(
                 {
-                    "time": self._stamp + _MILLISECONDS[int(at * 1000.0) % 1000],
+                    "time": self._stamp + _MILLISECONDS[int((at - second) * 1000.0)],
                     "status": status,
                     "method": method,
                     "host": host,
