@@ -370,12 +370,14 @@ class Settings(Strict):
         return urlsplit(self.public_url).scheme
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings in `path`; None: the file `SALLYPORT_CONFIG` names, else `config.yaml` here.
+def path_of(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The configuration file: `path`, else the one `SALLYPORT_CONFIG` names, else `config.yaml` here."""
+    return path if path is not None else Path(environ.get(FILE_VARIABLE) or DEFAULT_FILE)
 
-    Raises `ConfigError` with every problem.
-    """
-    path = path if path is not None else Path(environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings in `path_of(path, environ)`. Raises `ConfigError` with every problem."""
+    path = path_of(path, environ)
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -25,6 +25,10 @@ _REQUEST = re.compile(r"([A-Z][A-Z0-9-]*) +(\S+)")
 _NOT_PLAIN = re.compile(r"[\x00-\x20\x7f\\#%]|//|/\.{1,2}(?:/|$)")
 
 
+Readings = Callable[[str], Sequence[str]]
+"""The other paths a service might take a path for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """How one example came out."""
@@ -41,7 +45,12 @@ class Judgement:
 
 
 def facts_of(
-    request: str, *, host: str, address: str = "192.0.2.1", headers: Mapping[str, object] | None = None
+    request: str,
+    *,
+    host: str,
+    address: str = "192.0.2.1",
+    headers: Mapping[str, object] | None = None,
+    readings: Readings | None = None,
 ) -> Facts:
     """`GET /path?query` or `GET https://host/path` as facts. Raises ValueError unless the path is in its final form."""
     found = _REQUEST.fullmatch(request.strip())
@@ -72,6 +81,7 @@ def facts_of(
         path=path,
         query=query,
         target=target.encode(),
+        readings=tuple((method, other) for other in readings(path)) if readings is not None else (),
         address=address,
         network=address,
         headers=sent,
@@ -124,7 +134,14 @@ def answer(
     return decision, rule
 
 
-def judge(example: Example, book: Book, factors: Collection[str], where: str, now: float | None = None) -> Judgement:
+def judge(
+    example: Example,
+    book: Book,
+    factors: Collection[str],
+    where: str,
+    now: float | None = None,
+    readings: Readings | None = None,
+) -> Judgement:
     """Ask one question. `now` in seconds since the epoch; an example's own `at` goes before it."""
     now = time.time() if now is None else now
     file, _, line = where.rpartition(":")
@@ -140,7 +157,13 @@ def judge(example: Example, book: Book, factors: Collection[str], where: str, no
     try:
         if example.at is not None:
             now = datetime.strptime(example.at, "%Y-%m-%d %H:%M").replace(tzinfo=UTC).timestamp()
-        facts = facts_of(example.request, host=first_host(book), address=example.address, headers=example.headers)
+        facts = facts_of(
+            example.request,
+            host=first_host(book),
+            address=example.address,
+            headers=example.headers,
+            readings=readings,
+        )
         identity = identity_of(example.as_, factors, now) if example.as_ is not None else None
     except ValueError as error:
         return judged(None, None, f"example `{example.request}`: {error}")

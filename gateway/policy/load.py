@@ -20,7 +20,7 @@ from gateway.policy import document, problems
 from gateway.policy.book import Book
 from gateway.policy.compile import Compiler, Surroundings
 from gateway.policy.document import Document, Row, Table
-from gateway.policy.examples import Judgement, judge
+from gateway.policy.examples import Judgement, Readings, judge
 from gateway.policy.schema import PolicyText, RuleText, TestText
 
 _TRIES = 5
@@ -53,10 +53,20 @@ def load(
     admin_groups: Collection[str],
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
+    readings: Readings | None = None,
 ) -> Book:
-    """The book of the policy at `path`, its examples judged. Raises `ConfigError` with every problem."""
+    """The book of the policy at `path`, its examples judged. Raises `ConfigError` with every problem.
+
+    `readings` gives the other paths a service might take a path for, so that examples meet what requests meet.
+    """
     book, judgements = read(
-        path, upstreams=upstreams, factors=factors, admin_groups=admin_groups, clock=clock, environ=environ
+        path,
+        upstreams=upstreams,
+        factors=factors,
+        admin_groups=admin_groups,
+        clock=clock,
+        environ=environ,
+        readings=readings,
     )
     wrong = [judgement.problem for judgement in judgements if judgement.problem is not None]
     if wrong:
@@ -72,6 +82,7 @@ def read(
     admin_groups: Collection[str],
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
+    readings: Readings | None = None,
 ) -> tuple[Book, list[Judgement]]:
     """The same, with how each example came out instead of an error where one is wrong."""
     clock = clock or SystemClock()
@@ -101,7 +112,9 @@ def read(
     book = Book(compiler.entries, digest=digest(found), clock=clock, warnings=tuple(compiler.warnings))
     now = clock.now()
     return book, [
-        judge(example, book, factors, f"{written.file}:{written.line_of(('examples', position))}", now)
+        judge(
+            example, book, factors, f"{written.file}:{written.line_of(('examples', position))}", now, readings=readings
+        )
         for written, policy in texts
         for position, example in enumerate(policy.examples)
     ]

@@ -1,0 +1,116 @@
+"""`sallyport check`: is the configuration, and are the policies, fit to run with? Every problem at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gateway.commands.common import add_config, add_json, as_json, of_problem
+from gateway.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from gateway.policy.book import Book
+
+
+class _Surroundings(NamedTuple):
+    """What the policies need to know of the configuration."""
+
+    policies: Path
+    upstreams: Collection[str]
+    factors: Collection[str]
+    admin_groups: Collection[str]
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `check` to the command line."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check config and policies",
+        description="Check the configuration and the policies, examples included. Every problem is told at once, "
+        "with file, line and what to do. Exit 0: fit to run with. Exit 1: not.",
+    )
+    add_config(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, tell, and return 0 or 1."""
+    problems, book = check(args.config, os.environ)
+    warnings = book.warnings if book is not None else ()
+    if args.json:
+        report = {
+            "ok": not problems,
+            "problems": [of_problem(problem) for problem in problems],
+            "warnings": [of_problem(problem) for problem in warnings],
+            "rules": len(book.rules) if book is not None else 0,
+        }
+        print(as_json(report))
+        return 1 if problems else 0
+    for problem in problems:
+        print(problem)
+    for warning in warnings:
+        print(f"{warning} [warning]")
+    if problems:
+        print(f"\n{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+        return 1
+    print(f"good: {len(book.rules) if book is not None else 0} rules")
+    return 0
+
+
+def check(config: Path | None, environ: Mapping[str, str]) -> tuple[list[Problem], Book | None]:
+    """Every problem of configuration and policies, and the book where there is none."""
+    from gateway import settings
+    from gateway.policy.load import load
+    from gateway.wire.target import readings
+
+    problems: list[Problem] = []
+    around: _Surroundings | None
+    try:
+        read = settings.load(config, environ)
+        around = _Surroundings(read.policies, read.upstreams, read.mfa.factors, read.mfa.required_groups)
+    except ConfigError as error:
+        problems += error.problems
+        around = _as_far_as_readable(config, environ)
+    book = None
+    if around is not None:
+        try:
+            book = load(
+                around.policies,
+                upstreams=around.upstreams,
+                factors=around.factors,
+                admin_groups=around.admin_groups,
+                environ=environ,
+                readings=readings,
+            )
+        except ConfigError as error:
+            problems += error.problems
+    return problems, None if problems else book
+
+
+def _as_far_as_readable(config: Path | None, environ: Mapping[str, str]) -> _Surroundings | None:
+    """The same from a configuration with mistakes, so that those of the policies are told with them."""
+    from gateway import settings
+    from gateway.policy import document
+
+    path = settings.path_of(config, environ)
+    try:
+        data = document.read(path.read_bytes(), str(path), environ=environ, folder=path.parent).data
+    except (OSError, ConfigError):
+        return None
+    data = _mapping(data)
+    mfa = _mapping(data.get("mfa"))
+    offered = {"totp": "totp", "backup_codes": "backup_code"}
+    groups = mfa.get("required_groups", ["admins"])
+    return _Surroundings(
+        policies=path.parent / str(data.get("policies") or "policies"),
+        upstreams=tuple(_mapping(data.get("upstreams"))),
+        factors=[name for key, name in offered.items() if mfa.get(key, {}) is not None],
+        admin_groups=[str(group) for group in groups] if isinstance(groups, list) else ["admins"],
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
