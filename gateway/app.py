@@ -137,7 +137,7 @@ class App:
         self.metrics = Metrics(__version__)
         recorder.subscribe(self.metrics.event)
         self.limiter = Limiter(clock, ALGORITHMS)
-        self.risk = Risk(records, clock, recorder, weights=settings.risk.weights, geoip=settings.risk.geoip)
+        self.risk = Risk(records, clock, recorder, weights={str(name): weight for name, weight in settings.risk.weights.items()}, geoip=settings.risk.geoip)
         recorder.subscribe(self.risk.observe)
 
         self._passwords = Passwords()

@@ -87,21 +87,24 @@ class Gate:
         quotas: tuple[Quota, ...] = ()
         if rule is not None and rule.request_limits:
             quotas = self._spend(rule.request_limits, facts, None, rule.name)
-            if not all(quota.allowed for quota in quotas):
-                return _throttled(rule, None, quotas)
+            for quota in quotas:
+                if not quota.allowed:
+                    return _throttled(rule, None, quotas)
 
-        identity, damaged = await self.identify(facts)
+        identity, damaged = (await self.identify(facts)) if facts.cookie or facts.authorization else (None, False)
         if rule is None:
             rule = choose(candidates, facts, identity)
             if rule is not None and rule.request_limits:
                 quotas = self._spend(rule.request_limits, facts, None, rule.name)
-                if not all(quota.allowed for quota in quotas):
-                    return _throttled(rule, identity, quotas)
+                for quota in quotas:
+                    if not quota.allowed:
+                        return _throttled(rule, identity, quotas)
         if rule is not None and rule.subject_limits and identity is not None:
             spent = self._spend(rule.subject_limits, facts, identity, rule.name)
             quotas += spent
-            if not all(quota.allowed for quota in spent):
-                return _throttled(rule, identity, quotas)
+            for quota in spent:
+                if not quota.allowed:
+                    return _throttled(rule, identity, quotas)
 
         risk = CALM
         if identity is not None:
@@ -117,8 +120,9 @@ class Gate:
         for other in _other_rules(readings, rule, facts, identity, book) if readings else ():
             if other is not None and other.request_limits:
                 spent = self._spend(other.request_limits, facts, None, other.name)
-                if not all(quota.allowed for quota in spent):
-                    return _throttled(other, identity, spent)
+                for quota in spent:
+                    if not quota.allowed:
+                        return _throttled(other, identity, spent)
             decision = stricter(decision, decide(other, facts, identity, risk, now))
         if damaged and isinstance(decision, SignIn):
             decision = SignIn((Reason.SESSION_ENDED,), decision.demand)

@@ -36,6 +36,11 @@ def ratelimit_headers(quotas: Sequence[Quota]) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+def ratelimit_lines(quotas: Sequence[Quota]) -> bytes:
+    """The same as header lines, each ended."""
+    return b"".join([b"%b: %b\r\n" % header for header in ratelimit_headers(quotas)])
+
+
 def retry_after(seconds: float) -> int:
     """`seconds` as `Retry-After` gives them: whole, rounded up, at least 1."""
     return max(1, ceil(seconds))

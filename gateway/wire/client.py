@@ -16,6 +16,7 @@ import httptools
 from gateway.core.reasons import Reason
 from gateway.wire.exchange import Exchange
 from gateway.wire.forwarded import UNKNOWN, canonical
+from gateway.wire.request import Caller
 
 if TYPE_CHECKING:
     from gateway.wire.wire import Wire
@@ -36,6 +37,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_caller",
         "_current",
         "_draining",
         "_failed",
@@ -58,10 +60,11 @@ class ClientConnection(asyncio.Protocol):
         self.peer = UNKNOWN
         """Canonical address of the other end."""
         self.deadline = _INFINITE
-        """Loop time after which `sweep` calls `expire`."""
+        """Monotonic time after which `sweep` calls `expire`."""
         self.write_paused = False
         self._parser = httptools.HttpRequestParser(self)
         self._parsing: Exchange | None = None
+        self._caller: Caller | None = None
         self._current: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._backlog: list[bytes] = []
@@ -257,6 +260,22 @@ class ClientConnection(asyncio.Protocol):
         exchange.reject(reason)
 
     # the exchange's calls
+
+    def caller_of(self, exchange: Exchange) -> Caller:
+        """What the exchange's fields say; the same as before where they are. Raises `Rejected`."""
+        known = self._caller
+        if known is not None and known.fields == exchange.fields and known.version == exchange.version:
+            return known
+        wire = self.wire
+        self._caller = Caller(
+            exchange.version,
+            exchange.fields,
+            peer=self.peer,
+            proxies=wire.proxies,
+            scheme=wire.scheme,
+            strip_cookies=wire.strip_cookies,
+        )
+        return self._caller
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""

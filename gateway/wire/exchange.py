@@ -22,10 +22,10 @@ from gateway.core.eager import aside, run_eagerly
 from gateway.core.errors import UserError
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
-from gateway.limits.headers import ratelimit_headers
+from gateway.limits.headers import ratelimit_headers, ratelimit_lines
 from gateway.mfa.interrupted import Interrupted
 from gateway.wire import answers, request
-from gateway.wire.request import Declined, Field, Head, Rejected
+from gateway.wire.request import Caller, Declined, Field, Rejected
 from gateway.wire.upstream import Upstream, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SAFE_AGAIN = frozenset(("GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH"))
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _FORM = b"application/x-www-form-urlencoded"
 _HIGH_WATER = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,86 +42,54 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """One request on its way. Made by the client connection at the first byte of a head."""
 
-    __slots__ = (
-        "_chunked_out",
-        "_head_out",
-        "_upstream_started",
-        "_upstream_time",
-        "bytes_in",
-        "bytes_out",
-        "chunks",
-        "client",
-        "close",
-        "complete",
-        "connection",
-        "facts",
-        "fields",
-        "finished",
-        "head",
-        "head_only",
-        "method",
-        "pending",
-        "raw_in",
-        "raw_target",
-        "request_id",
-        "responded",
-        "resumed",
-        "retried",
-        "sent",
-        "started",
-        "status",
-        "task",
-        "upstream",
-        "verdict",
-        "version",
-        "waiter",
-        "wire",
-    )
+    # Most exchanges never touch most of these: a value of the class costs nothing to make.
+    request_id = ""
+    raw_target = b""
+    method = ""
+    version = "1.1"
+    bytes_in = 0
+    """Body bytes so far."""
+    raw_in = 0
+    """Bytes on the wire for them."""
+    pending = 0
+    """Body bytes that have arrived and not gone on."""
+    complete = False
+    """Whether the whole request has arrived."""
+    close = False
+    """Whether the client connection ends with this exchange."""
+    caller: Caller | None = None
+    facts: Facts | None = None
+    verdict: Verdict | None = None
+    task: asyncio.Task[None] | None = None
+    waiter: asyncio.Future[None] | None = None
+    resumed: Interrupted | None = None
+    length = 0
+    """Length of the body sent to the service; -1 for chunked."""
+    upstream: Upstream | None = None
+    connection: UpstreamConnection | None = None
+    head_only = False
+    sent = b""
+    """What was sent first, for one more try on a fresh connection; empty when that would not be safe."""
+    retried = False
+    responded = False
+    finished = False
+    status = 0
+    bytes_out = 0
+    upstream_started = 0.0
+    upstream_seconds = 0.0
+    """From sending the head to the first byte of the answer; 0.0 without a service."""
+    _head_out: bytes | None = None
+    _chunked_out = False
+    _body_sent = False
+    """Whether the end of the body has gone on."""
 
     def __init__(self, client: ClientConnection) -> None:
         self.client = client
         self.wire = client.wire
         self.started = client.now()
-        self.request_id = ""
-        # as parsed
-        self.raw_target = b""
-        self.method = ""
-        self.version = "1.1"
         self.fields: list[Field] = []
         self.chunks: list[bytes] = []
         """Body bytes that have arrived and not gone on."""
-        self.pending = 0
-        """How many."""
-        self.bytes_in = 0
-        """Body bytes so far."""
-        self.raw_in = 0
-        """Bytes on the wire for them."""
-        self.complete = False
-        """Whether the whole request has arrived."""
-        self.close = False
-        """Whether the client connection ends with this exchange."""
-        # as judged
-        self.facts: Facts | None = None
-        self.head: Head | None = None
-        self.verdict: Verdict | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        self.resumed: Interrupted | None = None
-        # on its way
-        self.upstream: Upstream | None = None
-        self.connection: UpstreamConnection | None = None
-        self.head_only = False
-        self.sent = b""
-        """What was sent first, for one more try on a fresh connection; empty when that would not be safe."""
-        self.retried = False
-        self.responded = False
-        self.finished = False
-        self.status = 0
-        self.bytes_out = 0
-        self._head_out: bytes | None = None
-        self._chunked_out = False
-        self._upstream_started = 0.0
-        self._upstream_time = 0.0
 
     # -- the walk --------------------------------------------------------------------------------------------------
 
@@ -135,8 +104,24 @@ class Exchange:
 
     async def run(self) -> None:
         """Read, judge, and forward or answer. Never raises: a fault closes the gate."""
+        wire = self.wire
         try:
-            await self._walk()
+            caller = self.caller = self.client.caller_of(self)
+            facts = self.facts = request.read(self.method, self.raw_target, caller, self.request_id)
+            self.head_only = self.method == "HEAD"
+            self.length = caller.length
+            if 0 < wire.bounds.body < caller.length:
+                raise Rejected(Reason.BODY_TOO_LARGE)
+            if facts.path.startswith(wire.prefix):
+                await self._forward(facts, wire.desk, caller.desk_block, b"Sallyport-Request-Id")
+                return
+            if wire.resume_mark in facts.cookie and self.method == "POST":
+                facts = await self._resume(facts)
+            verdict = self.verdict = await wire.gate.judge(facts)
+            if type(verdict.decision) is Allow:
+                await self._forward(facts, wire.upstream_of(verdict), self._block(facts, verdict), b"X-Request-Id")
+            else:
+                await self._answer(facts, verdict)
         except Rejected as rejected:
             self.reject(rejected.reason)
         except Declined as declined:
@@ -145,40 +130,10 @@ class Exchange:
             _log.exception("request %s failed", self.request_id)
             self.refuse(Reason.FAULT)
 
-    async def _walk(self) -> None:
-        wire = self.wire
-        head = self.head = request.read(
-            self.method,
-            self.raw_target,
-            self.version,
-            self.fields,
-            peer=self.client.peer,
-            proxies=wire.proxies,
-            scheme=wire.scheme,
-            request_id=self.request_id,
-        )
-        facts = self.facts = head.facts
-        self.head_only = self.method == "HEAD"
-        if 0 < wire.bounds.body < head.length:
-            raise Rejected(Reason.BODY_TOO_LARGE)
-        if facts.path.startswith(wire.prefix):
-            await self._forward(wire.desk, self._desk_lines(facts))
-            return
-        if wire.resume_mark in facts.cookie and self.method == "POST":
-            facts = await self._resume(facts)
-        verdict = self.verdict = await wire.gate.judge(facts)
-        if type(verdict.decision) is Allow:
-            await self._forward(wire.upstream_of(verdict), self._service_lines(facts, verdict))
-        else:
-            await self._answer(facts, verdict)
-
-    async def _forward(self, upstream: Upstream, lines: list[bytes]) -> None:
+    async def _forward(self, facts: Facts, upstream: Upstream, block: bytes, id_name: bytes) -> None:
         """Send the head, and what there is of the body, to the service."""
-        head = self.head
-        if head is None:
-            raise RuntimeError("no head")
         self.upstream = upstream
-        self._upstream_started = self.client.now()
+        self.upstream_started = self.client.now()
         connection = upstream.take()
         if connection is None:
             await aside()
@@ -188,19 +143,25 @@ class Exchange:
                 return
         else:
             connection.fresh = False
-        if head.length > 0:
-            lines.append(b"Content-Length: %d\r\n" % head.length)
-        elif head.length < 0:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-        elif self.method in ("POST", "PUT", "PATCH"):
-            lines.append(b"Content-Length: 0\r\n")
-        lines.append(b"\r\n")
-        if head.expects and not self.complete and not self.chunks:
+        if self.length > 0:
+            framing = b"Content-Length: %d\r\n" % self.length
+        elif self.length < 0:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        else:
+            framing = b"Content-Length: 0\r\n" if facts.method in _WITH_BODY else b""
+        data = b"%b %b HTTP/1.1\r\n%b%b: %b\r\n%b\r\n" % (
+            facts.method.encode(),
+            facts.target,
+            block,
+            id_name,
+            facts.request_id.encode(),
+            framing,
+        )
+        if self.caller is not None and self.caller.expects and not self.complete and not self.chunks:
             self.client.write(_CONTINUE)
-        data = b"".join(lines)
-        if self.complete and not self.chunks and self.method in _SAFE_AGAIN:
+        if self.complete and self.length == 0 and facts.method in _SAFE_AGAIN:
             self.sent = data
-        if self.chunks or head.length < 0:
+        if self.chunks or self.length < 0:
             data += self._body_out()
         self.connection = connection
         connection.begin(self, data)
@@ -208,47 +169,18 @@ class Exchange:
             connection.pause_reading()
         self.client.resume_reading()
 
-    def _service_lines(self, facts: Facts, verdict: Verdict) -> list[bytes]:
-        """The head for a service: request line, what passes, and then what only we may say."""
-        head, wire = self.head, self.wire
-        if head is None:
-            raise RuntimeError("no head")
-        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (facts.method.encode(), facts.target, head.authority), *head.lines]
-        if facts.cookie:
-            cookie = wire.strip_cookies(facts.cookie)
-            if cookie:
-                lines.append(b"Cookie: %b\r\n" % cookie)
-        lines.append(
-            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n"
-            % (head.chain, facts.scheme.encode(), head.authority, facts.request_id.encode())
-        )
-        preflight = facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
-        if not preflight:
-            lines.append(wire.identity_headers.lines(verdict, wire.clock.now()))
-        if verdict.rule is not None and verdict.rule.headers:
-            lines += [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in verdict.rule.headers]
-        return lines
-
-    def _desk_lines(self, facts: Facts) -> list[bytes]:
-        """The head for our own pages, with what the wire knows; believed on their private socket only."""
-        head = self.head
-        if head is None:
-            raise RuntimeError("no head")
-        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (facts.method.encode(), facts.target, head.authority), *head.lines]
-        if facts.cookie:
-            lines.append(b"Cookie: %b\r\n" % facts.cookie)
-        lines.append(
-            b"Sallyport-Client-Address: %b\r\nSallyport-Client-Network: %b\r\nSallyport-Scheme: %b\r\n"
-            b"Sallyport-Host: %b\r\nSallyport-Request-Id: %b\r\n"
-            % (
-                facts.address.encode(),
-                facts.network.encode(),
-                self.wire.scheme.encode(),
-                head.authority,
-                facts.request_id.encode(),
-            )
-        )
-        return lines
+    def _block(self, facts: Facts, verdict: Verdict) -> bytes:
+        """Header lines for a service: what passes, and then what only we may say."""
+        if self.caller is None or verdict.rule is None:
+            raise RuntimeError("allowed without a caller or a rule")
+        block = self.caller.block
+        if verdict.identity is not None and not (
+            facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
+        ):
+            block += self.wire.identity_headers.lines(verdict, self.wire.clock.now())
+        for name, value in verdict.rule.headers:
+            block += b"%b: %b\r\n" % (name.encode(), value.encode())
+        return block
 
     # -- answers of ours -------------------------------------------------------------------------------------------
 
@@ -296,19 +228,18 @@ class Exchange:
     def _is_form(self, facts: Facts) -> bool:
         """Whether this is a form a browser sent, small enough to be kept."""
         kind = facts.header(b"content-type")
-        length = self.head.length if self.head is not None else 0
         return (
             self.method == "POST"
             and len(kind) == 1
             and kind[0].partition(b";")[0].strip().lower() == _FORM
-            and length <= self.wire.bounds.interrupted
+            and self.length <= self.wire.bounds.interrupted
         )
 
     def _comes_back_to(self, facts: Facts, ticket: str) -> str:
         """Where the browser goes on: the target, or for a request that could not be kept the page it came from."""
         if ticket or self.method in ("GET", "HEAD"):
             return facts.target.decode("ascii")
-        origin = f"{self.wire.scheme}://{self.head.authority.decode()}" if self.head is not None else ""
+        origin = f"{self.wire.scheme}://{self._authority()}"
         for referer in facts.header(b"referer"):
             text = referer.decode("latin-1")
             if text.startswith(f"{origin}/") and text.isascii():
@@ -318,11 +249,11 @@ class Exchange:
     async def _keep(self, facts: Facts, owner: str) -> str:
         """Seal the request until its sender has proven who they are; its ticket, or empty where it is too large."""
         body = await self._whole_body(self.wire.bounds.interrupted)
-        if body is None or self.head is None:
+        if body is None:
             return ""
         kept = self.resumed or Interrupted(
             facts.method,
-            self.head.authority.decode(),
+            self._authority(),
             facts.target,
             tuple(field for field in self.fields if field[0].lower() not in (b"cookie", b"expect", b"connection")),
             body,
@@ -340,14 +271,14 @@ class Exchange:
         """
         await aside()
         ticket = self.wire.resume_ticket(facts.cookie)
-        if ticket is None or self.head is None:
+        if ticket is None:
             return facts
         owners = await self.wire.owners_of(facts)
         for owner in owners:
             kept = await self.wire.interrupted.peek(ticket, owner)
             if kept is None:
                 continue
-            if (kept.host.encode(), kept.target) != (self.head.authority, facts.target):
+            if (kept.host, kept.target) != (self._authority(), facts.target):
                 return facts  # another form, sent meanwhile
             await self._whole_body(self.wire.bounds.interrupted)
             kept = await self.wire.interrupted.claim(ticket, owner)
@@ -356,23 +287,21 @@ class Exchange:
         raise Declined(Reason.ALREADY_SENT)
 
     def _as_it_was(self, facts: Facts, kept: Interrupted) -> Facts:
+        """Become the kept request, with the cookies of now: the session is another one since."""
         self.resumed = kept
-        self.fields = [*kept.headers, (b"Cookie", facts.cookie)]
-        head = self.head = request.read(
-            kept.method,
-            kept.target,
-            "1.1",
-            [field for field in self.fields if field[0].lower() != b"transfer-encoding"],
-            peer=self.client.peer,
-            proxies=self.wire.proxies,
-            scheme=self.wire.scheme,
-            request_id=self.request_id,
-        )._replace(length=len(kept.body), expects=False)
-        self.head = head
-        self.facts = head.facts
+        framing = (b"content-length", b"transfer-encoding")
+        self.fields = [field for field in kept.headers if field[0].lower() not in framing]
+        if facts.cookie:
+            self.fields.append((b"Cookie", facts.cookie))
+        self.caller = self.client.caller_of(self)
+        self.facts = request.read(kept.method, kept.target, self.caller, self.request_id)
+        self.length = len(kept.body)
         self.chunks = [kept.body] if kept.body else []
         self.pending = len(kept.body)
-        return head.facts
+        return self.facts
+
+    def _authority(self) -> str:
+        return self.caller.authority.raw.decode() if self.caller is not None else ""
 
     async def _whole_body(self, limit: int) -> bytes | None:
         """The body, once it has arrived; None where it is larger than `limit` bytes."""
@@ -446,10 +375,13 @@ class Exchange:
 
     def _body_out(self) -> bytes:
         """The body bytes at hand, framed for the service."""
+        if self._body_sent:
+            return b""
         body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         self.chunks.clear()
         self.pending = 0
-        if self.head is None or self.head.length >= 0:
+        self._body_sent = self.complete
+        if self.length >= 0:
             return body
         framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
         return framed + b"0\r\n\r\n" if self.complete else framed
@@ -471,34 +403,32 @@ class Exchange:
         """Whether a head waits to be written."""
         return self._head_out is not None
 
-    def respond(self, status: int, reason: bytes, lines: list[bytes], length: int | None, *, bodiless: bool) -> None:
+    def respond(self, status: int, reason: bytes, block: bytes, length: int | None, *, bodiless: bool) -> None:
         """The service's head: written together with what comes of the body."""
         self.responded = True
         self.status = status
-        self._upstream_time = self.client.now() - self._upstream_started
+        self.upstream_seconds = self.client.now() - self.upstream_started
         if not self.complete:
             self.close = True
-        out = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *lines]
+        head = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n" % (status, reason, block, self.request_id.encode())
         if length is not None:
-            out.append(b"Content-Length: %d\r\n" % length)
+            head += b"Content-Length: %d\r\n" % length
         elif not bodiless:
             if self.version == "1.1":
                 self._chunked_out = True
-                out.append(b"Transfer-Encoding: chunked\r\n")
+                head += b"Transfer-Encoding: chunked\r\n"
             else:
                 self.close = True
-        out.append(b"X-Request-Id: %b\r\n" % self.request_id.encode())
         if self.resumed is not None:
-            out.append(self.wire.forget_resume)
+            head += self.wire.forget_resume
         if self.verdict is not None and self.verdict.quotas:
-            out += [b"%b: %b\r\n" % header for header in ratelimit_headers(self.verdict.quotas)]
+            head += ratelimit_lines(self.verdict.quotas)
         if self.close or self.wire.draining:
             self.close = True
-            out.append(b"Connection: close\r\n")
+            head += b"Connection: close\r\n"
         elif self.version == "1.0":
-            out.append(b"Connection: keep-alive\r\n")
-        out.append(b"\r\n")
-        self._head_out = b"".join(out)
+            head += b"Connection: keep-alive\r\n"
+        self._head_out = head + b"\r\n"
 
     def relay(self, body: bytes, *, last: bool) -> None:
         """Write to the client what the service has sent."""
@@ -595,8 +525,3 @@ class Exchange:
 
     def _spawn(self, work: object) -> None:
         self.task = self.wire.spawn(work)  # type: ignore[arg-type]
-
-    @property
-    def upstream_seconds(self) -> float:
-        """From sending the head to the first byte of the answer; 0.0 without a service."""
-        return self._upstream_time

@@ -6,8 +6,7 @@ from what stands here, never copied around it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from gateway.core.errors import SallyportError
 from gateway.core.facts import Facts
@@ -49,107 +48,156 @@ class Declined(SallyportError):  # noqa: N818
         self.reason = reason
 
 
-class Head(NamedTuple):
-    """What a request head says."""
+class Caller:
+    """What a request's header fields say, apart from method and target.
 
-    facts: Facts
-    lines: list[bytes]
-    """Header lines for the service, each ended; without framing, host, cookies and everything of ours."""
-    authority: bytes
-    """`Host` for the service."""
-    chain: bytes
-    """`X-Forwarded-For` for the service."""
-    length: int
-    """Body length; -1 for chunked."""
-    expects: bool
-    """Whether the client waits for 100 (Continue)."""
+    On one connection they seldom change from one request to the next, so the last one is kept and taken again for
+    equal fields: a lookup instead of reading them anew, and nothing that another client could reach.
+    """
+
+    __slots__ = (
+        "address",
+        "agent",
+        "authority",
+        "authorization",
+        "block",
+        "chain",
+        "cookie",
+        "desk_block",
+        "expects",
+        "fields",
+        "length",
+        "network",
+        "scheme",
+        "version",
+    )
+
+    def __init__(
+        self,
+        version: str,
+        fields: Sequence[Field],
+        *,
+        peer: str,
+        proxies: TrustedProxies,
+        scheme: str,
+        strip_cookies: Callable[[bytes], bytes],
+    ) -> None:
+        """Read the fields. `peer`: canonical address of the other end; `scheme`: what browsers see.
+
+        Raises `Rejected`.
+        """
+        if version not in ("1.1", "1.0"):
+            raise Rejected(Reason.VERSION_NOT_SUPPORTED)
+        lines: list[bytes] = []
+        hosts: list[bytes] = []
+        cookies: list[bytes] = []
+        connection: list[bytes] = []
+        agent = b""
+        self.version = version
+        self.fields = fields
+        self.authorization = b""
+        self.length = 0
+        """Body length; -1 for chunked."""
+        self.expects = False
+        """Whether the client waits for 100 (Continue)."""
+        way = headers.way
+        for field in fields:
+            passes = way(field[0])
+            if passes is Pass.ON:
+                lines.append(b"%b: %b\r\n" % field)
+            elif passes is Pass.READ:
+                name, value = field[0].lower(), field[1]
+                if name == b"host":
+                    hosts.append(value)
+                elif name == b"cookie":
+                    cookies.append(value)
+                elif name == b"user-agent":
+                    agent = value
+                    lines.append(b"User-Agent: %b\r\n" % value)
+                elif name == b"authorization":
+                    if self.authorization:
+                        raise Rejected(Reason.BAD_REQUEST)  # two credentials: which one is meant? (case 60)
+                    self.authorization = value
+                    lines.append(b"Authorization: %b\r\n" % value)
+                elif name == b"connection":
+                    connection.append(value)
+                elif name == b"content-length":
+                    if self.length:
+                        raise Rejected(Reason.BAD_REQUEST)
+                    self.length = int(value) if len(value) <= 20 else _LARGEST + 1
+                elif name == b"transfer-encoding":
+                    if self.length or value.lower() != b"chunked" or version == "1.0":
+                        raise Rejected(Reason.BAD_REQUEST)
+                    self.length = -1
+                elif name == b"expect":
+                    if value.lower() != b"100-continue":
+                        raise Rejected(Reason.EXPECTATION_FAILED)
+                    self.expects = True
+        if self.length > _LARGEST:
+            raise Rejected(Reason.BODY_TOO_LARGE)
+        if connection:
+            lines = _without(headers.nominated(connection), lines)
+        if len(hosts) != 1:
+            raise Rejected(Reason.BAD_HOST)
+        self.scheme = scheme
+        self.authority = _authority(hosts[0], scheme)
+        self.address, self.chain = _client(peer, fields, proxies)
+        if proxies.trusts(peer):
+            self.scheme = _claimed_scheme(fields, scheme)
+        self.network = network_of(self.address)
+        self.agent = agent[:_AGENT].decode("latin-1")
+        self.cookie = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
+        passed = b"".join(lines)
+        host = self.authority.raw
+        stripped = strip_cookies(self.cookie)
+        self.block = b"Host: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
+            host,
+            passed,
+            b"Cookie: %b\r\n" % stripped if stripped else b"",
+            self.chain,
+            self.scheme.encode(),
+            host,
+        )
+        """Header lines for a service; framing, request id and identity are still to come."""
+        self.desk_block = (
+            b"Host: %b\r\n%b%bSallyport-Client-Address: %b\r\nSallyport-Client-Network: %b\r\n"
+            b"Sallyport-Scheme: %b\r\nSallyport-Host: %b\r\n"
+            % (
+                host,
+                passed,
+                b"Cookie: %b\r\n" % self.cookie if self.cookie else b"",
+                self.address.encode(),
+                self.network.encode(),
+                scheme.encode(),
+                host,
+            )
+        )
+        """The same for our own pages, with what the wire knows; believed on their private socket only."""
 
 
-def read(
-    method: str,
-    raw_target: bytes,
-    version: str,
-    fields: Sequence[Field],
-    *,
-    peer: str,
-    proxies: TrustedProxies,
-    scheme: str,
-    request_id: str,
-) -> Head:
-    """Read a head. `peer`: canonical address of the other end; `scheme`: what browsers see. Raises `Rejected`."""
-    if version not in ("1.1", "1.0"):
-        raise Rejected(Reason.VERSION_NOT_SUPPORTED)
+def read(method: str, raw_target: bytes, caller: Caller, request_id: str) -> Facts:
+    """The facts of a request. Raises `Rejected`."""
     if method not in METHODS:
         raise Rejected(Reason.METHOD_NOT_ALLOWED)
-
-    lines: list[bytes] = []
-    hosts: list[bytes] = []
-    cookies: list[bytes] = []
-    connection: list[bytes] = []
-    authorization = agent = b""
-    length = 0
-    expects = False
-    way = headers.way
-    for field in fields:
-        passes = way(field[0])
-        if passes is Pass.ON:
-            lines.append(b"%b: %b\r\n" % field)
-        elif passes is Pass.READ:
-            name, value = field[0].lower(), field[1]
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"cookie":
-                cookies.append(value)
-            elif name == b"user-agent":
-                agent = value
-                lines.append(b"User-Agent: %b\r\n" % value)
-            elif name == b"authorization":
-                if authorization:
-                    raise Rejected(Reason.BAD_REQUEST)  # two credentials: which one is meant? (case 60)
-                authorization = value
-                lines.append(b"Authorization: %b\r\n" % value)
-            elif name == b"connection":
-                connection.append(value)
-            elif name == b"content-length":
-                if length:
-                    raise Rejected(Reason.BAD_REQUEST)
-                length = int(value) if len(value) <= 20 else _LARGEST + 1
-            elif name == b"transfer-encoding":
-                if length or value.lower() != b"chunked" or version == "1.0":
-                    raise Rejected(Reason.BAD_REQUEST)
-                length = -1
-            elif name == b"expect":
-                if value.lower() != b"100-continue":
-                    raise Rejected(Reason.EXPECTATION_FAILED)
-                expects = True
-    if length > _LARGEST:
-        raise Rejected(Reason.BODY_TOO_LARGE)
-    if connection:
-        lines = _without(headers.nominated(connection), lines)
-
-    where, origin_form = _whose(raw_target, hosts, scheme)
-    aim = _target(origin_form)
-    address, chain = _client(peer, fields, proxies)
-    if chain != peer.encode():
-        scheme = _claimed_scheme(fields, scheme)
-    facts = Facts(
+    where = caller.authority
+    aim = _target(raw_target if raw_target.startswith(b"/") else _origin_form(raw_target, caller))
+    return Facts(
         method=method,
         host=where.host,
         port=where.port,
         path=aim.path,
-        scheme=scheme,
+        scheme=caller.scheme,
         query=aim.query,
         target=aim.raw,
-        readings=_readings(method, aim),
-        address=address,
-        network=network_of(address),
-        agent=agent[:_AGENT].decode("latin-1"),
-        cookie=cookies[0] if len(cookies) == 1 else b"; ".join(cookies),
-        authorization=authorization,
-        headers=fields,
+        readings=_readings(method, aim) if aim.readings or method == "POST" else (),
+        address=caller.address,
+        network=caller.network,
+        agent=caller.agent,
+        cookie=caller.cookie,
+        authorization=caller.authorization,
+        headers=caller.fields,
         request_id=request_id,
     )
-    return Head(facts, lines, where.raw, chain, length, expects)
 
 
 def _without(names: frozenset[bytes], lines: list[bytes]) -> list[bytes]:
@@ -158,21 +206,16 @@ def _without(names: frozenset[bytes], lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
-def _whose(raw: bytes, hosts: list[bytes], scheme: str) -> tuple[Authority, bytes]:
-    """The authority, and the target in origin form: an absolute target must agree with `Host` (case 40)."""
-    if len(hosts) != 1:
-        raise Rejected(Reason.BAD_HOST)
-    where = _authority(hosts[0], scheme)
-    if raw.startswith(b"/"):
-        return where, raw
+def _origin_form(raw: bytes, caller: Caller) -> bytes:
+    """An absolute target in origin form; its authority must agree with `Host` (case 40)."""
     named, separator, rest = raw.partition(b"://")
     if not separator or named.lower() not in (b"http", b"https"):
         raise Rejected(Reason.BAD_TARGET)
     cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    if _authority(rest[:cut], scheme) != where:
+    if _authority(rest[:cut], caller.scheme) != caller.authority:
         raise Rejected(Reason.BAD_TARGET)
     origin_form = rest[cut:]
-    return where, origin_form if origin_form.startswith(b"/") else b"/" + origin_form
+    return origin_form if origin_form.startswith(b"/") else b"/" + origin_form
 
 
 def _authority(raw: bytes, scheme: str) -> Authority:

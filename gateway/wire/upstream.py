@@ -89,7 +89,7 @@ class Upstream:
         return made
 
     def sweep(self, now: float) -> None:
-        """Let go of what took too long. `now`: loop time."""
+        """Let go of what took too long. `now`: monotonic seconds."""
         late = [connection for connection in self.open if connection.deadline < now]
         for connection in late:
             connection.expire()
@@ -111,8 +111,11 @@ class UpstreamConnection(asyncio.Protocol):
         "_fields",
         "_interim",
         "_keep_alive",
+        "_ours",
         "_parser",
         "_reason",
+        "_reply",
+        "_said",
         "_skip",
         "_transport",
         "_until_close",
@@ -128,13 +131,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.upstream = upstream
         self.exchange: Exchange | None = None
         self.deadline = _INFINITE
-        """Loop time after which `sweep` calls `expire`."""
+        """Monotonic time after which `sweep` calls `expire`."""
         self.fresh = True
         """Nothing was sent on it before the present exchange: what it does is no stale keep-alive."""
         self.heard = False
         """Whether the service said anything in the present exchange."""
         self.usable = False
         self._parser = httptools.HttpResponseParser(self)
+        self._said: list[tuple[bytes, bytes]] = []
+        self._ours: frozenset[bytes] | None = None
+        self._reply: tuple[bytes, int | None, bool] = b"", None, False
+        """What was made of the last answer's header fields; they seldom change within a second."""
         self._reset()
 
     def _reset(self) -> None:
@@ -250,12 +257,16 @@ class UpstreamConnection(asyncio.Protocol):
         version = self._parser.get_http_version()
         if status > 599 or version not in ("1.1", "1.0"):
             raise ValueError("not a final status of HTTP/1")
-        lines, length, chunked = reply_lines(self._fields, exchange.our_cookies)
+        ours = exchange.our_cookies
+        if self._fields != self._said or ours is not self._ours:
+            self._reply = reply_lines(self._fields, ours)
+            self._said, self._ours = self._fields, ours
+        block, length, chunked = self._reply
         if chunked and version == "1.0":
             raise ValueError("chunked in HTTP/1.0")
         bodiless = exchange.head_only or status in (204, 304)
         self._until_close = not bodiless and length is None and not chunked
-        exchange.respond(status, self._reason, lines, length, bodiless=bodiless)
+        exchange.respond(status, self._reason, block, length, bodiless=bodiless)
         if exchange.head_only:
             # llhttp cannot be told that this was HEAD: the head is all there is.
             self._keep_alive = self._parser.should_keep_alive()
@@ -325,10 +336,8 @@ _KINDS = {
 _kinds: dict[bytes, int] = {}
 
 
-def reply_lines(
-    fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
-) -> tuple[list[bytes], int | None, bool]:
-    """The header lines of an answer that pass, its length if it names one, and whether it is chunked.
+def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]) -> tuple[bytes, int | None, bool]:
+    """The header lines of an answer that pass, joined, its length if it names one, and whether it is chunked.
 
     Raises ValueError where the framing is not one clear thing (RFC 9112, section 6.3).
     """
@@ -362,4 +371,4 @@ def reply_lines(
         names = {token.strip().lower() for value in named for token in value.split(b",")} - {b"close", b"keep-alive"}
         if names:
             lines = [line for line in lines if line.partition(b":")[0].lower() not in names]
-    return lines, length, chunked
+    return b"".join(lines), length, chunked

@@ -62,7 +62,7 @@ class Wire:
         prefix: str,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.now = self.loop.time
+        self.now = clock.monotonic
         self.gate = gate
         self.desk = desk
         self.identity_headers = identity_headers
@@ -159,7 +159,7 @@ class Wire:
         self.sweep(self.now())
 
     def sweep(self, now: float) -> None:
-        """End whatever is past its deadline at `now` (loop time)."""
+        """End whatever is past its deadline at `now` (monotonic seconds)."""
         late = [client for client in self.clients if client.deadline < now]
         for client in late:
             client.expire()
