@@ -66,6 +66,8 @@ class RawClient:
             except BlockingIOError:
                 if not await self._writable(stall):
                     break
+            except (ConnectionResetError, BrokenPipeError):
+                break
         return sent
 
     async def _writable(self, within: float) -> bool:
