@@ -1,9 +1,11 @@
 # Two commands on a fresh machine: `make run` and `make test`. Everything lands in .venv, build and data.
 
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?= sallyport
+PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
@@ -51,10 +53,10 @@ $(BIN)/python:
 # `|` : a rebuilt interpreter does not need a second installation; a changed list of dependencies does.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "Installing Sallyport ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable . | $(PROGRESS)
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing Sallyport and what its tests use ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test,geoip]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test,geoip]' | $(PROGRESS)
 	@touch $@ $(VENV)/.run
