@@ -40,7 +40,11 @@ async def read(request: web.Request, form: str, session: str = "") -> dict[str, 
     if caller.new_browser or not request.app[DESK].mac.verify(
         fields.get("csrf", ""), "form", caller.browser, session, form
     ):
-        raise UserError("ERR-CSRF", "This page is out of date. Please go back, reload it and try again.", 403)
+        raise UserError(
+            "ERR-CSRF",
+            "This page is out of date, or your browser keeps no cookies. Please reload it and try again.",
+            403,
+        )
     return fields
 
 

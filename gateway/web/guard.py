@@ -38,10 +38,13 @@ BODY = 64 * 1024
 """Largest body read, in bytes."""
 
 EVERYTHING = (LimitSpec("pages", ("address",), "token_bucket", 20, 1.0, 60),)
-GUESSES = (*EVERYTHING, LimitSpec("pages-proofs", ("address",), "token_bucket", 60, 60.0, 20))
+GUESSES = (*EVERYTHING, LimitSpec("pages-proofs", ("address",), "token_bucket", 120, 60.0, 40))
 """For POSTs that check a password or a code: each costs a hash. Beside the throttles of the account and the factor."""
 
-GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify")
+GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify", "api/v1/mfa/setup/")
+
+DEAD_ENDS = frozenset({400, 403, 404, 409, 410, 415})
+"""Errors after which a person needs a way on."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -68,7 +71,11 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
         detail = error.detail
         if error.retry_after > 0 and wants_page(request):
             detail = f"{detail} Please wait {wait_words(error.retry_after)}."
-        return refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
+        action = ("Your account", request.app[DESK].prefix + "account") if error.status in DEAD_ENDS else None
+        answer = refusal(request, error.status, error.code, detail, retry_after=error.retry_after, action=action)
+        if error.status == 401:
+            answer.headers["WWW-Authenticate"] = challenge()
+        return answer
     except NotTheWire:
         return problem(request, 400, "ERR-NOT-THE-WIRE", "This socket is the gateway's own.")
     except StoreAway as error:

@@ -45,6 +45,7 @@ TITLES = {
     404: "There is nothing here",
     405: "That cannot be done here",
     409: "That was already done",
+    410: "That is over",
     413: "That is too large",
     415: "That format is not understood",
     429: "Too many tries",
