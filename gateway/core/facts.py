@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_FOLD = bytes(ord(chr(octet).lower()) if chr(octet).isascii() and chr(octet).isalnum() else 45 for octet in range(256))
+"""Letters in lower case, digits as they are, every other octet as `-`."""
+
 
 class Facts:
     """A request's facts. Made once per request by the wire; nobody changes them afterwards."""
@@ -81,8 +84,9 @@ class Facts:
         self.request_id = request_id
 
     def header(self, name: bytes) -> list[bytes]:
-        """Every value of header `name` (lower case), in order."""
-        return [value for key, value in self.headers if key.lower() == name]
+        """Every value of header `name`, in order; also of `X_Name` or `x.name`, which services read as `X-Name`."""
+        wanted = name.translate(_FOLD)
+        return [value for key, value in self.headers if key.translate(_FOLD) == wanted]
 
     def __repr__(self) -> str:
         return f"<Facts {self.method} {self.host}{self.path} from {self.address}>"

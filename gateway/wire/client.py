@@ -8,6 +8,8 @@ collect; `data_received` acts, so that a fault of ours is never mistaken for a f
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -25,6 +27,8 @@ _SLICE = 16_384
 _OVERHEAD = 8
 """Most bytes on the wire for one byte of body; a chunk of one byte takes six."""
 _INFINITE = float("inf")
+_RESET = struct.pack("ii", 1, 0)
+"""`SO_LINGER`: on, for no time at all."""
 
 
 class _TooMuch(Exception):  # noqa: N818
@@ -333,7 +337,13 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write_eof()
 
     def abort(self) -> None:
-        """Cut the connection so that the client sees a broken answer, not a short one."""
+        """Cut the connection so that the client sees a broken answer, not a short one.
+
+        With a reset: an answer without length or chunks ends with its connection, and an orderly end would be its own.
+        """
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and not self._transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     def expire(self) -> None:

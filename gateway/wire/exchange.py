@@ -411,7 +411,7 @@ class Exchange:
         if not self.complete:
             self.close = True
         head = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n" % (status, reason, block, self.request_id.encode())
-        if length is not None:
+        if length is not None and status != 204:
             head += b"Content-Length: %d\r\n" % length
         elif not bodiless:
             if self.version == "1.1":

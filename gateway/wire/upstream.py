@@ -8,6 +8,7 @@ exactly where it said it would.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -24,6 +25,7 @@ _INTERIM = 8
 _HEADERS = 256
 _HEAD = 65_536
 _INFINITE = float("inf")
+_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 Endpoint = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
@@ -246,6 +248,8 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None or self._answered:
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise ValueError("not a status")
         if status < 200:
             self._interim += 1
             if status == 101 or self._interim > _INTERIM:
@@ -255,7 +259,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._skip = True
             return
         version = self._parser.get_http_version()
-        if status > 599 or version not in ("1.1", "1.0"):
+        if status > 599 or version not in ("1.1", "1.0") or _UNSAFE.search(self._reason):
             raise ValueError("not a final status of HTTP/1")
         ours = exchange.our_cookies
         if self._fields != self._said or ours is not self._ours:
