@@ -25,6 +25,8 @@ class Round:
     """Milliseconds at full load, which is queueing more than work."""
     busy: float = 0.0
     """Share of its core the subject used, 0.0-1.0."""
+    foreign: float = 0.0
+    """Share of that core others used meanwhile."""
 
 
 class LoadError(Exception):

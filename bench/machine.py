@@ -63,6 +63,13 @@ def described() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release().split('-')[0]}; {runtime}"
 
 
+def core_busy(core: int) -> float:
+    """Seconds a core has worked for anybody, other virtual machines included, until now."""
+    line = re.search(rf"^cpu{core} (.*)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    user, nice, system, _idle, _waiting, *rest = map(int, (line[1] if line else "0 0 0 0 0").split())
+    return (user + nice + system + sum(rest[:3])) / _TICK
+
+
 class Process:
     """A program that runs until it is left, its output in a file under build/bench."""
 

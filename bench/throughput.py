@@ -13,11 +13,13 @@ from statistics import median
 
 from bench.bars import Bar
 from bench.load import LoadError, Round, run
-from bench.machine import cores, described, find, said
+from bench.machine import core_busy, cores, described, find, said
 from bench.subjects import SUBJECTS, GoProxy, LeftOutError, OAuth2Proxy, Sallyport, Subject, origin
 
 FULL = 0.93
-"""A subject that used less of its core than this was held back by load or origin."""
+"""A subject that used less of its core than this was held back."""
+QUIET = 0.1
+"""With more of the core used by others than this the figures are not worth keeping."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,12 @@ class Result:
     def held_back(self) -> bool:
         return self.busy < FULL
 
+    @property
+    def foreign(self) -> float:
+        return median(each.foreign for each in self.rounds)
+
     def times(self, other: Result) -> float:
+        """How many times faster than `other`."""
         return median(mine.rate / its.rate for mine, its in zip(self.rounds, other.rounds, strict=True))
 
 
@@ -80,7 +87,11 @@ class Comparison:
         lines += ["", f"{described()}; {self.load}; {len(self._rounds())} rounds of {self.seconds:g} s, medians."]
         lines.append(f"Origin and load alone, on the core they share: {self.origin_rate:,.0f} requests/s.")
         if any(each.held_back for each in self.results):
-            lines.append(f"≥: used less than {FULL:.0%} of its core, so load and origin were the limit.")
+            lines.append(f"≥: used less than {FULL:.0%} of its core, so something else was the limit.")
+        if (worst := max(each.foreign for each in self.results)) > QUIET:
+            lines.append(
+                f"**Other programs used up to {worst:.0%} of the core meanwhile: measure on a quiet machine.**"
+            )
         lines += [f"Left out: {reason}." for reason in self.left_out]
         return "\n".join(lines)
 
@@ -90,7 +101,8 @@ class Comparison:
             f"| {each.name} ({each.version}) | {'≥ ' if each.held_back else ''}{each.rate:,.0f} "
             f"| {f'{each.times(bare):.2f}' if bare else '–'} | {f'{each.times(peer):.2f}' if peer else '–'} "
             f"| {median(r.p50 for r in each.rounds):.2f} ms | {median(r.p99 for r in each.rounds):.2f} ms "
-            f"| {each.busy:.0%} | {each.per_cpu_second:,.0f} | {each.does} |"
+            f"| {each.busy:.0%} | {each.per_cpu_second:,.0f}"
+            f"{f' ({each.per_cpu_second / bare.per_cpu_second:.2f} ×)' if bare else ''} | {each.does} |"
         )
 
     def data(self) -> dict[str, object]:
@@ -143,9 +155,11 @@ def measure(rounds: int, seconds: float, only: Sequence[str] = ()) -> Comparison
 
 
 def _one(subject: Subject, seconds: float, others: set[int]) -> Round:
-    before = subject.process.cpu()
+    (core,) = subject.core
+    before, core_before = subject.process.cpu(), core_busy(core)
     try:
         one = run(subject.url, seconds, others, subject.headers)
     except LoadError as error:
         raise LoadError(f"{subject.name}: {error}") from error
-    return replace(one, busy=(subject.process.cpu() - before) / seconds)
+    used = subject.process.cpu() - before
+    return replace(one, busy=used / seconds, foreign=max(0.0, core_busy(core) - core_before - used) / seconds)

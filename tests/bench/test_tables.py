@@ -36,7 +36,7 @@ def test_the_table_says_what_was_held_back_and_left_out() -> None:
     table = comparison(result(GoProxy.name, 20_000), result("nginx proxy_pass", 80_000, busy=0.8)).markdown()
     assert "| ≥ 80,000 |" in table
     assert "| 20,000 |" in table
-    assert "| 100,000 |" in table
+    assert "| 100,000 (5.00 ×) |" in table
     assert "Left out: oauth2-proxy (not here)." in table
 
 
