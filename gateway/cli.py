@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -35,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="sallyport", description="An identity gateway in front of services that exist already.")
     parser.add_argument("--version", action="version", version=f"sallyport {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    modules = {
-        name: importlib.import_module(f"gateway.commands.{name}")
-        for name in COMMANDS
-        if importlib.util.find_spec(f"gateway.commands.{name}") is not None
-    }
+    modules = {name: importlib.import_module(f"gateway.commands.{name}") for name in COMMANDS}
     for module in modules.values():
         module.add(subparsers)
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
