@@ -130,10 +130,11 @@ class Enrolment:
         """What this user has, and what they should see to."""
         enrolled = await self._factors.of(identity.tenant, identity.subject)
         left = await self._backup_codes.left(identity.tenant, identity.subject)
+        offered = self._backup_codes.name in self._factors.names
         hint = ""
         if any(one.disabled for one in enrolled if one.kind == self._totp.name):
             hint = "An authenticator app was turned off after too many wrong codes. Remove it and set it up anew."
-        elif any(one.kind == self._totp.name for one in enrolled) and left.few:
+        elif any(one.kind == self._totp.name for one in enrolled) and left.few and offered:
             hint = f"You have {left.count or 'no'} backup code{'' if left.count == 1 else 's'} left. Make new ones."
         return Status(tuple(enrolled), self.required(identity), left.count, left.expires_at, hint)
 
@@ -148,8 +149,10 @@ class Enrolment:
     async def begin_totp(self, identity: Identity) -> Setup:
         """A fresh secret for one more device, waiting for its first code.
 
-        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN` or `ERR-MFA-STEP-UP` (do that first), `ERR-MFA-TOO-MANY`.
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN` or `ERR-MFA-STEP-UP` (do that first), `ERR-MFA-TOO-MANY`, or
+        `ERR-MFA-METHOD` where the operator offers no `totp`.
         """
+        self._need(self._totp.name)
         had_factors = await self._demand(identity)
         async with self._records.read() as connection:
             devices = await self._count_devices(connection, identity.tenant, identity.subject)
@@ -196,13 +199,14 @@ class Enrolment:
         step = _shown_step(secret, code, now)
         self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
         left = (await self._backup_codes.left(tenant, subject)).count
+        wanted = left == 0 and self._backup_codes.name in self._factors.names
         async with self._records.begin() as connection:
             if not waiting["had_factors"] and await _has_factors(connection, identity):
                 raise _not_yet(Permit.STEP_UP)
             factor_id = await self._totp.bind(
                 connection, tenant, subject, secret=secret, label=_one_line(label), step=step, now=now
             )
-            codes = () if left else await self._backup_codes.renew(connection, tenant, subject, now)
+            codes = await self._backup_codes.renew(connection, tenant, subject, now) if wanted else ()
             await self._records.bump(connection, tenant, subject)
         await self._factors.attempts.succeeded(tenant, subject, "totp_setup")
         place_of = {"address": address, "agent": agent, "request_id": request_id}
@@ -216,7 +220,7 @@ class Enrolment:
     ) -> None:
         """Unbind one factor. The caller then ends the user's other sessions.
 
-        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-METHOD-UNKNOWN` (also for another
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also for another
         user's), or `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
         """
         await self._demand(identity)
@@ -225,7 +229,7 @@ class Enrolment:
         async with self._records.begin() as connection:
             kind = await connection.scalar(select(rows.c.kind).where(mine))
             if kind is None:
-                raise UserError("ERR-MFA-METHOD-UNKNOWN", "You have no such method.", 404)
+                raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
             if kind == self._backup_codes.name:
                 await self._backup_codes.void(connection, tenant, subject)
             else:
@@ -283,9 +287,10 @@ class Enrolment:
     ) -> tuple[str, ...]:
         """Ten fresh codes, shown this once; every older one is void.
 
-        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, or `ERR-MFA-NO-DEVICE` where there is nothing
-        that they could stand in for.
+        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-NO-DEVICE` where there is nothing that
+        they could stand in for, or `ERR-MFA-METHOD` where the operator offers none.
         """
+        self._need(self._backup_codes.name)
         await self._demand(identity)
         async with self._records.begin() as connection:
             if not await self._count_devices(connection, identity.tenant, identity.subject):
@@ -301,6 +306,10 @@ class Enrolment:
             request_id=request_id,
         )
         return codes
+
+    def _need(self, factor: str) -> None:
+        if factor not in self._factors.names:
+            raise UserError("ERR-MFA-METHOD", "This method is not in use here.", 400)
 
     async def _permit(self, identity: Identity) -> tuple[Permit, bool]:
         async with self._records.read() as connection:

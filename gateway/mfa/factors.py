@@ -57,6 +57,7 @@ class Factors:
         self._records = records
         self._built = dict(built)
         self._clock = clock
+        self.names = tuple(built)
         self.attempts = Attempts(records, clock)
 
     async def counts(self) -> dict[str, float]:

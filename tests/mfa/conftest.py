@@ -48,7 +48,9 @@ class Remembering:
 class Room:
     """The whole room over one database; a second one over the same file is a second process."""
 
-    def __init__(self, records: Records, clock: ManualClock) -> None:
+    def __init__(
+        self, records: Records, clock: ManualClock, offered: tuple[str, ...] = ("totp", "backup_code")
+    ) -> None:
         self.records = records
         self.clock = clock
         self.ledger = Remembering()
@@ -58,7 +60,8 @@ class Room:
         self.mac = Mac([MASTER])
         self.totp = Totp(records, self.sealer, clock)
         self.backup_codes = BackupCodes(records, self.mac, clock)
-        self.factors = Factors(records, {"totp": self.totp, "backup_code": self.backup_codes}, clock)
+        built = {"totp": self.totp, "backup_code": self.backup_codes}
+        self.factors = Factors(records, {name: built[name] for name in offered}, clock)
         self.stepups = StepUps(
             self.kv, self.factors, clock, self.ledger, self.mac, count=lambda *what: self.counted.append(what)
         )

@@ -235,7 +235,7 @@ async def test_nobody_removes_what_is_not_theirs(room: Room) -> None:
     (bobs,) = await room.factors.of("default", "s-bob")
     ann = with_code(somebody(), NOW)
     for unknown in (bobs.id, "", "x", "' OR 1=1 --"):
-        assert await refused(room.enrolment.remove(ann, unknown)) == "ERR-MFA-METHOD-UNKNOWN"
+        assert await refused(room.enrolment.remove(ann, unknown)) == "ERR-MFA-UNKNOWN"
     assert len(await room.factors.of("default", "s-bob")) == 1
 
 
@@ -299,6 +299,18 @@ async def test_fresh_codes_void_the_old_and_need_a_device(room: Room) -> None:
     assert (await room.factors.check(*ANN, "backup_code", old[0])).proof is None
     assert (await room.factors.check(*ANN, "backup_code", new[0])).proof is not None
     assert len(room.ledger.of(Kind.BACKUP_CODES_MADE)) == 2
+
+
+async def test_what_the_operator_does_not_offer_is_neither_bound_nor_handed_out(room: Room) -> None:
+    without = Room(room.records, room.clock, offered=("totp",))
+    _, codes = await enrol(without, somebody())
+    assert codes == ()
+    ann = with_code(somebody(), NOW)
+    assert await refused(without.enrolment.regenerate_backup_codes(ann)) == "ERR-MFA-METHOD"
+    assert (await without.enrolment.status(ann)).hint == ""
+    nothing = Room(room.records, room.clock, offered=())
+    assert await refused(nothing.enrolment.begin_totp(ann)) == "ERR-MFA-METHOD"
+    assert await nothing.factors.usable(*ANN) == ()
 
 
 async def test_status_says_what_to_see_to(room: Room) -> None:
