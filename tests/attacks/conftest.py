@@ -15,7 +15,8 @@ from tests.rig.gateway import Gateway
 @pytest.fixture(scope="session")
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
     """The loop the gateway runs on in earnest."""
-    return uvloop.EventLoopPolicy()
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["anonymous", "signed-in"])

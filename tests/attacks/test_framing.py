@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 
 import pytest
+import uvloop
 
 from tests.attacks.caller import NESTED, PROBE, Caller
 from tests.rig.gateway import Gateway, request
@@ -109,6 +111,10 @@ async def test_a_request_line_not_ended_by_crlf_is_rejected(caller: Caller, end:
 async def test_a_head_not_ended_by_an_empty_line_is_rejected(caller: Caller, end: bytes) -> None:
     raw = caller.request(b"POST", b"Content-Length: 0\r\n").removesuffix(b"\r\n\r\n") + end
     await caller.is_rejected(raw + PROBE)
+
+
+async def test_the_loop_is_the_one_of_earnest() -> None:
+    assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
 
 
 async def test_case_5_leading_zeros_are_not_octal(caller: Caller) -> None:

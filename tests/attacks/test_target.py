@@ -173,7 +173,7 @@ async def test_case_42_ten_thousand_paths(gateway: Gateway) -> None:
     pieces = (
         rb"/ / / . .. %2e %2E ; ;x=1 %3b admin Admin public secret foo a %61dmin %2561dmin %20 .css . %ef%bc%8f ? ..;"
     )
-    targets = []
+    targets: list[bytes] = []
     while len(targets) < 10_000:
         target = b"/" + b"".join(dice.choices(pieces.split(), k=dice.randint(1, 8)))
         try:
