@@ -12,7 +12,7 @@ from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
 from gateway.web.proof import end_what_rested_on_it, fresh
-from gateway.web.words import ago, browser, label
+from gateway.web.words import ago, browser, day, label
 
 NOTICES = {
     "added": "The authenticator app is set up.",
@@ -101,6 +101,7 @@ async def _page(
             if one.kind != "backup_code"
         ],
         left=status.backup_codes_left,
+        until=day(status.backup_codes_expire_at) if status.backup_codes_left else "",
         hint=status.hint,
         sessions=[
             {

@@ -58,13 +58,14 @@ async def confirm(request: web.Request) -> web.Response:
             identity,
             setup_id,
             form.get("code", ""),
+            label=form.get("label", ""),
             **caller.place,
         )
     except UserError as error:
         if error.code not in ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED"):
             raise
         setup = await desk.enrolment.look(identity, setup_id)
-        return await _scan(request, identity, setup, after, error)
+        return await _scan(request, identity, setup, after, error, form.get("label", ""))
     onward = after or f"{desk.prefix}account?done=added"
     answer = show_codes(request, codes, onward) if codes else redirect(onward)
     await prove(request, Proof("totp", desk.clock.now()), answer)
@@ -85,7 +86,12 @@ def show_codes(request: web.Request, codes: Sequence[str], after: str, *, replac
 
 
 async def _scan(
-    request: web.Request, identity: Identity, setup: Setup, after: str, error: UserError | None = None
+    request: web.Request,
+    identity: Identity,
+    setup: Setup,
+    after: str,
+    error: UserError | None = None,
+    device: str = "",
 ) -> web.Response:
     from gateway.mfa.qr import svg  # segno is wanted only here
 
@@ -102,6 +108,7 @@ async def _scan(
         secret=" ".join(setup.secret[i : i + 4] for i in range(0, len(setup.secret), 4)),
         uri=setup.uri,
         next=after,
+        label=device[:64],
         error=told,
     )
     return forms.remember_browser(request, answer)

@@ -29,7 +29,7 @@ async def read(request: web.Request, form: str, session: str = "") -> dict[str, 
         raise UserError("ERR-FORM", "A form was expected.", 415)
     try:
         posted = await request.post()
-    except ValueError as error:
+    except (ValueError, LookupError) as error:  # not UTF-8; or a charset nobody has heard of
         raise UserError("ERR-FORM", "The form cannot be read.", 400) from error
     fields: dict[str, str] = {}
     for name, value in posted.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 _UNITS = ((60.0, 1.0, "second"), (3600.0, 60.0, "minute"), (86_400.0, 3600.0, "hour"), (1e18, 86_400.0, "day"))
 
 _BROWSERS = (
@@ -36,6 +38,11 @@ def ago(then: float, now: float) -> str:
             count = int(passed // size)
             return f"{count} {unit}{'s' if count != 1 else ''} ago"
     return "long ago"
+
+
+def day(moment: float) -> str:
+    """`12 February 2027`, UTC; seconds since the epoch."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%d %B %Y").lstrip("0")
 
 
 def browser(agent: str) -> str:

@@ -56,7 +56,7 @@ async def test_backup_codes_are_shown_once_and_can_be_taken_along(
     assert done.headers["Cache-Control"] == "no-store"
     account = await browser.get("account")
     assert not any(code in account.text for code in codes)
-    assert "10 left" in account.text
+    assert "10 left, good until 12 February 2024" in account.text
     assert len(await house.told(Kind.FACTOR_ENROLLED)) == 1
     assert (await house.identity(browser)).level is Level.AAL2
 
@@ -98,3 +98,14 @@ async def test_a_setup_is_nobody_elses(browser: Browser, visit: Callable[..., Br
     csrf = (await other.get("enrol")).form("enrol").fields["csrf"]
     code = Phone(secret_in(scan), clock).code()
     assert (await other.post(action[1], {"csrf": csrf, "code": code})).status == 410
+
+
+async def test_a_device_can_be_given_a_name(browser: Browser, clock: ManualClock) -> None:
+    await browser.sign_in()
+    scan = await browser.fill(await browser.get("enrol"), "enrol")
+    action = re.search(r'action="/.sallyport/(enrol/[^"]+)"', scan.text)
+    assert action
+    wrong = await browser.fill(scan, action[1], code="1", label="Bob's <phone>")
+    assert wrong.form(action[1]).fields["label"] == "Bob's <phone>"
+    await browser.fill(wrong, action[1], code=Phone(secret_in(scan), clock).code())
+    assert "<strong>Bob&#39;s &lt;phone&gt;</strong>" in (await browser.get("account")).text

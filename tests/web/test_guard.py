@@ -9,10 +9,14 @@ from unittest.mock import patch
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.core.events import Kind
+from gateway.web.api.openapi import ENDPOINTS
+from gateway.web.caller import read_cookies
 from gateway.web.routes import PAGES
 from tests.web.conftest import PASSWORD, Browser, House, P
 
@@ -250,3 +254,50 @@ async def test_the_store_away_is_503(house: House, browser: Browser) -> None:
 async def test_head_is_answered_where_get_is(browser: Browser) -> None:
     answer = await browser.send("HEAD", f"{P}login")
     assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("odd", ["%ff", "%00", "%ed%a0%80", "%F0%9F%9A%AA", "a" * 4000, "%0d%0a", "..%2f", "1.%ff"])
+async def test_odd_names_are_not_found_and_never_a_fault(
+    house: House, browser: Browser, odd: str, clock: ManualClock
+) -> None:
+    await browser.sign_in()
+    await browser.get("account")
+    session = (await house.identity(browser)).session
+    assert session is not None
+    for method, path, _ in PAGES:
+        if "{" in path:
+            clock.advance(0.1)
+            form = path.partition("/")[0]
+            token = house.desk.mac.token("form", browser.cookies["sallyport-browser"], session.id, form)
+            where = path.replace("{ticket}", odd).replace("{setup}", odd).replace("{session}", odd)
+            where = where.replace("{factor}", odd).replace("{name}", odd)
+            answer = await (browser.get(where) if method == "GET" else browser.post(where, {"csrf": token}))
+            assert 400 <= answer.status < 500, (where, answer.status)
+            assert "ERR-CSRF" not in answer.text
+    for one in ENDPOINTS:
+        if "{" in one.path:
+            body = {"code": "123456"} if one.path.endswith("verify") else None
+            answer = await browser.api(one.method, one.path.replace("{id}", odd), body)
+            assert 400 <= answer.status < 500, (one.path, answer.status)
+    assert await house.told(Kind.FAULT) == []
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "no-such-thing", "utf-16", "rot13", "hex"])
+async def test_odd_charsets_are_refused(house: House, browser: Browser, charset: str) -> None:
+    headers = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+    answer = await browser.send("POST", f"{P}login", body=b"username=bob&csrf=\xff\xfe", headers=headers)
+    assert answer.status in (400, 403)
+    assert await house.told(Kind.FAULT) == []
+
+
+async def test_https_is_remembered_by_browsers(browser: Browser, visit: Callable[..., Browser]) -> None:
+    assert "Strict-Transport-Security" not in (await browser.get("login")).headers
+    assert (await visit(scheme="https").get("login")).headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+@given(st.binary(max_size=200) | st.from_regex(rb"((__Host-)?sallyport(-browser)?=[A-Za-z0-9._~; =-]{0,40};? ?){1,4}"))
+def test_no_cookie_header_is_too_odd(cookie: bytes) -> None:
+    for name, value in read_cookies(cookie).items():
+        assert value.isascii()
+        assert 16 <= len(value) <= 512
+        assert cookie.count(name.encode("latin-1")) >= 1

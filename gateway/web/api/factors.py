@@ -33,6 +33,7 @@ async def standing(request: web.Request, _: Empty) -> MfaStatus:
             "required": status.required,
             "factors": list(usable),
             "backup_codes_left": status.backup_codes_left,
+            "backup_codes_expire_at": moment(status.backup_codes_expire_at) if status.backup_codes_left else None,
             "hint": status.hint,
             "acr": me.level.acr,
             "amr": list(me.amr),
@@ -89,6 +90,7 @@ async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
         me,
         request.match_info["id"],
         body.code,
+        label=body.label,
         **caller.place,
     )
     answer = json(Confirmed(backup_codes=list(codes)).model_dump(mode="json"))

@@ -34,6 +34,7 @@ class MfaStatus(Answers):
     required: bool = Field(description="Whether the caller's groups require one.")
     factors: list[str] = Field(description="Factors that could be used now.", examples=[["totp", "backup_code"]])
     backup_codes_left: int
+    backup_codes_expire_at: datetime | None
     hint: str = Field(description="What to see to, for people; may be empty.")
     acr: str = Field(description="Assurance level of this session.", examples=["aal1"])
     amr: list[str] = Field(description="Methods shown in this session (RFC 8176).", examples=[["pwd"]])
@@ -72,6 +73,7 @@ class Confirm(Takes):
     """The first code of a new authenticator app."""
 
     code: Code
+    label: str = Field(default="", max_length=64, description="What to call the device.")
 
 
 class Confirmed(Answers):
