@@ -105,7 +105,7 @@ class _Index:
 
     def _under(self, host: str) -> Iterator[dict[tuple[str, ...], list[_Place]]]:
         known = self._hosts
-        if (under := known.get(host)) is not None and host:
+        if host and host[0] != "." and (under := known.get(host)) is not None:
             yield under
         at = host.find(".", 1)
         while at >= 0:

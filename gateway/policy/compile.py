@@ -232,13 +232,16 @@ class _One:
                 )
             return
         usable = []
+        mistaken = False
         for position, name in enumerate(text.factors):
             at = ("step_up", "factors", position)
             if name in configured:
                 usable.append(name)
             elif name in FIRST_FACTORS:
+                mistaken = True
                 self.tell(f"`{name}` opens a session; it is not a second factor", at)
             elif name not in REACHES:
+                mistaken = True
                 self.tell(f"`{name}` is not a factor", at, meant(name, REACHES, "factors"))
             else:
                 warning = self._document.problem(
@@ -247,7 +250,7 @@ class _One:
                     "add it under `mfa` in config.yaml",
                 )
                 self._warnings.append(warning)
-        if not any(REACHES.get(name, Level.NONE) >= level for name in usable):
+        if not mistaken and not any(REACHES.get(name, Level.NONE) >= level for name in usable):
             known = ", ".join(name for name in configured if REACHES.get(name, Level.NONE) >= level)
             what = "exists" if not usable else f"reaches {level.acr}"
             self.tell(
