@@ -220,10 +220,10 @@ class StepUps:
             detail={"factor": known, "outcome": code or "passed"},
         )
         self._count(known, COUNTED[code])
+        if checked.proof is not None and factor == "backup_code":  # used up, even if it came too late
+            await self._ledger.record(replace(about, kind=Kind.BACKUP_CODE_USED, severity=Severity.NOTICE))
         if code == PROOF and checked.proof is not None:
             await self._ledger.record(about)
-            if factor == "backup_code":
-                await self._ledger.record(replace(about, kind=Kind.BACKUP_CODE_USED, severity=Severity.NOTICE))
             return checked.proof
         self._ledger.note(about)
         if checked.disabled:

@@ -195,6 +195,8 @@ async def test_two_right_answers_to_one_challenge_are_one_success(room: Room, re
     assert [answer.code for answer in answers if isinstance(answer, UserError)] == [GONE]
     events = [*room.ledger.events, *replica.ledger.events]
     assert sum(event.kind is Kind.STEP_UP_PASSED for event in events) == 1
+    used = 10 - (await room.backup_codes.left("default", "s-ann")).count
+    assert sum(event.kind is Kind.BACKUP_CODE_USED for event in events) == used
 
 
 async def test_five_wrong_answers_and_the_sixth_waits_in_whatever_challenge(room: Room) -> None:
