@@ -72,7 +72,7 @@ class Counters:
 
     def sweep(self, now: float, most: int) -> int:
         """Let the hand pass over `most` counters and forget those that are whole; returns how many."""
-        while self.blocked:
+        for _ in range(min(most, len(self.blocked))):
             key, state = next(iter(self.blocked.items()))
             if not self._after(state, now)[1]:
                 break
