@@ -1,10 +1,10 @@
 """The gate: one request's walk, top to bottom. It knows no bytes and no pages.
 
-    facts → rule → how often (address) → who → how often (subject) → how strange → may they, and is it proven?
+    facts → rule → who → how often → how strange → may they, and is it proven?
 
 Everything a warm request needs is known already, so nothing on its walk waits; what is not known steps `aside` and
-is looked up. A fault anywhere, ours or a store's, is a closed gate. Judging writes nothing: what is learnt, counted or
-logged is learnt, counted or logged by others.
+is looked up. A fault anywhere, ours or a store's, is a closed gate. Judging writes nothing: what is learnt, counted
+or logged is learnt, counted or logged by others.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.audit.refusals import refusal
 from gateway.core.clock import Clock
 from gateway.core.contracts import Credential, Ledger
 from gateway.core.decision import ANSWERS, CALM, Quota, Refuse, Score, SignIn, Throttle, Verdict
 from gateway.core.eager import aside
 from gateway.core.errors import Broken, StoreAway
-from gateway.core.events import Event, Kind, Severity
 from gateway.core.facts import Facts
-from gateway.core.identity import DEFAULT_TENANT, Identity
+from gateway.core.identity import Identity
 from gateway.core.reasons import Reason
 from gateway.core.rule import LimitSpec, Rule
 from gateway.policy.book import Book
 from gateway.policy.decide import choose, decide, shadowed, stricter
+from gateway.policy.readings import other_rules
 
 _log = logging.getLogger(__name__)
+
+Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str], tuple[Quota, ...]]
 
 
 class Strangeness(Protocol):
@@ -39,10 +42,6 @@ class Strangeness(Protocol):
     async def score(self, facts: Facts, identity: Identity) -> Score:
         """The score, weighed anew."""
         ...
-
-
-Readings = tuple[tuple[str, str], ...]
-Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str], tuple[Quota, ...]]
 
 
 class Gate:
@@ -76,65 +75,58 @@ class Gate:
         except Exception:
             _log.exception("request %s: a fault while judging", facts.request_id)
             verdict = Verdict(Refuse((Reason.FAULT,), 500))
-        if isinstance(verdict.decision, Refuse | Throttle):
-            self._tell(facts, verdict, verdict.decision)
+        if type(verdict.decision) in (Refuse, Throttle):
+            self._ledger.note(refusal(facts, verdict))
         return verdict
 
     async def _walk(self, facts: Facts, book: Book) -> Verdict:
         candidates = book.find(facts)
-        rule = candidates[0] if candidates and candidates[0].applies is None and not candidates[0].shadow else None
-
+        first = candidates[0] if candidates else None
+        rule = first if first is not None and first.applies is None and not first.shadow else None
+        identity = self._known(facts)
         quotas: tuple[Quota, ...] = ()
-        if rule is not None and rule.request_limits:
-            quotas = self._spend(rule.request_limits, facts, None, rule.name)
-            for quota in quotas:
-                if not quota.allowed:
-                    return _throttled(rule, None, quotas)
-
-        identity, damaged = (await self.identify(facts)) if facts.cookie or facts.authorization else (None, False)
-        if rule is None:
-            rule = choose(candidates, facts, identity)
-            if rule is not None and rule.request_limits:
+        damaged = False
+        if identity is None:
+            if rule is not None:  # looking somebody up costs more than counting: too many are stopped before
                 quotas = self._spend(rule.request_limits, facts, None, rule.name)
-                for quota in quotas:
-                    if not quota.allowed:
-                        return _throttled(rule, identity, quotas)
-        if rule is not None and rule.subject_limits and identity is not None:
-            spent = self._spend(rule.subject_limits, facts, identity, rule.name)
-            quotas += spent
-            for quota in spent:
-                if not quota.allowed:
-                    return _throttled(rule, identity, quotas)
+                if not _within(quotas):
+                    return _throttled(rule, None, quotas)
+            if facts.cookie or facts.authorization:
+                identity, damaged = await self.identify(facts)
+        rule = rule or choose(candidates, facts, identity)
+        if rule is not None:
+            quotas += self._spend(_uncounted(rule, identity, quotas), facts, identity, rule.name)
+            if not _within(quotas):
+                return _throttled(rule, identity, quotas)
 
-        risk = CALM
-        if identity is not None:
-            known = self._risk.remembered(facts, identity)
-            if known is None:
-                await aside()
-                known = await self._risk.score(facts, identity)
-            risk = known
-
+        risk = self._risk.remembered(facts, identity) if identity is not None else CALM
+        if risk is None and identity is not None:
+            await aside()
+            risk = await self._risk.score(facts, identity)
+        risk = risk or CALM
         now = self._now()
         decision = decide(rule, facts, identity, risk, now)
-        readings = book.readings(facts)
-        for other in _other_rules(readings, rule, facts, identity, book) if readings else ():
-            if other is not None and other.request_limits:
-                spent = self._spend(other.request_limits, facts, None, other.name)
-                for quota in spent:
-                    if not quota.allowed:
-                        return _throttled(other, identity, spent)
-            decision = stricter(decision, decide(other, facts, identity, risk, now))
+        if book.readings(facts):
+            for other in other_rules(book, facts, identity, rule):
+                spent = self._spend(other.request_limits, facts, None, other.name) if other is not None else ()
+                if other is not None and not _within(spent):
+                    return _throttled(other, identity, spent)
+                decision = stricter(decision, decide(other, facts, identity, risk, now))
         if damaged and isinstance(decision, SignIn):
             decision = SignIn((Reason.SESSION_ENDED,), decision.demand)
         verdict = Verdict(decision, rule, identity, risk, quotas)
-        if candidates and rule is not candidates[0]:
-            watched = shadowed(candidates, facts, identity)
-            if watched is not None:
-                verdict.shadow = watched.name, ANSWERS[type(decide(watched, facts, identity, risk, now))]
+        if rule is not first and (watched := shadowed(candidates, facts, identity)) is not None:
+            verdict.shadow = watched.name, ANSWERS[type(decide(watched, facts, identity, risk, now))]
         return verdict
 
+    def _known(self, facts: Facts) -> Identity | None:
+        for credential in self._credentials:
+            if (identity := credential.near(facts)) is not None:
+                return identity
+        return None
+
     async def identify(self, facts: Facts) -> tuple[Identity | None, bool]:
-        """Who this is, and whether a credential came that is no longer good."""
+        """Who this is, and whether a credential came that is no longer good. Raises `StoreAway`."""
         damaged = False
         for credential in self._credentials:
             try:
@@ -146,37 +138,16 @@ class Gate:
                 return identity, damaged
         return None, damaged
 
-    def _tell(self, facts: Facts, verdict: Verdict, decision: Refuse | Throttle) -> None:
-        identity = verdict.identity
-        kind = Kind.THROTTLED if isinstance(decision, Throttle) else Kind.REFUSED
-        if decision.reasons[0] is Reason.FAULT:
-            kind = Kind.FAULT
-        self._ledger.note(
-            Event(
-                kind,
-                Severity.ALARM if kind is Kind.FAULT else Severity.NOTICE,
-                tenant=identity.tenant if identity else DEFAULT_TENANT,
-                user=identity.user if identity else "",
-                session=identity.session.id if identity and identity.session else "",
-                address=facts.address,
-                agent=facts.agent,
-                request_id=facts.request_id,
-                rule=verdict.rule.name if verdict.rule else "",
-                detail={"reason": decision.reasons[0].value, "method": facts.method, "path": facts.path},
-            )
-        )
+
+def _uncounted(rule: Rule, identity: Identity | None, counted: tuple[Quota, ...]) -> tuple[LimitSpec, ...]:
+    """The limits of `rule` that this request has still to be counted by."""
+    if identity is None:
+        return () if counted else rule.request_limits
+    return rule.subject_limits if counted else rule.limits
 
 
-def _other_rules(
-    readings: Readings, rule: Rule | None, facts: Facts, identity: Identity | None, book: Book
-) -> list[Rule | None]:
-    """The rules of other ways to read this request; a reading can only add demands, never take one away."""
-    others: list[Rule | None] = []
-    for method, path in readings:
-        other = choose(book.find_reading(facts, method, path), facts, identity)
-        if other is not rule and other not in others:
-            others.append(other)
-    return others
+def _within(quotas: tuple[Quota, ...]) -> bool:
+    return all([quota.allowed for quota in quotas])  # noqa: C419 - a generator costs more than the list
 
 
 def _throttled(rule: Rule, identity: Identity | None, quotas: tuple[Quota, ...]) -> Verdict:

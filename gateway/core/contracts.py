@@ -21,6 +21,10 @@ class Credential(Protocol):
 
     name: str
 
+    def near(self, facts: Facts) -> Identity | None:
+        """The caller, where that is known without waiting; None says nothing: ask `identify`."""
+        ...
+
     async def identify(self, facts: Facts) -> Identity | None:
         """The caller, or None where this request carries no such credential.
 

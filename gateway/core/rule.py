@@ -78,3 +78,8 @@ class Rule:
     """Fixed headers added to the request on its way to the upstream."""
     nobody: bool = False
     """Closed to everybody, known or not."""
+    limits: tuple[LimitSpec, ...] = field(init=False, default=())
+    """All of them, for a caller who is known at once."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", self.request_limits + self.subject_limits)

@@ -17,28 +17,26 @@ from gateway.core.rule import LimitSpec
 
 def ratelimit_headers(quotas: Sequence[Quota]) -> list[tuple[bytes, bytes]]:
     """`RateLimit-Policy` and `RateLimit` for `quotas`; and `Retry-After`, when one of them refused."""
-    if not quotas:
-        return []
-    policies = []
-    states = []
-    waits = []
-    for limit, allowed, remaining, reset, wait in quotas:
-        spelled = _spelled.get(id(limit))
-        if spelled is None or spelled[0] is not limit:
-            spelled = _spell(limit)
-        policies.append(spelled[1])
-        states.append(b"%b;r=%d;t=%d" % (spelled[2], remaining, ceil(reset)))
-        if not allowed:
-            waits.append(wait)
-    headers = [(b"RateLimit-Policy", b", ".join(policies)), (b"RateLimit", b", ".join(states))]
-    if waits:
-        headers.append((b"Retry-After", b"%d" % retry_after(max(waits))))
-    return headers
+    lines = ratelimit_lines(quotas).splitlines()
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
 
 def ratelimit_lines(quotas: Sequence[Quota]) -> bytes:
-    """The same as header lines, each ended."""
-    return b"".join([b"%b: %b\r\n" % header for header in ratelimit_headers(quotas)])
+    """The same as header lines, each ended; what does not change about a list of limits is spelled once."""
+    if not quotas:
+        return b""
+    limits = tuple([quota[0] for quota in quotas])
+    spelled = _spelled.get(tuple(map(id, limits)))
+    if spelled is None or spelled[0] != limits:
+        spelled = _spell(limits)
+    numbers: list[int] = []
+    wait = 0.0
+    for _, allowed, remaining, reset, retry in quotas:
+        numbers += (remaining, ceil(reset))
+        if not allowed and retry >= wait:
+            wait = retry or 1.0
+    lines = spelled[1] % tuple(numbers)
+    return lines + b"Retry-After: %d\r\n" % retry_after(wait) if wait else lines
 
 
 def retry_after(seconds: float) -> int:
@@ -46,15 +44,26 @@ def retry_after(seconds: float) -> int:
     return max(1, ceil(seconds))
 
 
-_spelled: dict[int, tuple[LimitSpec, bytes, bytes]] = {}
-"""Limits already spelled, by their id (hashing one would cost more than writing the header)."""
+_spelled: dict[tuple[int, ...], tuple[tuple[LimitSpec, ...], bytes]] = {}
+"""Lists of limits already spelled, by their ids (hashing one would cost more than writing the headers)."""
 
 
-def _spell(limit: LimitSpec) -> tuple[LimitSpec, bytes, bytes]:
-    """The limit, its policy, and its name as a structured field string: printable ASCII, `"` and `\\` escaped."""
-    text = "".join(char if " " <= char <= "~" else "?" for char in limit.name)
-    name = b'"' + text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii") + b'"'
+def _spell(limits: tuple[LimitSpec, ...]) -> tuple[tuple[LimitSpec, ...], bytes]:
+    """The limits, and their header lines with a place for each number that changes."""
+    policies, states = [], []
+    for limit in limits:
+        name = _string(limit.name)
+        policies.append(b"%b;q=%d;w=%d" % (name, limit.rate, max(1, round(limit.window))))
+        states.append(name.replace(b"%", b"%%") + b";r=%d;t=%d")
+    policy = b", ".join(policies).replace(b"%", b"%%")
+    lines = b"RateLimit-Policy: " + policy + b"\r\nRateLimit: " + b", ".join(states) + b"\r\n"
     if len(_spelled) >= 4096:
         _spelled.clear()
-    spelled = _spelled[id(limit)] = (limit, b"%b;q=%d;w=%d" % (name, limit.rate, max(1, round(limit.window))), name)
+    spelled = _spelled[tuple(map(id, limits))] = limits, lines
     return spelled
+
+
+def _string(text: str) -> bytes:
+    """A structured field string: printable ASCII, `"` and `\\` escaped."""
+    shown = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return b'"' + shown.replace("\\", "\\\\").replace('"', '\\"').encode("ascii") + b'"'
