@@ -108,16 +108,20 @@ def is_common(password: str) -> bool:
         return True
     if _REPEATED.fullmatch(password) or _is_walk(password):
         return True
-    return any(_is_decorated_word(spelling) for spelling in (password, password.translate(_LEET)))
+    plain = password.translate(_LEET)
+    bare = _EDGES.sub("", password)
+    return any(
+        len(password) - len(word) <= MAX_DECORATION and _is_word(word)
+        for word in (bare, bare.translate(_LEET), _EDGES.sub("", plain))
+    )
 
 
-def _is_decorated_word(password: str) -> bool:
-    word = _EDGES.sub("", password)
-    decoration = len(password) - len(word)
-    if decoration > MAX_DECORATION:
-        return False
-    return word in WORDS or any(
-        word[:cut] in WORDS and (word[cut:] in WORDS or _is_walk(word[cut:])) for cut in range(3, len(word) - 2)
+def _is_word(word: str) -> bool:
+    """A common word, two of them, one and a walk, or a walk."""
+    return (
+        word in WORDS
+        or _is_walk(word)
+        or any(word[:cut] in WORDS and (word[cut:] in WORDS or _is_walk(word[cut:])) for cut in range(3, len(word) - 2))
     )
 
 

@@ -49,7 +49,7 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """The password's argon2id hash as a PHC string. Raises `UserError` ERR-BUSY."""
-        return await self._off_the_loop(lambda: _hasher().hash(_opaque(password)))
+        return await self._off_the_loop(lambda: _hasher().hash(_bytes(password)))
 
     async def verify(self, hashed: str | None, password: str) -> bool:
         """Whether `password` has this hash. With None the answer is no, after the same work.
@@ -99,6 +99,10 @@ def check_strength(password: str, name: str = "") -> None:
         raise UserError("ERR-PASSWORD-WEAK", "This password is among the first that anybody would try.")
 
 
+def _bytes(password: str) -> bytes:
+    return _opaque(password).encode("utf-8", "surrogatepass")  # half a character is wrong, not a fault
+
+
 def _opaque(password: str) -> str:
     """The OpaqueString profile of RFC 8265, section 4.2, as far as it changes text."""
     spaced = "".join(" " if unicodedata.category(character) == "Zs" else character for character in password)
@@ -109,10 +113,10 @@ def _matches(hashed: str, password: str) -> bool:
     from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
     try:
-        return _hasher().verify(hashed, _opaque(password))
+        return _hasher().verify(hashed, _bytes(password))
     except VerifyMismatchError:
         return False
-    except (InvalidHashError, VerificationError, UnicodeEncodeError) as error:
+    except (InvalidHashError, VerificationError) as error:
         raise StoreAway("a stored password hash is damaged") from error
 
 
