@@ -61,7 +61,7 @@ class SignInThrottle:
         """Take the one try there is now; the next is in `wait` seconds, which the counter tells in milliseconds."""
         if await self._kv.add(waiting, 1, wait) > 1:
             return False
-        await self._kv.add(waiting, int((self._clock.now() + wait) * 1000), wait)
+        await self._kv.add(waiting, round((self._clock.now() + wait) * 1000) - 1, wait)
         return True
 
     def _left(self, until: int) -> float:

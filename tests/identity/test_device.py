@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.clock import ManualClock
+from gateway.crypto.mac import Mac
+from gateway.identity.device import LIFETIME, DeviceCookie
+
+
+@pytest.fixture
+def device(clock: ManualClock) -> DeviceCookie:
+    return DeviceCookie(Mac([bytes(32)]), clock)
+
+
+def test_it_knows_its_own_for_a_year(device: DeviceCookie, clock: ManualClock) -> None:
+    value = device.make("ann")
+    assert device.is_known(value, "ann")
+    assert not device.is_known(value, "bob")
+    clock.advance(LIFETIME - 1)
+    assert device.is_known(value, "ann")
+    clock.advance(1)
+    assert not device.is_known(value, "ann")
+
+
+def test_it_names_nobody_and_travels_in_a_cookie(device: DeviceCookie) -> None:
+    value = device.make("annabelle")
+    assert "annabelle" not in value
+    assert set(value) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+@pytest.mark.parametrize("value", ["", ".", "1.x", "9" * 12 + "." + "A" * 43, "x" * 8192, "é.é", "\ud800"])
+def test_what_it_did_not_make(device: DeviceCookie, value: str) -> None:
+    assert not device.is_known(value, "ann")
+
+
+def test_its_end_cannot_be_moved(device: DeviceCookie, clock: ManualClock) -> None:
+    end, _, token = device.make("ann").partition(".")
+    clock.advance(LIFETIME)
+    assert not device.is_known(f"{int(end) + LIFETIME}.{token}", "ann")
+
+
+def test_nobody_is_known_without_a_name(device: DeviceCookie) -> None:
+    assert not device.is_known(device.make(""), "")
