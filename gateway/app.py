@@ -242,6 +242,7 @@ class App:
             stepups=self.stepups,
             interrupted=self.interrupted,
             jwks=self.keys.signer.jwks,
+            risk=self.risk.score,
             learn=self.risk.learn,
             prefix=self.settings.prefix,
         )

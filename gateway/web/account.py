@@ -100,6 +100,8 @@ async def _page(
             for one in status.enrolled
             if one.kind != "backup_code"
         ],
+        can_add="totp" in desk.factors.names,
+        can_renew="backup_code" in desk.factors.names,
         left=status.backup_codes_left,
         until=day(status.backup_codes_expire_at) if status.backup_codes_left else "",
         hint=status.hint,

@@ -11,6 +11,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from gateway.core.clock import Clock
     from gateway.core.contracts import Ledger
+    from gateway.core.decision import Score
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity
     from gateway.crypto.mac import Mac
@@ -43,6 +44,8 @@ class Desk:
     interrupted: InterruptedRequests
     jwks: Callable[[], Mapping[str, Any]]
     """The published keys of assertions (RFC 7517)."""
+    risk: Callable[[Facts, Identity], Awaitable[Score]]
+    """How strange somebody's request is."""
     learn: Callable[[Facts, Identity], Awaitable[None]]
     """Told after every proof, so that the place it came from is less strange next time."""
     prefix: str = "/.sallyport/"

@@ -18,13 +18,13 @@ from gateway.web import forms
 from gateway.web.answers import page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import fresh, prove
+from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
 
 
 async def show(request: web.Request) -> web.Response:
     """What is about to happen."""
-    identity = await fresh(request)
+    identity = await fresh_to_bind(request)
     desk = request.app[DESK]
     has_one = bool(await desk.factors.usable(identity.tenant, identity.subject))
     answer = page(
@@ -40,7 +40,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def begin(request: web.Request) -> web.Response:
     """A new secret, shown as a picture and in letters."""
-    identity = await fresh(request)
+    identity = await fresh_to_bind(request)
     form = await forms.read(request, "enrol", _session(identity))
     setup = await request.app[DESK].enrolment.begin_totp(identity)
     return await _scan(request, identity, setup, safe_path(form.get("next"), ""))

@@ -55,6 +55,7 @@ async def dressed(request: web.Request, handler: Handler) -> web.StreamResponse:
     answer = await handler(request)
     for name, value in pages.HEADERS.items():
         answer.headers.setdefault(name, value)
+    answer.headers["Server"] = "sallyport"  # else aiohttp names every version it is made of
     if request.headers.get("Sallyport-Scheme") == "https":
         answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     if answer.headers.setdefault("Cache-Control", "no-store") == "no-store":

@@ -72,7 +72,12 @@ async def submit(request: web.Request) -> web.Response:
     _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity)
 
     after = onward(request, after, resume)
-    if desk.enrolment.required(identity) and not await desk.factors.usable(identity.tenant, identity.subject):
+    can_enrol = "totp" in desk.factors.names
+    if (
+        can_enrol
+        and desk.enrolment.required(identity)
+        and not await desk.factors.usable(identity.tenant, identity.subject)
+    ):
         after = f"{desk.prefix}enrol?next={quote(after, safe='')}"
     answer = redirect(after)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))

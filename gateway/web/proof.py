@@ -19,6 +19,13 @@ from gateway.web.desk import DESK
 FRESH = 300.0
 """Seconds."""
 
+DOUBT = 0.5
+"""Risk score from which on nobody binds a first factor; where policies usually ask for a second one."""
+UNUSUAL = (
+    "This sign-in looks unusual, so a second factor cannot be set up from here. Use a browser or a network "
+    "that you have signed in from before, or ask whoever looks after your account."
+)
+
 SECOND_FACTOR = StepUpDemand(Level.AAL2, max_age=FRESH)
 DEMANDS = {Permit.SIGN_IN_AGAIN: StepUpDemand(Level.AAL1, max_age=FRESH), Permit.STEP_UP: SECOND_FACTOR}
 
@@ -29,6 +36,26 @@ async def fresh(request: web.Request) -> Identity:
     permit = await request.app[DESK].enrolment.may_change(identity)
     if permit is not Permit.YES:
         raise ProofTooOld(DEMANDS[permit])
+    return identity
+
+
+async def may_bind_first(request: web.Request, identity: Identity) -> bool:
+    """Whether somebody without any factor may bind their first one from where they are.
+
+    The password is all there is to go by, and it may be stolen: from a place that looks like somebody else's, the
+    thief would bind a factor of their own and with it answer every later question about how strange they are.
+    """
+    desk = request.app[DESK]
+    if await desk.factors.of(identity.tenant, identity.subject):
+        return True  # the factor that is there is asked for instead
+    return (await desk.risk(request[CALLER].facts, identity)).value < DOUBT
+
+
+async def fresh_to_bind(request: web.Request) -> Identity:
+    """`fresh`, and in a place to be trusted with it. Raises `UserError` ERR-MFA-UNUSUAL too."""
+    identity = await fresh(request)
+    if not await may_bind_first(request, identity):
+        raise UserError("ERR-MFA-UNUSUAL", UNUSUAL, 403)
     return identity
 
 

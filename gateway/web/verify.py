@@ -23,7 +23,7 @@ from gateway.web.answers import page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.methods import METHODS
-from gateway.web.proof import prove
+from gateway.web.proof import UNUSUAL, may_bind_first, prove
 from gateway.web.resume import post_again
 from gateway.web.return_to import safe_path
 
@@ -98,10 +98,15 @@ def _ask(
 
 async def _unready(request: web.Request, identity: Identity, challenge: Challenge) -> web.Response:
     desk = request.app[DESK]
-    wanted = challenge.demand.factors
-    permit = None
-    if (not wanted or "totp" in wanted) and not await desk.factors.usable(identity.tenant, identity.subject):
-        permit = await desk.enrolment.may_change(identity)
+    wanted = challenge.demand.factors or {"totp"}
+    permit, unusual = None, False
+    if (
+        "totp" in wanted
+        and "totp" in desk.factors.names
+        and not await desk.factors.of(identity.tenant, identity.subject)
+    ):
+        unusual = not await may_bind_first(request, identity)
+        permit = None if unusual else await desk.enrolment.may_change(identity)
     after = safe_path(challenge.return_to, desk.prefix + "account")
     if challenge.resume:
         after = f"{desk.prefix}resume/{quote(challenge.resume, safe='')}?next={quote(after, safe='')}"
@@ -112,6 +117,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         ticket=challenge.ticket,
         enrol=f"{desk.prefix}enrol?next={quote(after, safe='')}" if permit is Permit.YES else "",
         again=permit is Permit.SIGN_IN_AGAIN,
+        unusual=UNUSUAL if unusual else "",
         user=identity.user,
     )
     return forms.remember_browser(request, answer)

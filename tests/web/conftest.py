@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
+from gateway.core.decision import CALM, Score
 from gateway.core.events import Event, Kind
 from gateway.core.facts import Facts
 from gateway.core.identity import DEFAULT_TENANT, Identity
@@ -172,6 +173,7 @@ class House:
         self.desk = desk
         self.ledger = ledger
         self.records = records
+        self.risk = CALM
         self.learnt: list[tuple[Facts, Identity]] = []
 
     async def told(self, kind: Kind) -> list[Event]:
@@ -205,6 +207,9 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     async def learn(facts: Facts, identity: Identity) -> None:
         learnt.append((facts, identity))
 
+    async def risk(facts: Facts, identity: Identity) -> Score:
+        return house.risk
+
     desk = Desk(
         clock=clock,
         mac=keys.mac,
@@ -219,6 +224,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         stepups=StepUps(kv, factors, clock, ledger, keys.mac),
         interrupted=InterruptedRequests(kv, keys.sealer, clock),
         jwks=keys.signer.jwks,
+        risk=risk,
         learn=learn,
     )
     await users.add("ann", PASSWORD, email="ann@example.com", display_name="Ann Example", groups=["admins"])

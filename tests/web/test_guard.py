@@ -42,6 +42,7 @@ async def test_every_answer_is_dressed_and_private(browser: Browser, path: str) 
     assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Vary"] == "Cookie, Authorization"
+    assert answer.headers["Server"] == "sallyport"
 
 
 @pytest.mark.parametrize("path", ["account/x.css", "account.css", "account%2fx.css", "whoami/x.js", "verify/t/x.png"])

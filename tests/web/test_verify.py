@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.clock import ManualClock
+from gateway.core.decision import Score
 from gateway.core.events import Kind
 from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
@@ -213,3 +214,20 @@ async def test_the_challenge_of_somebody_with_a_factor_never_speaks_of_setting_o
     for demand in (AAL2, StepUpDemand(Level.AAL2, frozenset({"webauthn"}))):
         page = await browser.get(f"verify/{await ask(house, browser, demand=demand)}")
         assert "enrol" not in page.text
+
+
+async def test_a_first_factor_is_not_bound_from_a_place_that_looks_like_somebody_elses(
+    house: House, browser: Browser, enrol: Callable[..., Any]
+) -> None:
+    """A stolen password must not turn into a second factor of the thief's."""
+    house.risk = Score(0.64)
+    await browser.sign_in("bob")
+    page = await browser.get(f"verify/{await ask(house, browser)}")
+    assert "looks unusual" in page.text
+    assert "/enrol" not in page.text
+    for answer_ in (await browser.get("enrol"), await browser.api("POST", "mfa/setup/totp")):
+        assert (answer_.status, "ERR-MFA-UNUSUAL" in answer_.text) == (403, True)
+    house.risk = Score(0.45)
+    await enrol(browser)
+    house.risk = Score(0.64)
+    assert (await browser.get("enrol")).status == 200

@@ -14,7 +14,7 @@ from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import BackupCodes, Confirm, Confirmed, Method, Methods, MfaStatus, TotpSetup, moment
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import end_what_rested_on_it, fresh, prove
+from gateway.web.proof import end_what_rested_on_it, fresh, fresh_to_bind, prove
 from gateway.web.words import label
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def disable(request: web.Request, _: Empty) -> web.Response:
 
 async def setup_totp(request: web.Request, _: Empty) -> TotpSetup:
     """A new secret."""
-    setup = await request.app[DESK].enrolment.begin_totp(await fresh(request))
+    setup = await request.app[DESK].enrolment.begin_totp(await fresh_to_bind(request))
     return TotpSetup(id=setup.id, secret=setup.secret, uri=setup.uri)
 
 
@@ -135,7 +135,7 @@ ENDPOINTS = (
         answers=TotpSetup,
         status=201,
         fresh=True,
-        codes=((409, "ERR-MFA-TOO-MANY"),),
+        codes=((403, "ERR-MFA-UNUSUAL"), (409, "ERR-MFA-TOO-MANY")),
     ),
     Endpoint(
         "POST",
