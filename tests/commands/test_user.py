@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.core.clock import SystemClock
+from gateway.core.identity import Proof
+from gateway.identity.local import LocalUsers
+from gateway.identity.passwords import Passwords
+from gateway.identity.sessions import Sessions
+from gateway.store.sql import Records
+from tests.commands.conftest import Sallyport
+from tests.identity.conftest import Remembered
+
+PASSWORD = "correct horse battery"
+ROOT = Path(__file__).parents[2]
+
+
+def verifies(sallyport: Sallyport, name: str, password: str) -> bool:
+    async def verify() -> bool:
+        records = await Records.open(f"sqlite:{sallyport.folder}/data/sallyport.db", clock=SystemClock())
+        passwords = Passwords()
+        try:
+            people = LocalUsers(records, passwords, SystemClock(), Remembered())
+            return await people.verify(name, password) is not None
+        finally:
+            passwords.close()
+            await records.close()
+
+    return asyncio.run(verify())
+
+
+def test_adding_with_a_password_from_standard_input(sallyport: Sallyport) -> None:
+    said = sallyport("user", "add", "Ann", "--groups", "admins, staff", "--email", "ann@example.com",
+                     "--name", "Ann Smith", "--password-stdin", stdin=PASSWORD + "\n")  # fmt: skip
+    assert (said.code, said.out, said.err) == (0, "added ann, groups admins, staff\n", "")
+    assert verifies(sallyport, "ann", PASSWORD)
+    (listed,) = sallyport("user", "list", "--json").json
+    assert {name: listed[name] for name in ("name", "email", "display_name", "groups", "disabled")} == {
+        "name": "ann",
+        "email": "ann@example.com",
+        "display_name": "Ann Smith",
+        "groups": ["admins", "staff"],
+        "disabled": False,
+    }
+    assert sallyport.events() == [("user_added", "ann")]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
+def test_only_the_end_of_the_line_is_cut_off(sallyport: Sallyport, ending: str) -> None:
+    sallyport("user", "add", "ann", "--password-stdin", stdin=f" {PASSWORD} {ending}")
+    assert verifies(sallyport, "ann", f" {PASSWORD} ")
+    assert not verifies(sallyport, "ann", PASSWORD)
+
+
+def test_a_generated_password_is_shown_once_and_works(sallyport: Sallyport) -> None:
+    said = sallyport("user", "add", "ann", "--generate")
+    password = said.out.splitlines()[1].removeprefix("password: ")
+    assert len(password) == 23
+    assert verifies(sallyport, "ann", password)
+    for path in (sallyport.folder / "data").rglob("*"):
+        assert path.is_dir() or password.encode() not in path.read_bytes()
+
+
+def test_a_password_is_never_an_argument(sallyport: Sallyport) -> None:
+    for arguments in (["--password", PASSWORD], ["--password=" + PASSWORD], [PASSWORD]):
+        said = sallyport("user", "add", "ann", *arguments)
+        assert said.code == 2
+        assert "Traceback" not in said.err
+    assert sallyport("user", "list", "--json").json == []
+
+
+def test_without_a_terminal_it_says_what_to_do(sallyport: Sallyport) -> None:
+    said = sallyport("user", "add", "ann")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == "there is no terminal to ask for a password (use --password-stdin or --generate)\n"
+
+
+@pytest.mark.parametrize(("second", "code"), [(PASSWORD, 0), ("something else", 1)])
+def test_it_asks_twice_and_echoes_nothing(sallyport: Sallyport, second: str, code: int) -> None:
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "gateway", "user", "add", "ann", "--config", str(sallyport.folder / "config.yaml")]
+    process = subprocess.Popen(
+        program, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=ROOT,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+
+    def until(text: bytes) -> None:
+        nonlocal shown
+        while text not in shown:
+            shown += os.read(ours, 4096)
+
+    until(b"Password: ")
+    os.write(ours, PASSWORD.encode() + b"\n")
+    until(b"Again: ")
+    os.write(ours, second.encode() + b"\n")
+    until(b"added ann" if code == 0 else b"not the same")
+    assert process.wait(30) == code
+    os.close(ours)
+    assert PASSWORD.encode() not in shown
+    assert second.encode() not in shown
+    assert [user["name"] for user in sallyport("user", "list", "--json").json] == (["ann"] if code == 0 else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "told"),
+    [
+        (["a b"], PASSWORD, "ERR-USER-NAME"),
+        (["ann"], "short", "ERR-PASSWORD-WEAK"),
+        (["ann"], "", "ERR-PASSWORD-WEAK"),
+        (["ann"], "ann", "ERR-PASSWORD-WEAK"),
+        (["ann", "--email", "nonsense"], PASSWORD, "ERR-USER-EMAIL"),
+        (["ann", "--groups", "a b"], PASSWORD, "ERR-USER-GROUP"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(sallyport: Sallyport, arguments: list[str], stdin: str, told: str) -> None:
+    said = sallyport("user", "add", *arguments, "--password-stdin", stdin=stdin)
+    assert said.code == 1
+    assert said.err.startswith(f"sallyport: {told}: ")
+    assert len(said.err.splitlines()) == 1
+    assert sallyport.events() == []
+
+
+def test_the_same_name_again_is_told(sallyport: Sallyport) -> None:
+    sallyport("user", "add", "ann", "--password-stdin", stdin=PASSWORD)
+    said = sallyport("user", "add", "ANN", "--password-stdin", stdin="another horse battery")
+    assert (said.code, said.err) == (1, "sallyport: ERR-USER-EXISTS: There is a user ann already.\n")
+    assert verifies(sallyport, "ann", PASSWORD)
+
+
+def test_disabling_enabling_and_the_list(sallyport: Sallyport) -> None:
+    sallyport("user", "add", "ann", "--groups", "b,a", "--email", "ann@example.com", "--generate")
+    sallyport("user", "add", "bob", "--password-stdin", stdin=PASSWORD)
+    said = sallyport("user", "disable", "BOB")
+    assert (said.code, said.out) == (0, "disabled bob; every session of theirs is over\n")
+    assert not verifies(sallyport, "bob", PASSWORD)
+    assert sallyport("user", "list").out.splitlines() == [
+        "NAME  STATUS    GROUPS  EMAIL",
+        "ann   active    a,b     ann@example.com",
+        "bob   disabled  -       -",
+    ]
+    assert sallyport("user", "enable", "bob").out == "enabled bob\n"
+    assert verifies(sallyport, "bob", PASSWORD)
+    assert [kind for kind, _ in sallyport.events()] == ["user_added", "user_added", "user_disabled", "user_enabled"]
+
+
+def test_another_password(sallyport: Sallyport) -> None:
+    sallyport("user", "add", "ann", "--password-stdin", stdin=PASSWORD)
+    said = sallyport("user", "passwd", "ann", "--password-stdin", stdin="another horse battery")
+    assert (said.code, said.out) == (0, "changed the password of ann; every session of theirs is over\n")
+    assert verifies(sallyport, "ann", "another horse battery")
+    assert not verifies(sallyport, "ann", PASSWORD)
+    assert sallyport.events()[-1] == ("password_changed", "ann")
+
+
+@pytest.mark.parametrize("arguments", [["disable"], ["enable"], ["passwd", "--generate"]])
+def test_nobody_there(sallyport: Sallyport, arguments: list[str]) -> None:
+    said = sallyport("user", arguments[0], "nobody", *arguments[1:])
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "sallyport: ERR-USER-UNKNOWN: There is no user nobody.\n"
+
+
+def test_a_running_gateway_sees_it_with_its_next_look(sallyport: Sallyport) -> None:
+    """Case 81: disabled at the command line, out in the gateway."""
+    sallyport("user", "add", "ann", "--password-stdin", stdin=PASSWORD)
+
+    async def gateway() -> list[bool]:
+        records = await Records.open(f"sqlite:{sallyport.folder}/data/sallyport.db", clock=SystemClock())
+        passwords, ledger = Passwords(), Remembered()
+        people = LocalUsers(records, passwords, SystemClock(), ledger)
+        sessions = Sessions(records, SystemClock(), ledger, idle=3600, absolute=86400, per_user=5)
+        user = await people.find("ann")
+        assert user is not None
+        token, _ = await sessions.open(user, Proof("password", SystemClock().now()), address="", agent="")
+        await sessions.refresh()
+        await sessions.find(token)
+        seen = [sessions.near(token) is not None]
+        disabled = await asyncio.to_thread(sallyport, "user", "disable", "ann")
+        assert disabled.code == 0
+        await sessions.refresh()
+        seen.append(await sessions.find(token) is not None)
+        await sessions.close()
+        passwords.close()
+        await records.close()
+        return seen
+
+    assert asyncio.run(gateway()) == [True, False]
+
+
+def test_an_unfit_database_is_told(sallyport: Sallyport) -> None:
+    (sallyport.folder / "data").mkdir()
+    (sallyport.folder / "data" / "sallyport.db").write_text("not a database at all, just text" * 100)
+    said = sallyport("user", "list")
+    assert said.code == 2
+    assert "is not a database" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_an_action_is_needed(sallyport: Sallyport) -> None:
+    for arguments in ([], ["remove", "ann"]):
+        assert sallyport("user", *arguments).code == 2
