@@ -93,7 +93,7 @@ def challenge(demand: StepUpDemand | None = None) -> str:
         f'acr_values="{demand.level.acr}"',
     ]
     if demand.max_age is not None:
-        parts.append(f"max_age={int(demand.max_age)}")
+        parts.append(f'max_age="{int(demand.max_age)}"')
     return ", ".join(parts)
 
 

@@ -143,7 +143,7 @@ async def test_changes_need_a_fresh_proof(browser: Browser, clock: ManualClock, 
     assert (refused.json["acr_values"], refused.json["max_age"]) == ("aal1", 300)
     assert refused.headers["WWW-Authenticate"] == (
         'Bearer realm="sallyport", error="insufficient_user_authentication", '
-        'error_description="A fresh or stronger proof is required", acr_values="aal1", max_age=300'
+        'error_description="A fresh or stronger proof is required", acr_values="aal1", max_age="300"'
     )
     await browser.sign_in(query="?reauth=1&next=/")
     phone, _, _ = await enrol(browser)
@@ -152,7 +152,7 @@ async def test_changes_need_a_fresh_proof(browser: Browser, clock: ManualClock, 
         if one.fresh:
             refused = await browser.api(one.method, path_of(one.path))
             assert (refused.status, refused.json.get("acr_values")) == (401, "aal2"), one.path
-            assert 'acr_values="aal2", max_age=300' in refused.headers["WWW-Authenticate"]
+            assert 'acr_values="aal2", max_age="300"' in refused.headers["WWW-Authenticate"]
     asked = (await browser.api("POST", "mfa/challenge", {"max_age": 300})).json
     body = {"challenge": asked["challenge"], "factor": "totp", "code": phone.code()}
     assert (await browser.api("POST", "mfa/verify", body)).status == 200

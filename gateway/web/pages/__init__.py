@@ -105,9 +105,11 @@ def error_page(
 ) -> bytes:
     """A page that says what went wrong and what to tell whoever is asked for help.
 
-    An empty `title` takes the status's own. `action` is `(label, path)` of a way on. Goes out with `HEADERS`.
+    Where `title` is empty or only names the status, a friendlier one is found. `action` is `(label, path)` of a way on. Goes out with `HEADERS`.
     """
-    title = title or TITLES.get(status) or HTTPStatus(status).phrase
+    phrase = HTTPStatus(status).phrase
+    if title in ("", phrase):
+        title = TITLES.get(status, phrase)
     return render(
         "error.html",
         prefix,
