@@ -50,8 +50,8 @@ A method in `_method` is judged as a request of its own.
 **Administrators.** A rule that lets in nobody but members of `mfa.required_groups` (config.yaml) asks for aal2,
 whatever it says itself.
 
-**Risk.** From `step_up_at` on a second factor is asked for, even of somebody who has shown one; from `refuse_at` on the
-request is refused.
+**Risk.** From `step_up_at` on a second factor is asked for, unless one that the rule counts was shown within its
+`max_age`, or within 10 minutes where it names none; from `refuse_at` on the request is refused, whatever was shown.
 """,
     "test": "",
 }

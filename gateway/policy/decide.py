@@ -20,10 +20,15 @@ _GRANTED = Allow((Reason.GRANTED,))
 _NO_RULE = Refuse((Reason.NO_RULE,))
 _NOT_ALLOWED = Refuse((Reason.NOT_ALLOWED,))
 _RISK_REFUSED = Refuse((Reason.RISK_REFUSED,))
-_SECOND_FACTOR = StepUpDemand(level=Level.AAL2)
+RISK_MAX_AGE = 600.0
+"""Seconds for which a second factor answers for how strange a request is, where the rule names no `max_age`. The
+score itself may stay where it is after a proof, so without a time somebody who has just proven it would be asked for
+ever; and without an end one proof would excuse a session's whole life."""
 
 CLOCK_TOLERANCE = 60.0
 """Seconds a proof may seem to lie in the future before a clock was set back and it counts for nothing."""
+
+_SECOND_FACTOR = StepUpDemand(level=Level.AAL2, max_age=RISK_MAX_AGE)
 
 
 def choose(candidates: Sequence[Rule], facts: Facts, identity: Identity | None) -> Rule | None:
@@ -58,14 +63,20 @@ def decide(rule: Rule | None, facts: Facts, identity: Identity | None, risk: Sco
     if thresholds.refuse_at is not None and risk.value >= thresholds.refuse_at:
         return _RISK_REFUSED
     demand = rule.step_up
-    strange = thresholds.step_up_at is not None and risk.value >= thresholds.step_up_at
+    reasons = () if demand is None else _lacking(demand, identity, now)
+    if thresholds.step_up_at is not None and risk.value >= thresholds.step_up_at:
+        asked = _against_risk(demand)
+        if _lacking(asked, identity, now):
+            return StepUp((*reasons, Reason.RISK_STEP_UP), asked)
+    return StepUp(reasons, demand) if demand is not None and reasons else _GRANTED
+
+
+def _against_risk(demand: StepUpDemand | None) -> StepUpDemand:
+    """What answers for a strange request: what the rule asks anyway, with a second factor and recently."""
     if demand is None:
-        return StepUp((Reason.RISK_STEP_UP,), _SECOND_FACTOR) if strange else _GRANTED
-    reasons = _lacking(demand, identity, now)
-    if strange:
-        demand = demand if demand.level >= Level.AAL2 else replace(demand, level=Level.AAL2)
-        reasons = (*reasons, Reason.RISK_STEP_UP)
-    return StepUp(reasons, demand) if reasons else _GRANTED
+        return _SECOND_FACTOR
+    max_age = demand.max_age if demand.max_age is not None else RISK_MAX_AGE
+    return replace(demand, level=max(demand.level, Level.AAL2), max_age=max_age)
 
 
 def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reason, ...]:

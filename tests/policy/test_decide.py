@@ -10,7 +10,7 @@ from gateway.core.decision import CALM, Allow, Decision, Refuse, Score, SignIn, 
 from gateway.core.identity import Identity, Level
 from gateway.core.reasons import Reason
 from gateway.core.rule import RiskThresholds, Rule, StepUpDemand
-from gateway.policy.decide import choose, decide, shadowed, stricter
+from gateway.policy.decide import RISK_MAX_AGE, choose, decide, shadowed, stricter
 from tests.policy.conftest import NOW, facts, somebody
 
 
@@ -125,16 +125,53 @@ RISK = RiskThresholds(step_up_at=0.5, refuse_at=0.8)
     [(0.0, Allow), (0.49, Allow), (0.5, StepUp), (0.79, StepUp), (0.8, Refuse), (1.0, Refuse)],
 )
 def test_risk_thresholds(risk: float, answer: type[Decision]) -> None:
-    assert type(judged(rule(risk=RISK), somebody("bob", "totp"), risk)) is answer
+    assert type(judged(rule(risk=RISK), somebody("bob"), risk)) is answer
 
 
 def test_risk_asks_for_a_second_factor_and_says_why() -> None:
-    assert judged(rule(risk=RISK), somebody(), 0.6) == StepUp((Reason.RISK_STEP_UP,), StepUpDemand(Level.AAL2))
+    asked = StepUpDemand(Level.AAL2, max_age=RISK_MAX_AGE)
+    assert judged(rule(risk=RISK), somebody(), 0.6) == StepUp((Reason.RISK_STEP_UP,), asked)
     strict = rule(risk=RISK, step_up=TOTP)
     assert judged(strict, somebody(), 0.6) == StepUp((Reason.LEVEL_TOO_LOW, Reason.RISK_STEP_UP), TOTP)
-    assert judged(strict, somebody("bob", "totp"), 0.6) == StepUp((Reason.RISK_STEP_UP,), TOTP)
     mild = rule(risk=RISK, step_up=StepUpDemand(Level.AAL1, max_age=60.0))
     assert judged(mild, somebody(), 0.6) == StepUp((Reason.RISK_STEP_UP,), StepUpDemand(Level.AAL2, max_age=60.0))
+
+
+@pytest.mark.parametrize(
+    ("step_up", "factors", "ago", "lets_in"),
+    [
+        (None, ("totp",), 0, True),
+        (None, ("backup_code",), RISK_MAX_AGE, True),
+        (None, ("totp",), RISK_MAX_AGE + 1, False),
+        (ANY, ("totp",), RISK_MAX_AGE, True),
+        (ANY, ("totp",), RISK_MAX_AGE + 1, False),
+        (TOTP, ("totp",), 600, True),
+        (TOTP, ("backup_code",), 0, False),
+        (StepUpDemand(Level.AAL2, max_age=60.0), ("totp",), 61, False),
+        (StepUpDemand(Level.AAL2, max_age=3600.0), ("totp",), 3599, True),
+        (StepUpDemand(Level.AAL1, max_age=60.0), (), 0, False),
+        (StepUpDemand(Level.AAL1, max_age=60.0), ("totp",), 59, True),
+    ],
+)
+def test_who_has_just_proven_it_is_not_asked_again_for_the_same_risk(
+    step_up: StepUpDemand | None, factors: tuple[str, ...], ago: float, lets_in: bool
+) -> None:
+    """The score may stay high after the proof; asking for ever would lock people out."""
+    one, who = rule(risk=RISK, step_up=step_up), somebody("bob", *factors, ago=ago)
+    answer = judged(one, who, 0.79)
+    assert isinstance(answer, Allow) is lets_in
+    assert lets_in or (isinstance(answer, StepUp) and answer.reasons[-1] is Reason.RISK_STEP_UP)
+    assert judged(one, who, 0.8) == Refuse((Reason.RISK_REFUSED,)), "no proof outweighs what refuses"
+
+
+def test_what_risk_asks_for_is_answered_by_giving_it() -> None:
+    """No demand of a decision may be one that its own answer does not meet."""
+    for step_up in (None, ANY, TOTP, FRESH, StepUpDemand(Level.AAL1, max_age=60.0), StepUpDemand(Level.AAL1)):
+        one = rule(risk=RISK, step_up=step_up)
+        asked = judged(one, somebody(), 0.6)
+        assert isinstance(asked, StepUp)
+        given = next(iter(asked.demand.factors), "totp")
+        assert judged(one, somebody("bob", given), 0.6) == Allow((Reason.GRANTED,))
 
 
 def test_risk_that_refuses_goes_before_a_step_up() -> None:
