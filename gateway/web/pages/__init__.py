@@ -105,7 +105,8 @@ def error_page(
 ) -> bytes:
     """A page that says what went wrong and what to tell whoever is asked for help.
 
-    Where `title` is empty or only names the status, a friendlier one is found. `action` is `(label, path)` of a way on. Goes out with `HEADERS`.
+    Where `title` is empty or only names the status, a friendlier one is found. `action` is `(label, path)` of a way on.
+    Goes out with `HEADERS`.
     """
     phrase = HTTPStatus(status).phrase
     if title in ("", phrase):
