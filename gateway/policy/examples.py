@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from gateway.core.decision import ANSWERS, Decision, Quota, Refuse, Score, Throttle
+from gateway.core.decision import ANSWERS, Decision, Quota, Score, Throttle
 from gateway.core.errors import Problem
 from gateway.core.facts import Facts
 from gateway.core.identity import DEFAULT_TENANT, Identity, Level, Proof, Session, amr_of, level_of
@@ -172,7 +172,7 @@ def judge(
         limit = _limit(rule, example.over)
         if limit is None:
             return judged(decision, rule, f"example `{example.request}`: its rule has no limit called `{example.over}`")
-        if not limit.needs_identity or (identity is not None and not isinstance(decision, Refuse)):
+        if not limit.needs_identity or identity is not None:
             decision = Throttle((Reason.RATE_LIMITED,), Quota(limit, False, 0, limit.window, limit.window))
     return judged(decision, rule)
 

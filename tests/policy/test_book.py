@@ -14,6 +14,7 @@ from gateway.core.facts import Facts
 from gateway.core.rule import RiskThresholds, Rule
 from gateway.policy import book as book_module
 from gateway.policy.book import Book, Entry
+from gateway.policy.criteria import CallerCondition
 from gateway.policy.glob import Glob, segments
 from tests.policy.conftest import NOW, MakeBook, facts, somebody
 
@@ -42,6 +43,8 @@ def an_entry(order: int, name: str = "", **criteria: object) -> Entry:
         shadow=shadow,
         applies=(lambda facts, identity: identity is not None) if caller else None,
     )
+    if rule.applies is not None:
+        criteria["caller"] = (CallerCondition("somebody", rule.applies),)
     return Entry(rule, order, **criteria)  # type: ignore[arg-type]
 
 
