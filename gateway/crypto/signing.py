@@ -24,18 +24,20 @@ from typing import Any
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
     SECP256R1,
     EllipticCurvePrivateKey,
     EllipticCurvePublicNumbers,
     generate_private_key,
 )
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from jwt import PyJWS
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, Problem
@@ -59,6 +61,8 @@ class SigningKey:
     path: Path
     private: EllipticCurvePrivateKey
     jwk: Mapping[str, str]
+    header: str
+    """The head of every JWS it signs, encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,6 @@ class Signer:
         self._keys: list[SigningKey] = []
         self._current: SigningKey | None = None
         self._switch_at = 0.0
-        self._jws = PyJWS(algorithms=["ES256"])
         self.refresh()
 
     def sign(self, claims: Mapping[str, Any]) -> str:
@@ -92,7 +95,9 @@ class Signer:
         key = self._current
         if key is None or now >= self._switch_at:
             key = self._choose(now)
-        return self._jws.encode(orjson.dumps(claims), key.private, algorithm="ES256", headers={"kid": key.kid})
+        message = f"{key.header}.{_base64url(orjson.dumps(claims))}"
+        r, s = decode_dss_signature(key.private.sign(message.encode(), ECDSA(SHA256())))
+        return f"{message}.{_base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The public keys a service has to know now, as a JWK set (RFC 7517)."""
@@ -159,8 +164,9 @@ def load(path: Path) -> SigningKey:
     if not isinstance(private, EllipticCurvePrivateKey) or not isinstance(private.curve, SECP256R1):
         raise ConfigError([Problem("is not a P-256 key, which ES256 needs", str(path))])
     not_before = datetime.strptime(named[1], STAMP).replace(tzinfo=UTC).timestamp()
-    numbers = private.public_key().public_numbers()
-    return SigningKey(thumbprint(numbers), not_before, path, private, public_jwk(numbers))
+    jwk = public_jwk(private.public_key().public_numbers())
+    header = _base64url(orjson.dumps({"alg": "ES256", "typ": "JWT", "kid": jwk["kid"]}))
+    return SigningKey(jwk["kid"], not_before, path, private, jwk, header)
 
 
 def make(folder: Path, not_before: float) -> SigningKey:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from gateway.core.clock import SystemClock
 from gateway.crypto.keys import KeyRing
 from gateway.crypto.signing import Signer
-from tests.commands.conftest import Sallyport
+from tests.commands.kept import Sallyport
+
+
+@pytest.fixture
+def sallyport(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sallyport:
+    return Sallyport(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

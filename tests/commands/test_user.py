@@ -15,11 +15,16 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
 from gateway.store.sql import Records
-from tests.commands.conftest import Sallyport
+from tests.commands.kept import Sallyport
 from tests.identity.conftest import Remembered
 
 PASSWORD = "correct horse battery"
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def sallyport(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sallyport:
+    return Sallyport(tmp_path, capsys, monkeypatch)
 
 
 def verifies(sallyport: Sallyport, name: str, password: str) -> bool:
