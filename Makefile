@@ -38,7 +38,7 @@ chart: ## Lint and render the Helm chart
 	@scripts/system-parts chart
 	helm lint helm
 	@mkdir -p build
-	helm template sallyport helm > build/chart.yaml
+	helm template sallyport helm --kube-version 1.31.0 > build/chart.yaml
 	@echo "Rendered to build/chart.yaml"
 
 docs: $(VENV)/.run ## Write the references again from the code
