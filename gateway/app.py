@@ -55,6 +55,7 @@ from gateway.web.probes import make_probes
 from gateway.wire.bounds import Bounds
 from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
+from gateway.wire.target import readings
 from gateway.wire.upstream import Endpoint, Upstream
 from gateway.wire.wire import Wire
 
@@ -114,12 +115,12 @@ class App:
 
     async def _start(self) -> None:
         settings, clock = self.settings, self.clock
+        self.book = self._load_book()  # changes nothing, so it comes first: a typing error in it leaves no keys behind
         self.keys = KeyRing.open(
             settings.keys, create=True, clock=clock, assertion_lifetime=settings.headers.assertion.lifetime
         )
         if self.keys.created:
             _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
-        self.book = self._load_book()
         self.records = await Records.open(settings.store.records.get_secret_value(), clock=clock)
         self.recorder = Recorder(self.records, clock)
         self.recorder.start()
@@ -137,7 +138,13 @@ class App:
         self.metrics = Metrics(__version__)
         recorder.subscribe(self.metrics.event)
         self.limiter = Limiter(clock, ALGORITHMS)
-        self.risk = Risk(records, clock, recorder, weights={str(name): weight for name, weight in settings.risk.weights.items()}, geoip=settings.risk.geoip)
+        self.risk = Risk(
+            records,
+            clock,
+            recorder,
+            weights={str(name): weight for name, weight in settings.risk.weights.items()},
+            geoip=settings.risk.geoip,
+        )
         recorder.subscribe(self.risk.observe)
 
         self._passwords = Passwords()
@@ -286,6 +293,7 @@ class App:
             factors=settings.mfa.factors,
             admin_groups=settings.mfa.required_groups,
             clock=self.clock,
+            readings=readings,
         )
 
     async def reload_policies(self) -> None:
@@ -360,6 +368,8 @@ class App:
             if hasattr(self, "wire"):
                 self.recorder.note(Event(Kind.STOPPED))
             await self.recorder.close()
+        if hasattr(self, "risk"):
+            self.risk.close()
         if hasattr(self, "_passwords"):
             self._passwords.close()
         if hasattr(self, "_access_log"):

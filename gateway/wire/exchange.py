@@ -115,10 +115,12 @@ class Exchange:
             if facts.path.startswith(wire.prefix):
                 await self._forward(facts, wire.desk, caller.desk_block, b"Sallyport-Request-Id")
                 return
-            if wire.resume_mark in facts.cookie and self.method == "POST":
+            if facts.method == "GET" and wire.resume_mark in facts.cookie:
                 facts = await self._resume(facts)
             verdict = self.verdict = await wire.gate.judge(facts)
             if type(verdict.decision) is Allow:
+                if self.resumed is not None:
+                    wire.went_on(facts, verdict)
                 await self._forward(facts, wire.upstream_of(verdict), self._block(facts, verdict), b"X-Request-Id")
             else:
                 await self._answer(facts, verdict)
@@ -264,31 +266,33 @@ class Exchange:
             return ""
 
     async def _resume(self, facts: Facts) -> Facts:
-        """Put a kept request in the place of the browser's empty-handed repeat of it (answered with 307).
+        """Become the kept request, when this is the browser coming back to where it was interrupted.
 
-        What the browser sent along (the proof it has just given) goes no further, whether or not there is something
-        to resume. Returns the facts of the request as it was.
+        After the proof the browser is sent (303) to the address it was posting to, with a cookie that names what was
+        kept. The service gets the request as it was; the browser holds nothing that a reload could send again, and
+        neither the proof nor its form ever travels to the service. Returns the facts of the request as it was; a
+        ticket that is used up, expired or somebody else's leaves this an ordinary request.
         """
         await aside()
         ticket = self.wire.resume_ticket(facts.cookie)
         if ticket is None:
             return facts
-        owners = await self.wire.owners_of(facts)
-        for owner in owners:
+        for owner in await self.wire.owners_of(facts):
             kept = await self.wire.interrupted.peek(ticket, owner)
             if kept is None:
                 continue
             if (kept.host, kept.target) != (self._authority(), facts.target):
-                return facts  # another form, sent meanwhile
-            await self._whole_body(self.wire.bounds.interrupted)
+                return facts  # another page, opened meanwhile
             kept = await self.wire.interrupted.claim(ticket, owner)
             if kept is not None:
+                self.wire.went_on(facts, owner)
                 return self._as_it_was(facts, kept)
-        raise Declined(Reason.ALREADY_SENT)
+        return facts
 
     def _as_it_was(self, facts: Facts, kept: Interrupted) -> Facts:
         """Become the kept request, with the cookies of now: the session is another one since."""
         self.resumed = kept
+        self.method = kept.method
         framing = (b"content-length", b"transfer-encoding")
         self.fields = [field for field in kept.headers if field[0].lower() not in framing]
         if facts.cookie:
@@ -420,7 +424,7 @@ class Exchange:
             else:
                 self.close = True
         if self.resumed is not None:
-            head += self.wire.forget_resume
+            head += self.wire.resumed_lines
         if self.verdict is not None and self.verdict.quotas:
             head += ratelimit_lines(self.verdict.quotas)
         if self.close or self.wire.draining:

@@ -81,7 +81,8 @@ class Wire:
             name.encode() for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
         )
         self.resume_mark = f"{cookies.resume}=".encode()
-        self.forget_resume = f"Set-Cookie: {cookies.set(cookies.resume, '', 0)}\r\n".encode()
+        self.resumed_lines = f"Set-Cookie: {cookies.set(cookies.resume, '', 0)}\r\nCache-Control: no-store\r\n".encode()
+        """Added to the answer to a resumed request: it answers a POST, though the browser came with a GET."""
         self.proxies = proxies
         self.bounds = bounds
         self.prefix = prefix
@@ -222,6 +223,35 @@ class Wire:
                     "method": exchange.method,
                     "target": exchange.raw_target[:256].decode("latin-1"),
                 },
+            )
+        )
+
+    def went_on(self, facts: Facts, verdict: Verdict) -> None:
+        """An interrupted request goes to its service now: an event, because nobody sees it happen."""
+        identity = verdict.identity
+        self.ledger.note(
+            Event(
+                Kind.RESUMED,
+                user=identity.user if identity is not None else "",
+                session=identity.session.id if identity is not None and identity.session is not None else "",
+                address=facts.address,
+                agent=facts.agent,
+                request_id=facts.request_id,
+                rule=verdict.rule.name if verdict.rule is not None else "",
+                detail={"method": facts.method, "path": facts.path},
+            )
+        )
+
+    def went_on(self, facts: Facts, owner: str) -> None:
+        """An interrupted request goes on."""
+        self.ledger.note(
+            Event(
+                Kind.RESUMED,
+                session=owner.partition(":")[2] if owner.startswith("session:") else "",
+                address=facts.address,
+                agent=facts.agent,
+                request_id=facts.request_id,
+                detail={"path": facts.path},
             )
         )
 
