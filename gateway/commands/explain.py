@@ -106,7 +106,7 @@ def _identity(args: argparse.Namespace, factors: tuple[str, ...], now: float) ->
 def _facts(args: argparse.Namespace, host: str, scheme: str) -> Facts:
     """The request as the wire would read it. Raises ValueError, and `Rejected` as the wire would."""
     from gateway.wire.forwarded import TrustedProxies, canonical
-    from gateway.wire.request import read
+    from gateway.wire.request import Caller, read
 
     method, _, target = " ".join(args.request).partition(" ")
     target = target.strip()
@@ -122,17 +122,15 @@ def _facts(args: argparse.Namespace, host: str, scheme: str) -> Facts:
     headers = [header.partition(":") for header in args.header]
     fields = [("Host", args.host or host), *((name.strip(), value.strip()) for name, _, value in headers)]
     encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-    head = read(
-        method,
-        target.encode(),
+    caller = Caller(
         "1.1",
         encoded,
         peer=address,
         proxies=TrustedProxies(()),
         scheme=scheme.lower() if scheme.lower() in ("http", "https") else "http",
-        request_id="explain",
+        strip_cookies=lambda cookie: cookie,
     )
-    return head.facts
+    return read(method, target.encode(), caller, "explain")
 
 
 def _say_rejected(args: argparse.Namespace, reason: str) -> int:

@@ -2,7 +2,8 @@
 
 A policy is a security document, so it has one meaning or none. Built from the parser's events, not by a YAML
 constructor: no tag can make an object, a key cannot be given twice, a file holds one document, and nothing expands
-beyond what a person could have written. Plain scalars follow the YAML 1.2 core schema, so that `18:00` is a time and
+beyond what a person could have written. Read by libyaml: PyYAML's own parser differs from it in small things, and two
+readings of one policy are one too many. Plain scalars follow the YAML 1.2 core schema, so that `18:00` is a time and
 not the number 1080, and `no` is the country and not `false`.
 
 Any scalar may take a value from the environment, `${NAME}` or `${NAME:-default}` (`$$` is a dollar sign), and, where
@@ -19,11 +20,6 @@ from typing import Any
 import yaml
 
 from gateway.core.errors import ConfigError, Problem
-
-try:
-    from yaml import CSafeLoader as _Loader
-except ImportError:  # PyYAML without libyaml: slower, the same events
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 LARGEST = 8 * 1024 * 1024
 """Bytes a file may have."""
@@ -154,7 +150,7 @@ class _Reader:
         self._events: Iterator[Any] = iter(())
 
     def read(self, text: str) -> Document:
-        self._events = yaml.parse(text, Loader=_Loader)
+        self._events = yaml.parse(text, Loader=yaml.CSafeLoader)
         next(self._events)  # the stream starts
         if isinstance(next(self._events), yaml.StreamEndEvent):
             self._stop(1, "the file is empty")

@@ -1,57 +1,69 @@
-"""A configuration in an empty folder, and the command line on it."""
+"""The command line, run in this process, in a folder of its own."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from dataclasses import dataclass
-from io import StringIO
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
 from gateway.cli import main
 
+CONFIG = "upstreams: {app: {url: http://127.0.0.1:9000}}\n"
+POLICY = """\
+rules:
+  - name: public
+    match: {paths: [/public/**]}
+    access: public
+    upstream: app
+  - name: admin
+    match: {paths: [/admin/**]}
+    access: {groups: [admins]}
+    step_up: {factors: [totp], max_age: 10m}
+    limits: [{name: per-user, key: user, rate: 100/m}]
+    risk: {refuse_at: 0.8}
+    upstream: app
+  - name: everything-else
+    access: authenticated
+    upstream: app
+examples:
+  - {request: GET /public/x, expect: allow}
+"""
 
-@dataclass
-class Said:
-    """What a command printed, and its exit code."""
+
+class Said(NamedTuple):
+    """How a command ended."""
 
     code: int
     out: str
     err: str
 
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
-
-class Sallyport:
-    """Runs `sallyport …` on one folder."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self._capsys = capsys
-        self._monkeypatch = monkeypatch
-
-    def __call__(self, *arguments: str, stdin: str = "") -> Said:
-        self._monkeypatch.setattr("sys.stdin", StringIO(stdin))
-        try:
-            code = main([*arguments, "--config", str(self.folder / "config.yaml")])
-        except SystemExit as stopped:
-            code = int(str(stopped.code or 0))
-        return Said(code, *self._capsys.readouterr())
-
-    def events(self) -> list[tuple[str, str]]:
-        """`(kind, user)` of every recorded event."""
-        database = sqlite3.connect(self.folder / "data" / "sallyport.db")
-        rows = database.execute("SELECT kind, user FROM events ORDER BY id").fetchall()
-        database.close()
-        return rows
+Run = Callable[..., Said]
 
 
 @pytest.fixture
-def sallyport(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sallyport:
-    (tmp_path / "config.yaml").write_text("upstreams:\n  app: {url: http://127.0.0.1:9000}\n")
-    return Sallyport(tmp_path, capsys, monkeypatch)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A good configuration and policy, and the current folder."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "a.yaml").write_text(POLICY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SALLYPORT_CONFIG", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def sallyport(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `sallyport …`."""
+
+    def run(*arguments: str) -> Said:
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return run

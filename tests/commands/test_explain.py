@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.commands.conftest import Run
+
+
+def told(sallyport: Run, *arguments: str) -> dict[str, Any]:
+    said = sallyport("explain", *arguments, "--json")
+    assert said.code == 0, said.err
+    report: dict[str, Any] = json.loads(said.out)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "rule"),
+    [
+        (["GET /public/x"], "allow", "public"),
+        (["GET", "/public/x"], "allow", "public"),
+        (["GET /admin"], "sign_in", "admin"),
+        (["GET /admin", "--as", "bob"], "refuse", "admin"),
+        (["GET /admin", "--as", "ann", "--groups", "x,admins"], "step_up", "admin"),
+        (["GET /admin", "--as", "ann", "--groups", "admins", "--level", "aal2"], "allow", "admin"),
+        (
+            ["GET /admin", "--as", "ann", "--groups", "admins", "--factors", "totp", "--proven", "1h"],
+            "step_up",
+            "admin",
+        ),
+        (["GET /admin", "--as", "ann", "--groups", "admins", "--level", "aal2", "--risk", "0.9"], "refuse", "admin"),
+        (["GET /public/../admin/x"], "sign_in", "admin"),  # case 31
+        (["GET /public/%2e%2e/admin"], "sign_in", "admin"),
+        (["GET /ADMIN/users", "--as", "bob"], "refuse", "admin"),  # case 35
+        (["GET /admin.json", "--as", "bob"], "refuse", "admin"),
+        (["GET /admin;x=1", "--as", "bob"], "refuse", "admin"),  # case 33
+        (["GET https://a.example/", "--as", "bob"], "allow", "everything-else"),
+    ],
+)
+def test_the_answer(sallyport: Run, arguments: list[str], answer: str, rule: str) -> None:
+    report = told(sallyport, *arguments)
+    assert (report["answer"], report["rule"]) == (answer, rule)
+
+
+def test_everything_a_script_wants_to_know(sallyport: Run) -> None:
+    report = told(sallyport, "GET /Admin/x", "--as", "Ann", "--groups", "admins", "--address", "10.0.0.1")
+    assert report["request"] == {"method": "GET", "host": "localhost", "path": "/Admin/x", "address": "10.0.0.1"}
+    assert report["caller"] == {"user": "ann", "groups": ["admins"], "level": "aal1"}
+    assert report["reasons"] == ["level_too_low"]
+    assert report["where"] == "policies/a.yaml:6"
+    assert report["upstream"] == "app"
+    assert [(one["rule"], one["outcome"]) for one in report["tried"]] == [
+        ("public", "miss"),
+        ("admin", "miss"),
+        ("everything-else", "hit"),
+    ]
+    assert report["readings"] == [
+        {"method": "GET", "path": "/admin/x", "rule": "admin", "answer": "step_up", "decisive": True}
+    ]
+    assert report["demands"]["proof"] == "aal2 with totp no older than 600 s (administrators never act at aal1)"
+
+
+def test_in_words(sallyport: Run) -> None:
+    said = sallyport("explain", "GET /admin/users", "--as", "bob")
+    assert said.code == 0
+    for part in (
+        "GET localhost/admin/users from 192.0.2.1, asked by bob (aal1)",
+        "miss           public  ",
+        "paths: [/public/**], not /admin/users",
+        "1 more rule was not reached",
+        "refuse: not_allowed",
+        "admin, policies/a.yaml:6",
+        "per-user 100/60s by user",
+        "refuse from 0.8",
+    ):
+        assert part in said.out
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ("GET /public/..%2fadmin", "bad_target"),  # case 32
+        ("GET /public\\..\\admin", "bad_target"),
+        ("get /admin", "method_not_allowed"),  # case 45
+        ("GET http://a@b/x", "bad_host"),  # case 48
+    ],
+)
+def test_what_the_wire_rejects_is_rejected_here(sallyport: Run, request_: str, reason: str) -> None:
+    report = told(sallyport, request_)
+    assert (report["answer"], report["reasons"]) == ("rejected", [reason])
+    assert sallyport("explain", request_).out == f"rejected before any rule: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["GET"], "`GET` is not a request; write GET /path"),
+        (["GET /", "--address", "here"], "`here` is not an IP address"),
+        (["GET /", "--as", "bob", "--proven", "yesterday"], "proven"),
+        (["GET /", "--at", "noon"], "does not match format"),
+        (["GET /", "--as", "bob", "--level", "aal1", "--factors", "totp"], "reach aal2, not aal1"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_wrong_usage(sallyport: Run, arguments: list[str], said: str) -> None:
+    ended = sallyport("explain", *arguments)
+    assert ended.code == 2
+    assert said in ended.err
+    assert "Traceback" not in ended.err
