@@ -4,8 +4,7 @@ An unknown name, a wrong password and a disabled user get the same answer: statu
 noise of one password hash, time. Throttling counts by the name typed, whether or not there is such a user.
 
 After success the person goes to `next`. Something they were sending when they were asked (`resume`) waits behind
-one more page: were this answer itself a 307, the browser would send the password on to the service when the page is
-reloaded.
+one more page, for whoever signs in now need not be who filled in that form.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Send on what somebody was sending when they were asked to sign in.
 
-It was kept sealed by the wire, bound to the session or, before there was one, to the browser. A press on the button
-answers
-307 and a cookie that names the record: the browser posts to the original address again, and there the wire puts the
-kept request in the place of this form.
+It was kept sealed by the wire, bound to the session or, before there was one, to the browser. Whoever has signed in
+since may be somebody else, so it waits here for a press on the button. Then the browser is sent back to the original
+address with a cookie that names the record, and there the wire carries on the kept request.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ async def submit(request: web.Request) -> web.Response:
     if form.get("drop"):
         await desk.interrupted.claim(ticket, owner)
         return redirect("/")
-    return post_again(request, path_of(kept), ticket)
+    return carry_on(request, path_of(kept), ticket)
 
 
 async def find(request: web.Request, ticket: str, identity: Identity) -> tuple[Interrupted, str] | None:
@@ -75,10 +74,10 @@ def path_of(kept: Interrupted) -> str:
     return kept.target.decode("ascii", "replace")
 
 
-def post_again(request: web.Request, target: str, ticket: str) -> web.Response:
-    """Make the browser post to `target`, where the wire continues what `ticket` names."""
+def carry_on(request: web.Request, target: str, ticket: str) -> web.Response:
+    """Send the browser to `target`, where the wire continues what `ticket` names."""
     caller = request[CALLER]
-    answer = redirect(target, 307)
+    answer = redirect(target)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.resume, quote(ticket, safe=""), 60))
     return answer
 

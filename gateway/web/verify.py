@@ -1,7 +1,7 @@
 """Prove it again: the page of one challenge.
 
     /admin/ ──► StepUp ──► verify/<ticket> ──right──► the session gets the proof and a new token ──► on they go
-                            │  ▲                                                          (a POST: again, by 307)
+                            │  ▲                                                          (a kept POST too)
                             │  └wrong, fewer tries
                             └──no factor that counts──► a fresh sign-in may set one up; an older one signs in again
 
@@ -24,7 +24,7 @@ from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.methods import METHODS
 from gateway.web.proof import UNUSUAL, may_bind_first, prove
-from gateway.web.resume import post_again
+from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
 
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD")
@@ -66,7 +66,7 @@ async def submit(request: web.Request) -> web.Response:
             raise
         return _ask(request, identity, challenge, factor, error)
     target = safe_path(challenge.return_to, desk.prefix + "account")
-    answer = post_again(request, target, challenge.resume) if challenge.resume else redirect(target)
+    answer = carry_on(request, target, challenge.resume) if challenge.resume else redirect(target)
     await prove(request, proof, answer)
     return answer
 

@@ -285,7 +285,6 @@ class Exchange:
                 return facts  # another page, opened meanwhile
             kept = await self.wire.interrupted.claim(ticket, owner)
             if kept is not None:
-                self.wire.went_on(facts, owner)
                 return self._as_it_was(facts, kept)
         return facts
 

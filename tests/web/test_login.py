@@ -151,7 +151,7 @@ async def test_administrators_without_a_second_factor_set_one_up_first(browser: 
 
 
 async def test_what_was_interrupted_waits_behind_a_page_and_not_in_this_answer(house: House, browser: Browser) -> None:
-    """A 307 here would have the browser send the password on to the service when the page is reloaded."""
+    """Whoever signs in now need not be who filled in the form."""
     await browser.get("login")
     owner = f"browser:{browser.cookies['sallyport-browser']}"
     kept = Interrupted("POST", "app.example.com", b"/orders?draft=7", (), b"item=1&note=%3Cb%3E")
@@ -161,7 +161,7 @@ async def test_what_was_interrupted_waits_behind_a_page_and_not_in_this_answer(h
     page = await browser.get(answer.location)
     assert "app.example.com/orders?draft=7" in page.text
     sent = await browser.fill(page, f"resume/{ticket}")
-    assert (sent.status, sent.location) == (307, "/orders?draft=7")
+    assert (sent.status, sent.location) == (303, "/orders?draft=7")
     morsel = SimpleCookie(sent.headers["Set-Cookie"])["sallyport-resume"]
     assert (morsel.value, morsel["max-age"]) == (ticket, "60")
     assert await house.desk.interrupted.claim(ticket, owner) == kept

@@ -64,14 +64,14 @@ async def test_a_right_code_proves_it_and_leads_on(house: House, browser: Browse
     assert len(await house.told(Kind.STEP_UP_PASSED)) == 1
 
 
-async def test_an_interrupted_post_goes_on_by_307(house: House, browser: Browser, enrol: Callable[..., Any]) -> None:
+async def test_an_interrupted_post_goes_on(house: House, browser: Browser, enrol: Callable[..., Any]) -> None:
     await browser.sign_in("ann")
     phone, _, _ = await enrol(browser)
     owner = f"session:{(await house.identity(browser)).session.id}"  # type: ignore[union-attr]
     kept = Interrupted("POST", "app.example.com", b"/admin/orders", (), b"a=1")
     ticket = await house.desk.interrupted.keep(owner, kept)
     done = await answer(browser, await ask(house, browser, "/admin/orders", ticket), phone.code())
-    assert (done.status, done.location) == (307, "/admin/orders")
+    assert (done.status, done.location) == (303, "/admin/orders")
     assert browser.cookies["sallyport-resume"] == ticket
     assert await house.desk.interrupted.claim(ticket, owner) == kept
 
@@ -181,7 +181,7 @@ async def test_a_fresh_sign_in_without_a_factor_is_shown_where_to_set_one_up(
     onward = f"{P}resume/{waiting}?next=%2Fpay"
     assert f'href="{onward}"' in done.text
     sent = await browser.fill(await browser.get(onward), f"resume/{waiting}")
-    assert (sent.status, sent.location) == (307, "/pay")
+    assert (sent.status, sent.location) == (303, "/pay")
 
 
 async def test_an_old_sign_in_without_a_factor_signs_in_again_and_keeps_what_was_interrupted(
