@@ -141,6 +141,9 @@ class _Conditional:
         return tuple(found)
 
 
+_Known = tuple[Rule, ...] | _Conditional
+
+
 class Book:
     """One load of the policy. Never changed; a new load makes a new one."""
 
@@ -158,7 +161,8 @@ class Book:
         self._index = _Index(entries)
         self._folded = _Index(entries, fold=True)
         self._capitals = any(glob.text != glob.text.lower() for entry in entries for glob in entry.globs)
-        self._remembered: dict[tuple[str, str, str], tuple[Rule, ...] | _Conditional] = {}
+        self._remembered: dict[tuple[str, str, str], _Known] = {}
+        self._remembered_readings: dict[tuple[str, str, str, bool], _Known] = {}
 
     def find(self, facts: Facts, now: float | None = None) -> tuple[Rule, ...]:
         """The rules that could decide this request, in order, up to the first that does whoever asks.
@@ -175,16 +179,20 @@ class Book:
 
     def find_reading(self, facts: Facts, method: str, path: str, now: float | None = None) -> tuple[Rule, ...]:
         """The rules this request is judged by when a service reads it as `method` and `path`."""
+        key = (facts.host, method, path, method == facts.method)
+        known = self._remembered_readings.get(key)
+        if known is None:
+            known = self._meet_reading(key)
+        if known.__class__ is tuple:
+            # An empty tuple: no rule names this path, which for another method means that nothing allows it.
+            return known or (self.find(facts, now) if key[3] else ())
         now = self._clock.now() if now is None else now
-        met = self._folded.meet(facts.host, method, path.lower())
-        if method != facts.method:
-            return _Conditional(_until_decisive(met)).find(facts, now) or ()
-        particular = _Conditional(_until_decisive(entry for entry in met if entry.names_path)).find(facts, now)
-        if particular is None:
-            return ()
-        if particular and particular[-1].applies is None and not particular[-1].shadow:
-            return particular
-        return (*particular, *self.find(facts, now))
+        found = known.find(facts, now)  # type: ignore[union-attr]
+        if found is None or not key[3]:
+            return found or ()
+        if found and found[-1].applies is None and not found[-1].shadow:
+            return found
+        return (*found, *self.find(facts, now))
 
     def readings(self, facts: Facts) -> tuple[tuple[str, str], ...]:
         """`facts.readings`, and the path in lower case where rules are written in capitals."""
@@ -192,18 +200,30 @@ class Book:
             return (*facts.readings, (facts.method, facts.path.lower()))
         return facts.readings
 
-    def _meet(self, key: tuple[str, str, str]) -> tuple[Rule, ...] | _Conditional:
+    def _meet(self, key: tuple[str, str, str]) -> _Known:
         entries = _until_decisive(self._index.meet(*key))
-        known: tuple[Rule, ...] | _Conditional
-        if any(entry.conditions for entry in entries):
-            known = _Conditional(entries)
-        else:
-            known = tuple(entry.rule for entry in entries)
+        known = _Conditional(entries) if any(entry.conditions for entry in entries) else _rules(entries)
         if len(key[0]) + len(key[1]) + len(key[2]) <= LONGEST_REMEMBERED:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = known
         return known
+
+    def _meet_reading(self, key: tuple[str, str, str, bool]) -> _Known:
+        host, method, path, same_method = key
+        met = self._folded.meet(host, method, path.lower())
+        entries = _until_decisive(entry for entry in met if entry.names_path or not same_method)
+        settled = not entries or (entries[-1].decisive and not any(entry.conditions for entry in entries))
+        known = _rules(entries) if settled else _Conditional(entries)
+        if len(host) + len(method) + len(path) <= LONGEST_REMEMBERED:
+            if len(self._remembered_readings) >= REMEMBERED:
+                self._remembered_readings.clear()
+            self._remembered_readings[key] = known
+        return known
+
+
+def _rules(entries: tuple[Entry, ...]) -> tuple[Rule, ...]:
+    return tuple(entry.rule for entry in entries)
 
 
 def _until_decisive(entries: Iterator[Entry]) -> tuple[Entry, ...]:

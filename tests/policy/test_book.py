@@ -237,6 +237,19 @@ def test_a_reading_falls_back_to_the_literal_rules_for_callers_it_is_not_about(b
     assert names(made.find_reading(facts("/a.ico"), "GET", "/a")) == ["pilots", "icon"]
 
 
+def test_readings_are_remembered_and_each_method_on_its_own(book: MakeBook) -> None:
+    made = book(METHODS + READINGS.removeprefix("rules:\n"))
+    for _ in range(2):
+        assert names(made.find_reading(facts("/A", "GET"), "GET", "/a")) == ["read"]
+        assert names(made.find_reading(facts("/A", "POST"), "GET", "/a")) == ["read"]
+        assert names(made.find_reading(facts("/other.css"), "GET", "/other")) == ["rest"]
+        assert names(made.find_reading(facts("/favicon.ico"), "GET", "/favicon")) == ["icon"]
+        assert names(made.find_reading(facts("/x", "POST"), "DELETE", "/x")) == ["rest"]
+    for n in range(10_000):
+        made.find_reading(facts(f"/{n}.css"), "GET", f"/{n}")
+    assert len(made._remembered_readings) <= book_module.REMEMBERED
+
+
 word = st.sampled_from(["a", "b", "admin"])
 pattern = st.lists(st.one_of(word, st.sampled_from(["*", "**", "a*"])), max_size=3).map(lambda p: "/" + "/".join(p))
 entry = st.fixed_dictionaries(
