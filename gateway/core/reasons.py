@@ -64,9 +64,6 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"
     """The client was too slow."""
 
-    ALREADY_SENT = "already_sent"
-    """An interrupted request was to go on, but it has gone on already or has expired."""
-
     # the service behind
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     """No connection to the service could be made."""

@@ -33,10 +33,6 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.BODY_TOO_LARGE: (413, "The request body is too large."),
     Reason.VERSION_NOT_SUPPORTED: (505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
     Reason.TIMED_OUT: (408, "The request did not arrive in time."),
-    Reason.ALREADY_SENT: (
-        409,
-        "This was sent already, or waited too long. Look before you send it again.",
-    ),
     Reason.UPSTREAM_UNREACHABLE: (502, "The service behind this address cannot be reached."),
     Reason.UPSTREAM_INVALID: (502, "The service behind this address gave an invalid answer."),
     Reason.UPSTREAM_TIMED_OUT: (504, "The service behind this address did not answer in time."),

@@ -242,19 +242,6 @@ class Wire:
             )
         )
 
-    def went_on(self, facts: Facts, owner: str) -> None:
-        """An interrupted request goes on."""
-        self.ledger.note(
-            Event(
-                Kind.RESUMED,
-                session=owner.partition(":")[2] if owner.startswith("session:") else "",
-                address=facts.address,
-                agent=facts.agent,
-                request_id=facts.request_id,
-                detail={"path": facts.path},
-            )
-        )
-
     def completed(self, exchange: Exchange) -> None:
         """Count and log an exchange that is over."""
         seconds = self.now() - exchange.started
