@@ -26,7 +26,10 @@ STYLES: Mapping[str, tuple[bytes, bytes, bytes, bytes]] = {
     ),
     "remote": (b"Remote-User", b"Remote-Email", b"Remote-Groups", b"Remote-Name"),
 }
-"""Names for subject, e-mail address, groups and display name."""
+"""Names for the user, e-mail address, groups, and what people call them."""
+
+_LOGIN_NAME = b"X-Forwarded-Preferred-Username"
+"""Not a display name, but the one of OpenID Connect Core 5.1 and of our assertion: services take it for an account."""
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 _REMEMBERED = 8192
@@ -67,7 +70,8 @@ class IdentityHeaders:
 
     def _make(self, identity: Identity, rule: Rule, risk: float, now: float) -> bytes:
         user, email, groups, name = self._names
-        pairs = [(user, identity.user), (email, identity.email), (name, identity.name or identity.user)]
+        called = identity.user if name == _LOGIN_NAME else identity.name or identity.user
+        pairs = [(user, identity.user), (email, identity.email), (name, called)]
         pairs.append((groups, ",".join(sorted(group.replace(",", "%2C") for group in identity.groups))))
         pairs.append((b"Sallyport-Assertion", self._sign(self.claims(identity, rule, risk, now))))
         return b"".join(b"%s: %s\r\n" % (key, _safe(value)) for key, value in pairs if value)
@@ -79,6 +83,7 @@ class IdentityHeaders:
             "aud": rule.audience or rule.upstream,
             "sub": identity.subject,
             "preferred_username": identity.user,
+            "name": identity.name or identity.user,
             "email": identity.email,
             "groups": sorted(identity.groups),
             "tenant": identity.tenant,

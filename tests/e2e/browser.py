@@ -1,0 +1,241 @@
+"""A headless Chromium, spoken to in the words of somebody who sits before it: headings, labels, buttons."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+    WebDriverException,
+)
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.e2e.house import PASSWORD
+
+CHROMIUM = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+PATIENCE = 8.0
+"""Seconds until something that should be there is missed."""
+WIDTHS = {"wide": 1280, "narrow": 390}
+
+_FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync --disable-dev-shm-usage --disable-extensions --lang=en"""
+_ANSWERED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+
+
+class Browser:
+    """One profile of its own. `url` is where it goes: set it before use."""
+
+    def __init__(self, profile: Path, pictures: Path | None = None) -> None:
+        options = ChromeOptions()
+        options.binary_location = CHROMIUM or ""
+        for flag in (*_FLAGS.split(), f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self._driver = Chrome(options, ChromeService(DRIVER or ""))
+        self._driver.set_page_load_timeout(PATIENCE)
+        self._pictures = pictures
+        self.url = ""
+
+    def close(self) -> None:
+        self._driver.quit()
+
+    def forget(self) -> None:
+        """Become a browser that was never here."""
+        self._driver.get("about:blank")
+        self._command("Network.clearBrowserCookies")
+        self._command("Network.clearBrowserCache")
+        self.without_scripts(False)
+        self.complaints()
+
+    def forget_cookie(self, name: str) -> None:
+        self._driver.delete_cookie(name)
+
+    # -- doing ---------------------------------------------------------------------------------------------------------
+
+    def go(self, path: str) -> Browser:
+        """Type an address."""
+        self._driver.get(self.url + path)
+        return self
+
+    def reload(self) -> None:
+        """Reload, and say yes to whatever the browser asks (such as: send the form again?)."""
+        self._command("Page.reload")
+        self.settle()
+
+    def back(self) -> None:
+        self._driver.back()
+        self.settle()
+
+    def fill(self, label: str, text: str) -> Browser:
+        """Type into the field that `label` belongs to, in the place of what is there."""
+        field = self.field(label)
+        field.clear()
+        field.send_keys(text)
+        return self
+
+    def press(self, name: str) -> Browser:
+        """Press the button or link with this name, and see the next page."""
+        self._leave(lambda: self._named(name).click())
+        return self
+
+    def sign_in(self, user: str, password: str = PASSWORD) -> Browser:
+        """Fill in the sign-in page that is shown, and send it."""
+        return self.fill("User name", user).fill("Password", password).press("Sign in")
+
+    def answer(self, code: str, label: str = "Six-digit code") -> Browser:
+        """Fill in the challenge that is shown, and send it."""
+        return self.fill(label, code).press("Continue")
+
+    def type(self, *keys: str) -> None:
+        """Type where the focus is."""
+        ActionChains(self._driver).send_keys(*keys).perform()
+
+    def enter(self) -> None:
+        """Press Enter where the focus is, and see the next page."""
+        self._leave(lambda: self.type(Keys.ENTER))
+
+    def without_scripts(self, off: bool = True) -> None:
+        """Forbid pages to run scripts."""
+        self._command("Emulation.setScriptExecutionDisabled", value=off)
+
+    # -- seeing --------------------------------------------------------------------------------------------------------
+
+    def see(self, heading: str, *words: str) -> str:
+        """Wait for the page with this heading and, in it, `words`; the page's text."""
+        try:
+            self._until(lambda: self.heading == heading and all(word in self.text for word in words))
+        except TimeoutException:
+            raise AssertionError(
+                f"expected {heading!r} with {words}, but there is, at {self.path}:\n{self.heading!r}\n{self.text}"
+            ) from None
+        return self.text
+
+    @property
+    def heading(self) -> str:
+        return self._driver.find_element(By.TAG_NAME, "h1").text
+
+    @property
+    def text(self) -> str:
+        """What can be read."""
+        return self._driver.find_element(By.TAG_NAME, "body").text
+
+    @property
+    def source(self) -> str:
+        return self._driver.page_source
+
+    @property
+    def title(self) -> str:
+        return self._driver.title
+
+    @property
+    def path(self) -> str:
+        """Where it is: path and query, after the origin that it must not have left."""
+        assert self._driver.current_url.startswith(self.url + "/"), self._driver.current_url
+        return self._driver.current_url.removeprefix(self.url)
+
+    def texts(self, css: str) -> list[str]:
+        return [one.text for one in self._driver.find_elements(By.CSS_SELECTOR, css)]
+
+    def attribute(self, css: str, name: str) -> str:
+        return self._driver.find_element(By.CSS_SELECTOR, css).get_attribute(name) or ""
+
+    def hidden_text(self, css: str) -> str:
+        """Text that is in the page, unfolded or not."""
+        return self.attribute(css, "textContent")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a button or link with this name."""
+        try:
+            self._named(name)
+        except NoSuchElementException:
+            return False
+        return True
+
+    def field(self, label: str) -> WebElement:
+        """The field that `label` belongs to."""
+        for one in self._driver.find_elements(By.TAG_NAME, "label"):
+            if one.text.partition("\n")[0].strip() == label:
+                if named := one.get_attribute("for"):
+                    return self._driver.find_element(By.ID, named)
+                return one.find_element(By.CSS_SELECTOR, "input, textarea")
+        raise NoSuchElementException(f"no field {label!r}")
+
+    @property
+    def focus(self) -> WebElement:
+        return self._driver.switch_to.active_element
+
+    @property
+    def focus_is_visible(self) -> bool:
+        """Whether the focused element is drawn unlike the others: an outline of at least two pixels."""
+        outline = self.focus.value_of_css_property("outline-style")
+        width = float(self.focus.value_of_css_property("outline-width").removesuffix("px"))
+        return outline not in ("none", "hidden") and width >= 2 and self.focus.is_displayed()
+
+    def look(self, name: str) -> None:
+        """Nothing of the page may stick out at either width; pictures of it, where they are wanted."""
+        for kind, width in WIDTHS.items():
+            metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+            self._command("Emulation.setDeviceMetricsOverride", **metrics)
+            size = self._command("Page.getLayoutMetrics")["cssContentSize"]
+            assert size["width"] <= width, f"{name} is {size['width']} wide on a screen of {width}"
+            if self._pictures is not None:
+                self.picture(self._pictures / f"{name}-{kind}.png")
+        self._command("Emulation.clearDeviceMetricsOverride")
+
+    def picture(self, file: Path) -> None:
+        picture = self._command("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        file.write_bytes(base64.b64decode(picture))
+
+    def complaints(self) -> list[str]:
+        """What the browser's console has said since the last time, without the 4xx that a test has seen itself."""
+        return [
+            f"{entry['level']} {entry['message']}"
+            for entry in self._driver.get_log("browser")
+            if not _ANSWERED.search(entry["message"]) or "/static/" in entry["message"]
+        ]
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Wait until a document is whole."""
+        self._until(lambda: self._driver.execute_script("return document.readyState") == "complete")
+
+    def _leave(self, act: Callable[[], object]) -> None:
+        """Do something that leads to another document, and wait for that."""
+        before = self._driver.find_element(By.TAG_NAME, "html")
+        act()
+
+        def gone() -> bool:
+            try:
+                before.is_enabled()
+            except (StaleElementReferenceException, WebDriverException):
+                return True
+            return False
+
+        self._until(gone)
+        self.settle()
+
+    def _until(self, true: Callable[[], object]) -> None:
+        ignored = (NoSuchElementException, StaleElementReferenceException, WebDriverException)
+        WebDriverWait(self._driver, PATIENCE, 0.05, ignored).until(lambda _: true(), "nothing came")
+
+    def _named(self, name: str) -> WebElement:
+        for one in self._driver.find_elements(By.CSS_SELECTOR, "button, a, summary"):
+            if one.is_displayed() and " ".join(one.accessible_name.split()) == name:
+                return one
+        raise NoSuchElementException(f"no button or link {name!r}")
+
+    def _command(self, name: str, **parameters: object) -> dict[str, object]:
+        return self._driver.execute_cdp_cmd(name, parameters)  # type: ignore[no-any-return]
