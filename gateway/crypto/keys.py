@@ -57,8 +57,9 @@ class KeyRing:
         created = False
         if create:
             _make_private_folder(folder)
-        elif not folder.is_dir():
+        elif not folder.exists():
             raise ConfigError(f"key folder {folder} does not exist", "start the gateway once, it makes its keys")
+        _must_be_readable(folder)
         if stat.S_IMODE(folder.stat().st_mode) & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             raise ConfigError(f"key folder {folder} can be changed by others", f"chmod 700 {folder}")
         if create:
@@ -118,11 +119,28 @@ def _load_master(path: Path) -> bytes:
 
 
 def _make_private_folder(folder: Path) -> None:
+    """And the folders it is to be in, as private: `mkdir` would make those for everybody to look into."""
     try:
-        if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in (*reversed(folder.parents), folder):
+            if not missing.exists():
+                missing.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"key folder {folder} cannot be made: {error.strerror}") from error
+        raise ConfigError(
+            f"key folder {folder} cannot be made: {error.strerror}",
+            "check `keys` in the configuration, and that its folder can be written by this user",
+        ) from error
+
+
+def _must_be_readable(folder: Path) -> None:
+    """Else keys that are there would look as if they were not."""
+    try:
+        with os.scandir(folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"key folder {folder} cannot be read: {error.strerror}",
+            "check `keys` in the configuration, and that the folder belongs to this user",
+        ) from error
 
 
 @contextmanager

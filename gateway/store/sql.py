@@ -83,8 +83,11 @@ class Records:
     async def _make_tables(self) -> None:
         async with self.begin() as connection:
             found = None
-            if await connection.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'meta'")):
+            tables = set(await connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
+            if "meta" in tables:
                 found = await connection.scalar(select(meta.c.number).where(meta.c.name == "schema"))
+            if tables and found is None:
+                raise ConfigError(f"database {self._path} belongs to another program", "point store.records elsewhere")
             if found is not None and found > SCHEMA_VERSION:
                 raise ConfigError(
                     f"database {self._path} was made by a newer version of Sallyport"
