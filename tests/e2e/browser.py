@@ -57,6 +57,7 @@ class Browser:
         self._command("Network.clearBrowserCookies")
         self._command("Network.clearBrowserCache")
         self.without_scripts(False)
+        self.in_the_dark(False)
         self.complaints()
 
     def forget_cookie(self, name: str) -> None:
@@ -98,6 +99,11 @@ class Browser:
         """Fill in the challenge that is shown, and send it."""
         return self.fill(label, code).press("Continue")
 
+    def unfold(self, name: str) -> Browser:
+        """Press what shows more of the same page."""
+        self._named(name).click()
+        return self
+
     def type(self, *keys: str) -> None:
         """Type where the focus is."""
         ActionChains(self._driver).send_keys(*keys).perform()
@@ -109,6 +115,17 @@ class Browser:
     def without_scripts(self, off: bool = True) -> None:
         """Forbid pages to run scripts."""
         self._command("Emulation.setScriptExecutionDisabled", value=off)
+
+    @property
+    def runs_scripts(self) -> bool:
+        """Whether a page's own script would run."""
+        self._driver.get("data:text/html,<h1>no</h1><script>document.querySelector('h1').textContent = 'yes'</script>")
+        return self.heading == "yes"
+
+    def in_the_dark(self, on: bool = True) -> None:
+        """Prefer dark pages."""
+        features = [{"name": "prefers-color-scheme", "value": "dark" if on else ""}]
+        self._command("Emulation.setEmulatedMedia", features=features)
 
     # -- seeing --------------------------------------------------------------------------------------------------------
 
@@ -175,6 +192,30 @@ class Browser:
     @property
     def focus(self) -> WebElement:
         return self._driver.switch_to.active_element
+
+    @property
+    def focused(self) -> str:
+        """The name of what has the focus."""
+        return " ".join(self.focus.accessible_name.split())
+
+    def tabbed(self, times: int) -> list[str]:
+        """The names of what the Tab key reaches from the start of the page, all of it visibly focused."""
+        self._driver.execute_script("document.activeElement.blur(); window.getSelection().removeAllRanges()")
+        names = []
+        for _ in range(times):
+            self.type(Keys.TAB)
+            if self.focus.tag_name in ("body", "html"):
+                break
+            names.append(self.focused)
+            assert self.focus_is_visible, f"the focus on {names[-1]!r} cannot be seen"
+        return names
+
+    @property
+    def background(self) -> float:
+        """How bright the page is, 0.0 black … 1.0 white."""
+        colour = self._driver.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+        red, green, blue = (int(part) for part in re.findall(r"\d+", colour)[:3])
+        return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
 
     @property
     def focus_is_visible(self) -> bool:

@@ -1,4 +1,4 @@
-"""A real browser for each file, a gateway with its service for each test.
+"""Real browsers, and for each test a gateway of its own with its service and users.
 
 Without Chromium these tests are skipped, and the last lines of the run say so.
 `SALLYPORT_SCREENSHOTS=folder` keeps pictures of every page, wide and narrow.
@@ -25,48 +25,57 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield one
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """The browser of this file."""
-    one = start(tmp_path_factory)
-    yield one
-    one.close()
+    """A browser process; starting one costs more than most tests."""
+    yield from start(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def second_chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Another, with cookies of its own."""
+    yield from start(tmp_path_factory)
 
 
 @pytest.fixture
 def browser(chromium: Browser, house: House) -> Iterator[Browser]:
     """A browser that was never here before; at the end its console must be empty."""
-    chromium.forget()
-    chromium.url = house.url
-    yield chromium
-    assert chromium.complaints() == []
+    yield from visiting(chromium, house)
 
 
 @pytest.fixture
-def other(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def other(second_chromium: Browser, house: House) -> Iterator[Browser]:
     """A second browser, on somebody's other desk."""
-    one = start(tmp_path_factory)
+    yield from visiting(second_chromium, house)
+
+
+def visiting(one: Browser, house: House) -> Iterator[Browser]:
+    one.forget()
     one.url = house.url
     yield one
-    complaints = one.complaints()
-    one.close()
-    assert complaints == []
+    assert one.complaints() == []
 
 
-def start(folders: pytest.TempPathFactory) -> Browser:
+def start(folders: pytest.TempPathFactory) -> Iterator[Browser]:
     if not (CHROMIUM and DRIVER):
         pytest.skip(LEFT_OUT)
     pictures = os.environ.get("SALLYPORT_SCREENSHOTS")
     if pictures:
         Path(pictures).mkdir(parents=True, exist_ok=True)
-    return Browser(folders.mktemp("profile"), Path(pictures) if pictures else None)
+    one = Browser(folders.mktemp("profile"), Path(pictures) if pictures else None)
+    yield one
+    one.close()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A failed test leaves a picture and the page behind."""
     report = yield
-    if report.when == "call" and report.failed and isinstance(chromium := getattr(item, "funcargs", {}).get("browser"), Browser):
+    if (
+        report.when == "call"
+        and report.failed
+        and isinstance(chromium := getattr(item, "funcargs", {}).get("browser"), Browser)
+    ):
         folder = item.funcargs["tmp_path"]
         with suppress(Exception):  # the browser itself may be what failed
             chromium.picture(folder / "failed.png")

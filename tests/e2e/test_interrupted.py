@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.e2e.browser import Browser
 from tests.e2e.house import House, Phone, Received
 
-MESSAGE = "100% = all + more & \"quotes\" <b>\nsecond line; ünïcödé 漢字 \\ %41 ~"
+MESSAGE = '100% = all + more & "quotes" <b>\nsecond line; ünïcödé 漢字 \\ %41 ~'
 FORM = "A form that is interrupted"
 
 
