@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.core.decision import ANSWERS, Decision, Verdict
 from gateway.core.events import Event
+from gateway.core.reasons import Reason
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -57,8 +59,8 @@ READ: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 """What somebody else knows: kind, meaning, label."""
 
-FOLD: Final = 4096
-"""Durations kept before they are sorted into their buckets."""
+FOLD: Final = 1024
+"""Durations of one rule that are kept before all are sorted into their buckets."""
 
 Read = Callable[[], float | Mapping[str, float]]
 """The value now; with a label, a value for each label value."""
@@ -76,32 +78,49 @@ class Metrics:
         self._read: dict[str, Read] = {}
         self._registry: CollectorRegistry | None = None
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        self._decisions = self._counters["decisions"]
+        self._decisions: defaultdict[tuple[type[Decision], Reason], int] = defaultdict(int)
         self._limits = self._counters["limits"]
         self._durations = self._histograms["request_duration_seconds"]
         self._upstreams = self._histograms["upstream_duration_seconds"]
         self._scores = self._histograms["risk_score"][""]
 
-    def request(self, rule: str, method: str, code: int, seconds: float) -> None:
-        """A request was answered. `rule` is empty where none was found."""
+    def served(
+        self,
+        rule: str,
+        method: str,
+        code: int,
+        seconds: float,
+        upstream: str = "",
+        upstream_seconds: float = 0.0,
+        verdict: Verdict | None = None,
+    ) -> None:
+        """A request was answered: one call for all that is counted of it.
+
+        `rule` is empty where none was found, `upstream` where no service was asked, `verdict` None where the gate was
+        not; `seconds` in all, `upstream_seconds` until the service began its answer.
+        """
         self._requests[rule, method if method in METHODS else "other", code] += 1
-        self._durations[rule].add(seconds)
+        durations = self._durations[rule]
+        if verdict is not None:
+            decision = verdict.decision
+            self._decisions[decision.__class__, decision.reasons[0]] += 1
+            limits = self._limits
+            for quota in verdict.quotas:
+                limits[quota[0].name, "allowed" if quota[1] else "refused"] += 1
+            if verdict.identity is not None:
+                self._scores.new.append(verdict.risk.value)
+        if upstream_seconds:
+            self._upstreams[upstream].new.append(upstream_seconds)
+        new = durations.new
+        new.append(seconds)
+        if len(new) >= FOLD:
+            self._fold()
 
-    def upstream(self, name: str, seconds: float) -> None:
-        """A service began its answer after `seconds`."""
-        self._upstreams[name].add(seconds)
-
-    def decision(self, answer: str, reason: str) -> None:
-        """The gate answered."""
-        self._decisions[answer, reason] += 1
-
-    def quota(self, limit: str, outcome: str) -> None:
-        """A limit counted a request (`allowed`), or did not let it through (`refused`)."""
-        self._limits[limit, outcome] += 1
-
-    def risk(self, value: float) -> None:
-        """A request was given a risk score."""
-        self._scores.add(value)
+    def _fold(self) -> None:
+        """Sort all new values into their buckets, so that no list of them grows for ever."""
+        for histograms in self._histograms.values():
+            for histogram in histograms.values():
+                histogram.fold()
 
     def challenge(self, factor: str, outcome: str) -> None:
         """A challenge was answered."""
@@ -146,6 +165,9 @@ class Metrics:
         requests = self._counters["requests"]
         for (rule, method, code), count in list(self._requests.items()):
             requests[rule, method, str(code)] = count
+        decisions = self._counters["decisions"]
+        for (decision, reason), count in list(self._decisions.items()):
+            decisions[ANSWERS[decision], reason.value] = count
         for name, (meaning, labels) in COUNTERS.items():
             counter = CounterMetricFamily(PREFIX + name, meaning, labels=labels)
             for values, count in list(self._counters[name].items()):
@@ -171,35 +193,30 @@ class Metrics:
 class Histogram:
     """How many values fell into each bucket, and their sum."""
 
-    __slots__ = ("_bounds", "_counts", "_new", "_sum")
+    __slots__ = ("_bounds", "_counts", "_sum", "new")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
-        self._new: list[float] = []
+        self.new: list[float] = []
+        """Values not sorted into their buckets yet."""
 
-    def add(self, value: float) -> None:
-        """Count one."""
-        new = self._new
-        new.append(value)
-        if len(new) >= FOLD:
-            self._fold()
-
-    def _fold(self) -> None:
-        self._new.sort()
+    def fold(self) -> None:
+        """Sort the new values into their buckets."""
+        self.new.sort()
         below = 0
         for index, bound in enumerate(self._bounds):
-            up_to = bisect_right(self._new, bound)
+            up_to = bisect_right(self.new, bound)
             self._counts[index] += up_to - below
             below = up_to
-        self._counts[-1] += len(self._new) - below
-        self._sum += sum(self._new)
-        self._new.clear()
+        self._counts[-1] += len(self.new) - below
+        self._sum += sum(self.new)
+        self.new.clear()
 
     def cumulative(self) -> tuple[list[tuple[str, float]], float]:
         """`(upper bound, how many up to it)` for each bucket, and the sum."""
-        self._fold()
+        self.fold()
         bounds = [*(repr(bound) for bound in self._bounds), "+Inf"]
         return list(zip(bounds, map(float, accumulate(self._counts)), strict=True)), self._sum
 

@@ -247,17 +247,10 @@ class Wire:
         seconds = self.now() - exchange.started
         verdict = exchange.verdict
         rule = verdict.rule.name if verdict is not None and verdict.rule is not None else ""
-        metrics = self.metrics
-        metrics.request(rule, exchange.method, exchange.status, seconds)
-        upstream_seconds = exchange.upstream_seconds
-        if upstream_seconds and exchange.upstream is not None:
-            metrics.upstream(exchange.upstream.name, upstream_seconds)
-        if verdict is not None:
-            metrics.decision(ANSWERS[type(verdict.decision)], verdict.decision.reasons[0])
-            for quota in verdict.quotas:
-                metrics.quota(quota.limit.name, "allowed" if quota.allowed else "refused")
-            if verdict.identity is not None:
-                metrics.risk(verdict.risk.value)
+        upstream = exchange.upstream.name if exchange.upstream is not None else ""
+        self.metrics.served(
+            rule, exchange.method, exchange.status, seconds, upstream, exchange.upstream_seconds, verdict
+        )
         facts = exchange.facts
         self.access_log.write(
             at=self.clock.now() - seconds,
@@ -271,8 +264,8 @@ class Wire:
             received=exchange.bytes_in,
             sent=exchange.bytes_out,
             seconds=seconds,
-            upstream=exchange.upstream.name if exchange.upstream is not None else "",
-            upstream_seconds=upstream_seconds,
+            upstream=upstream,
+            upstream_seconds=exchange.upstream_seconds,
             rule=rule,
             answer=ANSWERS[type(verdict.decision)] if verdict is not None else "",
             reason=verdict.decision.reasons[0] if verdict is not None else "",

@@ -6,7 +6,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.audit import metrics as module
 from gateway.audit.metrics import Metrics
+from gateway.core.decision import Allow, Quota, Score, Verdict
 from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import Identity
+from gateway.core.reasons import Reason
+from gateway.core.rule import LimitSpec
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -25,13 +29,11 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 def test_everything_by_its_name() -> None:
     metrics = Metrics("1.2.3")
-    metrics.request("admin", "GET", 200, 0.003)
-    metrics.request("admin", "GET", 200, 0.3)
-    metrics.upstream("app", 0.002)
-    metrics.decision("allow", "granted")
-    metrics.quota("per-user", "allowed")
-    metrics.quota("per-user", "refused")
-    metrics.risk(0.45)
+    limit = LimitSpec("per-user", ("user",), "token_bucket", 30, 60.0, 10)
+    spent = (Quota(limit, True, 1, 1.0, 0.0), Quota(limit, False, 0, 1.0, 1.0))
+    verdict = Verdict(Allow((Reason.GRANTED,)), None, Identity("default", "1", "ann"), Score(0.45), spent)
+    metrics.served("admin", "GET", 200, 0.003, "app", 0.002, verdict)
+    metrics.served("admin", "GET", 200, 0.3)
     metrics.challenge("totp", "passed")
     metrics.event(Event(Kind.SIGN_IN_FAILED, Severity.WARNING))
     metrics.read("sessions", lambda: 7)
@@ -75,8 +77,8 @@ def test_the_process_and_python_are_there() -> None:
 def test_what_clients_make_up_does_not_grow_the_metrics() -> None:
     metrics = Metrics("1")
     for number in range(1000):
-        metrics.request("r", f"M{number}", 405, 0.001)
-        metrics.request("r", "get", 405, 0.001)
+        metrics.served("r", f"M{number}", 405, 0.001)
+        metrics.served("r", "get", 405, 0.001)
     assert value(metrics, "requests_total", rule="r", method="other", code="405") == 2000
     assert sum(name == "sallyport_requests_total" for name, _ in samples(metrics)) == 1
 
@@ -84,19 +86,19 @@ def test_what_clients_make_up_does_not_grow_the_metrics() -> None:
 def test_scraping_twice_counts_once_and_folding_loses_nothing() -> None:
     metrics = Metrics("1")
     for number in range(2 * module.FOLD + 10):
-        metrics.request("r", "GET", 200, (number % 4) * 0.01)
+        metrics.served("r", "GET", 200, (number % 4) * 0.01)
     for _ in range(2):
         assert value(metrics, "requests_total", rule="r", method="GET", code="200") == 2 * module.FOLD + 10
         assert value(metrics, "request_duration_seconds_count", rule="r") == 2 * module.FOLD + 10
         assert value(metrics, "request_duration_seconds_bucket", rule="r", le="0.01") == module.FOLD + 6
-    metrics.request("r", "GET", 200, 100.0)
+    metrics.served("r", "GET", 200, 100.0)
     assert value(metrics, "request_duration_seconds_bucket", rule="r", le="30.0") == 2 * module.FOLD + 10
     assert value(metrics, "request_duration_seconds_bucket", rule="r", le="+Inf") == 2 * module.FOLD + 11
 
 
 def test_openmetrics_for_who_asks() -> None:
     metrics = Metrics("1")
-    metrics.request('ru"le\n', "GET", 200, 0.001)
+    metrics.served('ru"le\n', "GET", 200, 0.001)
     body, content_type = metrics.render("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     rules = [
