@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _SLICE = 16_384
 _OVERHEAD = 8
 """Most bytes on the wire for one byte of body; a chunk of one byte takes six."""
+_FRAMING = (b"content-length", b"transfer-encoding")
+_LINE = 16
+"""Bytes of a request line beside its target, as good as."""
 _INFINITE = float("inf")
 _RESET = struct.pack("ii", 1, 0)
 """`SO_LINGER`: on, for no time at all."""
@@ -50,6 +53,7 @@ class ClientConnection(asyncio.Protocol):
         "_parsing",
         "_paused",
         "_queue",
+        "_repeating",
         "_transport",
         "deadline",
         "now",
@@ -76,6 +80,8 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._draining = -1
         """Bytes that may still be thrown away before the connection ends; -1 while it lives."""
+        self._repeating = False
+        """Whether the parser reads a head of ours instead of one with `Upgrade`."""
         self._failed: Reason | None = None
         """Why nothing after the queued requests can be understood."""
 
@@ -133,18 +139,19 @@ class ClientConnection(asyncio.Protocol):
     # the parser's calls
 
     def on_message_begin(self) -> None:
-        self._parsing = Exchange(self)
+        if not self._repeating:
+            self._parsing = Exchange(self)
 
     def on_url(self, piece: bytes) -> None:
         exchange = self._parsing
-        if exchange is not None:
+        if exchange is not None and not self._repeating:
             exchange.raw_target += piece
             if len(exchange.raw_target) > self.wire.bounds.target:
                 raise _TooMuch(Reason.TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self._parsing
-        if exchange is None:
+        if exchange is None or self._repeating:
             return
         if exchange.method:  # a trailer: counted, and dropped
             self._head_bytes += len(name) + len(value)
@@ -160,6 +167,12 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._parsing
         if exchange is None:
             return
+        if self._repeating:
+            self._repeating = False
+            return
+        head = self.wire.bounds.head
+        if self._head_bytes + 2 * _SLICE > head and _length_of(exchange) > head:
+            raise _TooMuch(Reason.HEAD_TOO_LARGE)
         parser = self._parser
         exchange.method = parser.get_method().decode("ascii")
         exchange.version = parser.get_http_version()
@@ -172,7 +185,7 @@ class ClientConnection(asyncio.Protocol):
             self._parsing.receive(body)
 
     def on_message_complete(self) -> None:
-        if self._parsing is not None:
+        if self._parsing is not None and not self._parser.should_upgrade():
             self._parsing.complete = True
             self._parsing = None
 
@@ -181,15 +194,14 @@ class ClientConnection(asyncio.Protocol):
     def _feed(self, data: bytes | memoryview) -> None:
         """Parse some bytes. What cannot be understood ends the connection after what came before it."""
         bounds = self.wire.bounds
+        before = self._parsing
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # No protocol is ever switched: what follows is HTTP again, or nothing.
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if len(rest):
-                self._feed(rest)
-            return
+            while True:
+                try:
+                    self._parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self._fail(cause.reason if isinstance(cause, _TooMuch) else Reason.FAULT)
@@ -201,13 +213,26 @@ class ClientConnection(asyncio.Protocol):
         if parsing is None:
             return
         if not parsing.method:
-            self._head_bytes += len(data)
+            # The piece in which a head begins may hold other requests: it counts when the head is whole.
+            self._head_bytes = self._head_bytes + len(data) if parsing is before else 0
             if self._head_bytes > bounds.head:
                 self._fail(Reason.HEAD_TOO_LARGE)
         else:
             parsing.raw_in += len(data)
             if parsing.raw_in > bounds.head + _OVERHEAD * (parsing.bytes_in + _SLICE):
                 self._fail(Reason.BAD_REQUEST)  # chunk extensions without end
+
+    def _without_upgrade(self, rest: bytes | memoryview) -> bytes:
+        """What to parse instead of the `rest` of the bytes after a head with `Upgrade`.
+
+        No protocol is ever switched. The parser takes such a request for one without a body, and gives up whatever
+        follows; so another one starts, with a head that only says how the body is framed.
+        """
+        self._parser = httptools.HttpRequestParser(self)
+        self._repeating = True
+        fields = self._parsing.fields if self._parsing is not None else []
+        framing = [b"%b: %b\r\n" % field for field in fields if field[0].lower() in _FRAMING]
+        return b"".join((b"POST / HTTP/1.1\r\n", *framing, b"\r\n", rest))
 
     def _feed_slices(self, data: bytes) -> None:
         """Parse a large read piece by piece, so that a long pipeline stays bytes until its turn."""
@@ -363,3 +388,9 @@ class ClientConnection(asyncio.Protocol):
         """For shutting down: nothing is on its way here."""
         if self._current is None and not self._queue:
             self._transport.close()
+
+
+def _length_of(exchange: Exchange) -> int:
+    """Bytes of a head: request line and header lines."""
+    lines = sum(len(name) + len(value) + 4 for name, value in exchange.fields)
+    return len(exchange.raw_target) + lines + _LINE

@@ -110,7 +110,7 @@ class Exchange:
             facts = self.facts = request.read(self.method, self.raw_target, caller, self.request_id)
             self.head_only = self.method == "HEAD"
             self.length = caller.length
-            if 0 < wire.bounds.body < caller.length:
+            if 0 < wire.bounds.body < max(caller.length, self.bytes_in):
                 raise Rejected(Reason.BODY_TOO_LARGE)
             if facts.path.startswith(wire.prefix):
                 await self._forward(facts, wire.desk, caller.desk_block, b"Sallyport-Request-Id")
@@ -361,9 +361,8 @@ class Exchange:
         """The parser has taken all there was for now: pass the body on, or hold the client back."""
         limit = self.wire.bounds.body
         if 0 < limit < self.bytes_in and not self.finished:
-            self.close = True
             self._drop_connection()
-            self.refuse(Reason.BODY_TOO_LARGE)
+            self.reject(Reason.BODY_TOO_LARGE)
             return
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)

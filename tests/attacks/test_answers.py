@@ -263,6 +263,21 @@ async def test_case_24_an_early_answer(caller: Caller, close: bool, size: int, c
     assert not [received.target for received in gateway.upstream.requests if b"smuggled" in received.target]
 
 
+async def test_case_24_a_body_that_breaks_after_the_answer_began(caller: Caller) -> None:
+    """Two answers to one request would be one too many: the connection is cut."""
+
+    async def on_head(_: Request, line: Line) -> None:
+        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+
+    caller.gateway.upstream.on_head = on_head
+    async with await caller.gateway.connect() as client:
+        await client.send(caller.request(b"POST", b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n"))
+        await client.read_until(b"hello")
+        await client.send(b"zz\r\n" + SMUGGLED)
+        assert await client.read_rest() == b""
+    caller.reached_nobody(started=True)
+
+
 async def test_case_24_an_early_answer_while_the_body_is_held_back(gateway: Gateway) -> None:
     """0.CL: the service never reads what it was promised. The connection to it is not used again."""
 

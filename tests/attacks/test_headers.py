@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.attacks.caller import Caller
+from tests.attacks.test_framing import SMUGGLED
 from tests.rig.gateway import AGENT, Gateway, request, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -165,12 +166,45 @@ async def test_other_hop_by_hop_headers_stop_here(caller: Caller) -> None:
         b"Upgrade: TLS/1.0\r\nConnection: Upgrade\r\n",
     ),
 )
-async def test_no_protocol_is_switched(caller: Caller, head: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", SMUGGLED], ids=["alone", "with-body"])
+async def test_no_protocol_is_switched(caller: Caller, head: bytes, body: bytes) -> None:
     """What follows the request is parsed as HTTP and decided like any request."""
-    answers = await caller.never_desyncs(caller.request(head=head))
-    assert answers[0].status == 200
-    assert len(answers) == 2
-    assert not caller.gateway.upstream.requests[0].names & {"upgrade", "http2-settings", "connection"}
+    raw = caller.request(b"POST", head + b"Content-Length: %d\r\n" % len(body), body)
+    sized = b"%x\r\n%s\r\n" % (len(body), body) if body else b""
+    chunks = caller.request(b"POST", head + b"Transfer-Encoding: chunked\r\n", sized + b"0\r\n\r\n")
+    for segments in ([raw], [raw[:-20], raw[-20:]], [chunks], [chunks[:-20], chunks[-20:]]):
+        await caller.gateway.mark()
+        answers = await caller.never_desyncs(*segments, method="POST")
+        assert answers[0].status == 200
+        assert len(answers) == 2
+        received = caller.gateway.upstream.requests[0]
+        assert received.body == body
+        assert not received.names & {"upgrade", "http2-settings", "connection"}
+
+
+@pytest.mark.parametrize(
+    "framing",
+    of(
+        66,
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: +5\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding: gzip\r\n",
+    ),
+)
+async def test_an_upgrade_excuses_no_framing(caller: Caller, framing: bytes) -> None:
+    head = b"Upgrade: h2c\r\nConnection: Upgrade\r\n" + framing
+    await caller.is_rejected(caller.request(b"POST", head, b"0\r\n\r\n" + SMUGGLED))
+
+
+async def test_case_66_a_pipeline_of_upgrades(gateway: Gateway) -> None:
+    raw = request(b"GET", b"/public/x", b"Upgrade: h2c\r\nConnection: Upgrade\r\n")
+    async with await gateway.connect() as client:
+        await client.send(raw * 400)
+        assert {answer.status for answer in await client.responses(*["GET"] * 400)} == {200}
+    assert len(gateway.upstream.requests) == 400
 
 
 @pytest.mark.parametrize("name", of(56, *ROUTING))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,11 @@ class Gateway:
             token, _ = await self.app.sessions.prove(token, Proof(factor, now))
         return f"{Cookies.over('http').session}={token}".encode("ascii")
 
+    def pass_time(self, seconds: float) -> None:
+        """Let `seconds` pass, and have the data plane look at its deadlines."""
+        self.clock.advance(seconds)
+        self.app.wire.sweep(self.clock.monotonic())
+
     async def say(self, *segments: bytes) -> list[Response]:
         """Send on a connection of its own, hear every answer until the gateway closes; our half stays open."""
         async with await self.connect() as client:
@@ -170,37 +175,34 @@ async def running(
     folder: Path, *, policy: str = POLICY, config: Mapping[str, object] | None = None
 ) -> AsyncIterator[Gateway]:
     """Start a gateway whose every file is under `folder`; `config` overrides top-level entries of config.yaml."""
+    from gateway import settings
     from gateway.app import App
 
-    from gateway import settings
-
-    upstream, other = RecordingUpstream(), RecordingUpstream()
-    await upstream.start()
-    await other.start()
-    (folder / "policies").mkdir()
-    (folder / "policies" / "rig.yaml").write_text(policy)
-    document: dict[str, object] = {
-        "listen": "127.0.0.1:0",
-        "admin_listen": "127.0.0.1:0",
-        "public_url": "http://good.test",
-        "upstreams": {
-            "app": {"url": f"http://127.0.0.1:{upstream.port}"},
-            "other": {"url": f"http://127.0.0.1:{other.port}"},
-        },
-        "policies": str(folder / "policies"),
-        "store": {"records": f"sqlite:{folder / 'data' / 'rig.db'}"},
-        "keys": str(folder / "data" / "keys"),
-        "log": {"access": str(folder / "access.log")},
-        **(config or {}),
-    }
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(document))
-    clock = ManualClock(float(int(time.time())))
-    app = App(settings.load(path, {}), clock=clock)
-    await app.start()
-    try:
+    async with AsyncExitStack() as ending:
+        upstream, other = RecordingUpstream(), RecordingUpstream()
+        for service in (upstream, other):
+            await service.start()
+            ending.push_async_callback(service.stop)
+        (folder / "policies").mkdir()
+        (folder / "policies" / "rig.yaml").write_text(policy)
+        document: dict[str, object] = {
+            "listen": "127.0.0.1:0",
+            "admin_listen": "127.0.0.1:0",
+            "public_url": "http://good.test",
+            "upstreams": {
+                "app": {"url": f"http://127.0.0.1:{upstream.port}"},
+                "other": {"url": f"http://127.0.0.1:{other.port}"},
+            },
+            "policies": str(folder / "policies"),
+            "store": {"records": f"sqlite:{folder / 'data' / 'rig.db'}"},
+            "keys": str(folder / "data" / "keys"),
+            "log": {"access": str(folder / "access.log")},
+            **(config or {}),
+        }
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(document))
+        clock = ManualClock(float(int(time.time())))
+        app = App(settings.load(path, {}), clock=clock)
+        await app.start()
+        ending.push_async_callback(app.stop, grace=2.0)
         yield Gateway(app, clock, upstream, other)
-    finally:
-        await app.stop()
-        await upstream.stop()
-        await other.stop()
