@@ -70,7 +70,7 @@ class SessionCookie:
             return cookie
         stripped = self._stripped.get(cookie)
         if stripped is None:
-            stripped = b"; ".join(pair.strip() for pair in cookie.split(b";") if _name(pair) not in _OURS)
+            stripped = b";".join([pair for pair in cookie.split(b";") if _name(pair) not in _OURS]).lstrip(b" ")
             if len(cookie) <= MAX_REMEMBERED_HEADER:
                 self._stripped.keep(cookie, stripped)
         return stripped

@@ -175,8 +175,8 @@ def test_the_service_sees_no_cookie_of_ours(credential: SessionCookie, cookie: b
 def test_stripping_keeps_all_others_in_order(pairs: list[tuple[bytes, bytes]]) -> None:
     credential = SessionCookie(None, Cookies.over("http"))  # type: ignore[arg-type]
     cookie = b"; ".join(name + b"=" + value for name, value in pairs)
-    kept = [(name + b"=" + value).strip() for name, value in pairs if name in (b"a", b"Sallyport")]
-    assert credential.strip(cookie).split(b"; ") == (kept or [b""])
+    kept = [name + b"=" + value for name, value in pairs if name in (b"a", b"Sallyport")]
+    assert credential.strip(cookie) == b"; ".join(kept)
 
 
 async def test_what_is_remembered_is_bounded(credential: SessionCookie, cookies: Cookies) -> None:
