@@ -191,34 +191,45 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def commands() -> list[tuple[str, str]]:
-    """`(where, arguments)` of every `sallyport …` in a shell block or alone in a code span."""
-    found = []
-    for block in BLOCKS:
-        if block.words[:1] == ["sh"]:
-            joined = block.text.replace("\\\n", " ")
-            for line in joined.splitlines():
-                for match in re.finditer(r"(?:^|[|;&(]\s*|-- |bin/|-m gateway|\$ )sallyport((?: [^|;&#)]*)?)", line):
-                    found.append((str(block), match[1].strip()))
-    for file in DOCS:
-        for match in re.finditer(r"`sallyport ([^`…]+)`", prose_of(file)):
-            found.append((str(file.relative_to(ROOT)), match[1]))
-    return found
+SHELL = re.compile(r"(?:^|[|;&(]\s*|-- |bin/|-m gateway|\$ )sallyport((?: [^|;&#)]*)?)")
+IN_SHELL = [
+    (str(block), match[1].strip())
+    for block in BLOCKS
+    if block.words[:1] == ["sh"]
+    for line in block.text.replace("\\\n", " ").splitlines()
+    for match in SHELL.finditer(line)
+]
+IN_PROSE = [
+    (file.relative_to(ROOT).as_posix(), match[1])
+    for file in DOCS
+    for match in re.finditer(r"`sallyport ([^`…]+)`", prose_of(file))
+]
 
 
-@pytest.mark.parametrize(("where", "arguments"), commands())
-def test_every_command_exists_with_its_flags(where: str, arguments: str) -> None:
-    words = shlex.split(arguments)
-    if words in (["user"], ["key"], ["schema"]):
-        return  # named, not called
+@pytest.mark.parametrize(("where", "arguments"), IN_SHELL)
+def test_every_command_shown_can_be_given(where: str, arguments: str) -> None:
     try:
-        parser().parse_args(words)
+        parser().parse_args(shlex.split(arguments))
     except SystemExit as ended:
         assert ended.code == 0, f"{where}: sallyport {arguments}"
 
 
+@pytest.mark.parametrize(("where", "arguments"), IN_PROSE)
+def test_every_command_named_exists_with_its_flags(where: str, arguments: str) -> None:
+    words = shlex.split(arguments)
+    at = parser()
+    while deeper := [action for action in at._actions if isinstance(action, argparse._SubParsersAction)]:
+        if not words or words[0].startswith("-"):
+            break
+        name = words.pop(0)
+        assert name in deeper[0].choices, f"{where}: sallyport {arguments}"
+        at = deeper[0].choices[name]
+    flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert flags <= set(at._option_string_actions), f"{where}: sallyport {arguments}"
+
+
 def test_every_command_is_written_about() -> None:
-    told = {arguments.partition(" ")[0] for _, arguments in commands()}
+    told = {arguments.partition(" ")[0] for _, arguments in IN_SHELL}
     assert set(COMMANDS) <= told
 
 
@@ -292,9 +303,11 @@ def test_every_page_and_every_path_of_the_api_is_listed() -> None:
 
 
 def test_every_header_and_every_claim_towards_a_service_is_listed() -> None:
-    told = in_first_column(text_of("services.md"))
+    told = set(re.findall(r"`([^`]+)`", text_of("services.md")))
     assert {name.decode() for style in STYLES.values() for name in style} <= told
-    claims = re.findall(r'^            "([a-z_]+)":', Path(IdentityHeaders.claims.__code__.co_filename).read_text(), re.M)
+    claims = re.findall(
+        r'^            "([a-z_]+)":', Path(IdentityHeaders.claims.__code__.co_filename).read_text(), re.M
+    )
     assert len(claims) >= 14
     assert set(claims) <= told
 
