@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.decision import Allow, SignIn, StepUp, Throttle, Verdict
 from gateway.core.eager import aside, run_eagerly
-from gateway.core.errors import UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_headers, ratelimit_lines
@@ -100,7 +100,7 @@ class Exchange:
             run_eagerly(self.run(), self._spawn)
         except RuntimeError:
             _log.exception("request %s: a wait outside a task", self.request_id)
-            self.refuse(Reason.FAULT)
+            self._fault("RuntimeError")
 
     async def run(self) -> None:
         """Read, judge, and forward or answer. Never raises: a fault closes the gate."""
@@ -128,9 +128,12 @@ class Exchange:
             self.reject(rejected.reason)
         except Declined as declined:
             self.refuse(declined.reason)
-        except Exception:
+        except StoreAway as away:
+            _log.error("request %s: %s", self.request_id, away)
+            self._fault("StoreAway")
+        except Exception as error:
             _log.exception("request %s failed", self.request_id)
-            self.refuse(Reason.FAULT)
+            self._fault(type(error).__name__)
 
     async def _forward(self, facts: Facts, upstream: Upstream, block: bytes, id_name: bytes) -> None:
         """Send the head, and what there is of the body, to the service."""
@@ -308,6 +311,8 @@ class Exchange:
 
     async def _whole_body(self, limit: int) -> bytes | None:
         """The body, once it has arrived; None where it is larger than `limit` bytes."""
+        if self.caller is not None and self.caller.expects and not self.complete and not self.chunks:
+            self.client.write(_CONTINUE)
         while not self.complete and self.pending <= limit:
             self.waiter = asyncio.get_running_loop().create_future()
             self.client.resume_reading()
@@ -325,6 +330,10 @@ class Exchange:
             self.wire.rejected(self, reason)
         self.refuse(reason)
 
+    def _fault(self, error: str) -> None:
+        self.wire.faulted(self, error)
+        self.refuse(Reason.FAULT)
+
     def refuse(self, reason: Reason) -> None:
         """Answer with a refusal; where an answer has begun already, break it off."""
         if self.finished:
@@ -334,7 +343,12 @@ class Exchange:
             return
         self._drop_connection()
         page = self.wire.error_page if self.facts is not None and answers.is_navigation(self.facts) else None
-        self._reply(*answers.refusal(reason, self.request_id, page))
+        try:
+            answer = answers.refusal(reason, self.request_id, page)
+        except Exception:  # also a page that cannot be made is a refusal
+            _log.exception("request %s: no page", self.request_id)
+            answer = answers.refusal(reason, self.request_id, None)
+        self._reply(*answer)
 
     def _reply(self, status: int, headers: Iterable[answers.Header], body: bytes) -> None:
         """Send an answer of ours, whole."""
@@ -344,7 +358,7 @@ class Exchange:
         self.responded = True
         self.status = status
         lines = [*headers, (b"X-Request-Id", self.request_id.encode())]
-        data = answers.encode(status, lines, body, close=self.close, head_only=self.head_only)
+        data = answers.encode(status, lines, body, close=self.close, head_only=self.method == "HEAD")
         self.bytes_out += len(data)
         self.client.write(data)
         self.finish(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
 import stat
@@ -33,6 +34,8 @@ from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
 from gateway.wire.request import Declined
 from gateway.wire.upstream import Endpoint, Upstream
+
+_log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 1.0
 """Seconds between two looks at all deadlines: one timer for everything, none for a request."""
@@ -242,8 +245,29 @@ class Wire:
             )
         )
 
+    def faulted(self, exchange: Exchange, error: str) -> None:
+        """Something of ours broke: the kind of error, but none of its words, for they may quote what somebody sent."""
+        facts = exchange.facts
+        self.ledger.note(
+            Event(
+                Kind.FAULT,
+                Severity.ALARM,
+                address=facts.address if facts is not None else exchange.client.peer,
+                agent=facts.agent if facts is not None else "",
+                request_id=exchange.request_id,
+                detail={"reason": Reason.FAULT.value, "room": "wire", "error": error, "method": exchange.method},
+            )
+        )
+
     def completed(self, exchange: Exchange) -> None:
-        """Count and log an exchange that is over."""
+        """Count and log an exchange that is over. Never raises: the answer is out, and the connection goes on."""
+        try:
+            self._remember(exchange)
+        except Exception as error:
+            _log.exception("request %s: not counted, or not logged", exchange.request_id)
+            self.faulted(exchange, type(error).__name__)
+
+    def _remember(self, exchange: Exchange) -> None:
         seconds = self.now() - exchange.started
         verdict = exchange.verdict
         rule = verdict.rule.name if verdict is not None and verdict.rule is not None else ""
