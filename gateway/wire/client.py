@@ -347,9 +347,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _end(self, exchange: Exchange) -> None:
         """Close, once the client has had a chance to read the answer."""
+        unread = bool(self._queue or self._backlog or self._paused)
         self._queue.clear()
         self._backlog.clear()
-        if exchange.complete and self._failed is None:
+        if exchange.complete and self._failed is None and not unread:
             self._transport.close()
             return
         # Closing with unread bytes would reset the connection and take the answer with it (RFC 9112, section 9.6).

@@ -13,7 +13,7 @@ from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.wire import authority, headers, target
 from gateway.wire.authority import Authority, BadAuthority
-from gateway.wire.forwarded import TrustedProxies, canonical, network_of
+from gateway.wire.forwarded import UNKNOWN, TrustedProxies, canonical, network_of
 from gateway.wire.headers import Pass
 from gateway.wire.target import BadTarget, Target
 
@@ -27,6 +27,7 @@ METHODS = frozenset(
 
 _LARGEST = 2**53
 _AGENT = 512
+_CHAIN = 64
 _REMEMBERED = 4096
 _targets: dict[bytes, Target] = {}
 _authorities: dict[tuple[bytes, str], Authority] = {}
@@ -93,9 +94,9 @@ class Caller:
         cookies: list[bytes] = []
         connection: list[bytes] = []
         agent = b""
+        authorization: bytes | None = None
         self.version = version
         self.fields = fields
-        self.authorization = b""
         self.length = 0
         """Body length; -1 for chunked."""
         self.expects = False
@@ -115,9 +116,9 @@ class Caller:
                     agent = value
                     lines.append(b"User-Agent: %b\r\n" % value)
                 elif name == b"authorization":
-                    if self.authorization:
+                    if authorization is not None:
                         raise Rejected(Reason.BAD_REQUEST)  # two credentials: which one is meant? (case 60)
-                    self.authorization = value
+                    authorization = value
                     lines.append(b"Authorization: %b\r\n" % value)
                 elif name == b"connection":
                     connection.append(value)
@@ -132,7 +133,8 @@ class Caller:
                 elif name == b"expect":
                     if value.lower() != b"100-continue":
                         raise Rejected(Reason.EXPECTATION_FAILED)
-                    self.expects = True
+                    self.expects = version == "1.1"  # HTTP/1.0 cannot mean it (RFC 9110, section 10.1.1)
+        self.authorization = authorization or b""
         if self.length > _LARGEST:
             raise Rejected(Reason.BODY_TOO_LARGE)
         if connection:
@@ -258,13 +260,13 @@ def _client(peer: str, fields: Sequence[Field], proxies: TrustedProxies) -> tupl
         return peer, peer.encode()
     values = [value for name, value in fields if name.lower() == b"x-forwarded-for"]
     client = proxies.client(peer, values)
-    believed = [
-        entry
-        for value in values
-        for entry in (canonical(part.strip().decode("latin-1")) for part in value.split(b",")[-64:])
-        if entry
+    # What is no address keeps its place as `unknown`; without it, what a client wrote before would move up.
+    chain = [
+        canonical(part.strip().decode("latin-1")) or UNKNOWN
+        for value in values[-_CHAIN:]
+        for part in value.rsplit(b",", _CHAIN)[-_CHAIN:]
     ]
-    return client, ", ".join((*believed[-64:], peer)).encode()
+    return client, ", ".join((*chain[-_CHAIN:], peer)).encode()
 
 
 def _claimed_scheme(fields: Sequence[Field], scheme: str) -> str:

@@ -190,6 +190,40 @@ async def test_head_keeps_the_length_and_has_no_body(gateway: Gateway) -> None:
     assert len({received.connection for received in gateway.upstream.requests}) == 1
 
 
+@pytest.mark.parametrize("raw", [b"HEAD /%zz HTTP/1.1\r\nHost: good.test\r\n\r\n", b"HEAD /public/x HTTP/1.1\r\n\r\n"])
+async def test_a_rejected_head_request_gets_no_body_either(gateway: Gateway, raw: bytes) -> None:
+    async with await gateway.connect() as client:
+        await client.send(raw)
+        assert (await client.response("HEAD")).status == 400
+        assert await client.read_rest() == b""
+
+
+async def test_an_http_1_0_client_is_not_asked_to_continue(gateway: Gateway) -> None:
+    async with await gateway.connect() as client:
+        await client.send(
+            request(b"POST", b"/public/x", b"Expect: 100-continue\r\nContent-Length: 5\r\n", version=b"HTTP/1.0")
+        )
+        await gateway.upstream.until(lambda: bool(gateway.upstream.requests))
+        await client.send(b"hello")
+        answer = await client.response("POST")
+    assert (answer.status, answer.interim) == (200, [])
+
+
+async def test_a_form_that_is_kept_is_asked_for(gateway: Gateway) -> None:
+    """A browser-like client that waits for 100 before it sends the form that signing in interrupts."""
+    head = (
+        b"Accept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        b"Expect: 100-continue\r\nContent-Length: 3\r\n"
+    )
+    async with await gateway.connect() as client:
+        await client.send(request(b"POST", b"/app/x", head))
+        assert await client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"a=b")
+        answer = await client.response("POST")
+    assert answer.status == 303
+    assert b"resume=" in answer.one("Location")
+
+
 async def test_our_own_answer_to_head_has_no_body(gateway: Gateway) -> None:
     async with await gateway.connect() as client:
         await client.send(request(b"HEAD", b"/app/x"), request(b"GET", b"/public/x"))

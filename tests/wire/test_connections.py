@@ -257,6 +257,17 @@ async def test_nothing_after_close_is_answered(gateway: Gateway) -> None:
     assert [received.target for received in gateway.upstream.requests] == [b"/public/1", b"/public/2"]
 
 
+async def test_what_comes_after_close_does_not_cost_the_answer(gateway: Gateway) -> None:
+    """Closing with unread bytes would reset the connection, and take an answer with it that is not read yet."""
+    body = bytes(300_000)
+    gateway.upstream.script = fixed(ok(body))
+    async with await gateway.connect(buffers=65536) as client:
+        await client.send(get(head=b"Connection: close\r\n"))
+        await gateway.upstream.came(1)
+        await client.send(get() * 1_000)
+        assert (await client.response()).body == body
+
+
 async def test_an_http_1_0_client_gets_no_chunks(gateway: Gateway) -> None:
     gateway.upstream.script = fixed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
     for head in (b"", b"Connection: keep-alive\r\n"):
