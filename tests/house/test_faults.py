@@ -114,11 +114,6 @@ async def public(gateway: Gateway) -> bytes:
     return request()
 
 
-async def roles(gateway: Gateway) -> bytes:
-    """Somebody whose rule depends on more than where they go."""
-    return request(target=b"/role/x", cookie=await gateway.cookie("bob"))
-
-
 CLOSED = [
     ("book.find", method(Book, "find"), public),
     ("book.readings", method(Book, "readings"), public),
@@ -132,7 +127,6 @@ CLOSED = [
     ("risk.remembered", method(Risk, "remembered"), warm),
     ("risk.score", method(Risk, "score"), elsewhere),
     ("risk.score, store away", method(Risk, "score", away), elsewhere),
-    ("choose", function("gateway.gate.choose"), roles),
     ("decide", function("gateway.gate.decide"), warm),
     ("decide, nobody known", function("gateway.gate.decide"), public),
     ("identity_headers", method(IdentityHeaders, "lines"), warm),
