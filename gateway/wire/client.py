@@ -269,6 +269,11 @@ class ClientConnection(asyncio.Protocol):
         if len(self._queue) >= self.wire.bounds.pipeline:
             self.pause_reading()
 
+    def _go_on_later(self) -> None:
+        """The same on a later turn: the connection may have ended meanwhile."""
+        if self._draining < 0 and not self._transport.is_closing():
+            self._go_on()
+
     def _start_next(self) -> None:
         while self._queue and self._current is None:
             exchange = self._current = self._queue.popleft()
@@ -337,7 +342,7 @@ class ClientConnection(asyncio.Protocol):
                     break
         if self._queue:
             # Not from within: a pipeline of a thousand must not be a thousand calls deep.
-            self.wire.loop.call_soon(self._go_on)
+            self.wire.loop.call_soon(self._go_on_later)
         elif self._failed is not None:
             self._answer_failure()
         else:
