@@ -191,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-SHELL = re.compile(r"(?:^|[|;&(]\s*|-- |bin/|-m gateway|\$ )sallyport((?: [^|;&#)]*)?)")
+SHELL = re.compile(r"(?:^|[|;&(]\s*|-- |bin/|-m gateway|\$ )sallyport((?: (?:\"[^\"]*\"|[^|;&#>)\"])*)?)")
 IN_SHELL = [
     (str(block), match[1].strip())
     for block in BLOCKS
@@ -303,7 +303,7 @@ def test_every_page_and_every_path_of_the_api_is_listed() -> None:
 
 
 def test_every_header_and_every_claim_towards_a_service_is_listed() -> None:
-    told = set(re.findall(r"`([^`]+)`", text_of("services.md")))
+    told = set(re.findall(r"`([^`\n]+)`", prose_of(ROOT / "docs" / "services.md")))
     assert {name.decode() for style in STYLES.values() for name in style} <= told
     claims = re.findall(
         r'^            "([a-z_]+)":', Path(IdentityHeaders.claims.__code__.co_filename).read_text(), re.M
