@@ -193,7 +193,7 @@ class Enrolment:
         waiting = self._opened(await self._setups.get(place), place)
         tried = await self._factors.attempts.admit(tenant, subject, "totp_setup")
         if tried.wait > 0:
-            raise UserError("ERR-MFA-THROTTLED", "Too many tries. Wait a while.", 429, tried.wait)
+            raise UserError("ERR-MFA-THROTTLED", "Too many tries.", 429, tried.wait)
         now = self._clock.now()
         secret = base64.b64decode(waiting["secret"])
         step = _shown_step(secret, code, now)

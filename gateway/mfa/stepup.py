@@ -101,7 +101,7 @@ COUNTED: Mapping[str, str] = {
 DETAIL: Mapping[str, str] = {
     GONE: "This question is no longer open. Go back to where you were going and you will be asked again.",
     "ERR-MFA-INVALID": "That code is not right, or was used before.",
-    "ERR-MFA-THROTTLED": "Too many tries. Wait a while, or prove it in another way.",
+    "ERR-MFA-THROTTLED": "Too many tries.",
     "ERR-MFA-DISABLED": "This method was turned off after too many wrong answers. It has to be set up anew.",
     "ERR-MFA-METHOD": "This method does not answer this question.",
 }

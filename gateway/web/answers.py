@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 REALM = "sallyport"
 
 
-def page(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
-    """The page `template`."""
+def page(
+    request: web.Request, template: str, *, status: int = 200, leads_on: bool = False, **values: Any
+) -> web.Response:
+    """The page `template`. `leads_on`: whether its form ends at a service, wherever that sends people."""
     body = pages.render(template, request.app[DESK].prefix, **values)
-    return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
+    headers = pages.LEADS_ON if leads_on else None
+    return web.Response(body=body, status=status, headers=headers, content_type="text/html", charset="utf-8")
 
 
 def redirect(location: str, status: int = 303) -> web.Response:

@@ -101,6 +101,7 @@ async def _scan(
     answer = page(
         request,
         "setup.html",
+        leads_on=True,
         status=error.status if error else 200,
         csrf=forms.token(request, "enrol", _session(identity)),
         setup=setup.id,

@@ -43,9 +43,6 @@ GUESSES = (*EVERYTHING, LimitSpec("pages-proofs", ("address",), "token_bucket", 
 
 GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify", "api/v1/mfa/setup/")
 
-DEAD_ENDS = frozenset({400, 403, 404, 409, 410, 415})
-"""Errors after which a person needs a way on."""
-
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -74,8 +71,7 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
         detail = error.detail
         if error.retry_after > 0 and wants_page(request):
             detail = f"{detail} Please wait {wait_words(error.retry_after)}."
-        action = ("Your account", request.app[DESK].prefix + "account") if error.status in DEAD_ENDS else None
-        answer = refusal(request, error.status, error.code, detail, retry_after=error.retry_after, action=action)
+        answer = refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
         if error.status == 401:
             answer.headers["WWW-Authenticate"] = challenge()
         return answer

@@ -122,6 +122,7 @@ def _form(
     answer = page(
         request,
         "login.html",
+        leads_on=True,
         status=status,
         csrf=forms.token(request, "login"),
         next=after,

@@ -35,6 +35,7 @@ async def show(request: web.Request) -> web.Response:
     answer = page(
         request,
         "resume.html",
+        leads_on=True,
         csrf=forms.token(request, "resume", _session(identity)),
         ticket=ticket,
         target=f"{kept.host}{path_of(kept)}",

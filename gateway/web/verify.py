@@ -82,6 +82,7 @@ def _ask(
     answer = page(
         request,
         "verify.html",
+        leads_on=True,
         status=error.status if error else 200,
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,

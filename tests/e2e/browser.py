@@ -30,7 +30,8 @@ PATIENCE = 8.0
 WIDTHS = {"wide": 1280, "narrow": 390}
 
 _FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync --disable-dev-shm-usage --disable-extensions --lang=en"""
+--disable-component-update --disable-sync --disable-dev-shm-usage --disable-extensions
+--hide-scrollbars --lang=en"""
 _ANSWERED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
 
 
@@ -155,6 +156,10 @@ class Browser:
     @property
     def title(self) -> str:
         return self._driver.title
+
+    @property
+    def address(self) -> str:
+        return self._driver.current_url
 
     @property
     def path(self) -> str:

@@ -91,6 +91,8 @@ class House:
         """Whatever reached the service, in order."""
         self.app: App
         self.url = f"http://127.0.0.1:{_free_port()}"
+        self.elsewhere = ""
+        """Another origin, to which the service sends whoever asks for `/elsewhere`."""
         self._folder = folder
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="house")
@@ -117,11 +119,12 @@ class House:
         self._service = web.AppRunner(service, access_log=None, auto_decompress=False, shutdown_timeout=0.1)
         await self._service.setup()
         await web.TCPSite(self._service, "127.0.0.1", 0).start()
+        self.elsewhere = "http://%s:%d" % self._service.addresses[0][:2]
         environment = {
             "SALLYPORT_LISTEN": urlsplit(self.url).netloc,
             "SALLYPORT_ADMIN_LISTEN": "127.0.0.1:0",
             "SALLYPORT_PUBLIC_URL": self.url,
-            "SALLYPORT_UPSTREAM": "http://%s:%d" % self._service.addresses[0][:2],
+            "SALLYPORT_UPSTREAM": self.elsewhere,
             "SALLYPORT_DATA": str(self._folder / "data"),
         }
         loaded = settings.load(ROOT / "config.yaml", environment)
@@ -139,6 +142,13 @@ class House:
     async def _record(self, request: web.Request, handler: Any) -> web.StreamResponse:
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers)
         self.received.append(Received(request.method, request.raw_path, headers, await request.read()))
+        if request.path == "/elsewhere":
+            return web.Response(status=302, headers={"Location": f"{self.elsewhere}/public/"})
+        if request.path == "/admin/cacheable":
+            sent = request.method == "POST"
+            text = "<h1>Sent</h1>" if sent else "<h1>A form</h1><form method='post'><button>Send</button></form>"
+            headers = {"Cache-Control": "max-age=3600" if sent else "no-store"}
+            return web.Response(text=text, content_type="text/html", headers=headers)
         response: web.StreamResponse = await handler(request)
         return response
 

@@ -139,3 +139,12 @@ def test_enrolment_in_between(house: House, browser: Browser) -> None:
     browser.press("Send it now").see("Received once", "You are ann.")
     assert submission in the_one(house, "/admin/form").body
     assert len(house.posts()) == 1
+
+
+def test_its_answer_is_not_taken_for_the_page_itself(house: House, browser: Browser) -> None:
+    """The browser asked with GET; an answer to POST that may be kept must not be what it shows from then on."""
+    phone, _ = house.enrol("ann")
+    browser.go("/admin/cacheable").sign_in("ann").answer(phone.code).see("A form")
+    house.clock.leap(11 * 60)
+    browser.press("Send").answer(phone.code).see("Sent")
+    browser.go("/public/").go("/admin/cacheable").see("A form")

@@ -90,3 +90,9 @@ def test_a_session_that_ended_by_itself_asks_again(house: House, browser: Browse
     browser.go("/echo").see("Sign in")
     browser.sign_in("bob")
     assert browser.path == "/echo"
+
+
+def test_a_service_may_send_people_on_to_another_origin(house: House, browser: Browser) -> None:
+    """Browsers hold the redirects after a form against the form's page, and this one is the service's affair."""
+    browser.go("/elsewhere").sign_in("bob").see("A service behind Sallyport")
+    assert browser.address == f"{house.elsewhere}/public/"

@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent.parent / "static"
 
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action {}; frame-ancestors 'none'; base-uri 'none'"
+
 HEADERS: dict[str, str] = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ),
+    "Content-Security-Policy": POLICY.format("'self'"),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -35,6 +34,13 @@ HEADERS: dict[str, str] = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 """What every answer of ours wears, error pages of the wire included."""
+
+LEADS_ON = {"Content-Security-Policy": POLICY.format("'self' http: https:")}
+"""Instead, for pages whose form leads on to a service. Chromium holds every redirect after a form against this list
+(CSP 3, section 6.4.1), so with `'self'` alone nobody could sign in to a service that sends them on to another origin."""
+
+DEAD_ENDS = frozenset({400, 403, 404, 409, 410, 415})
+"""Errors after which a person needs a way on."""
 
 DEFAULT_PREFIX = "/.sallyport/"
 
@@ -111,6 +117,8 @@ def error_page(
     phrase = HTTPStatus(status).phrase
     if title in ("", phrase):
         title = TITLES.get(status, phrase)
+    if action is None and status in DEAD_ENDS:
+        action = "Your account", f"{prefix}account"
     return render(
         "error.html",
         prefix,
