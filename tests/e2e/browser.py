@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from selenium.common.exceptions import (
     NoSuchElementException,
@@ -283,5 +284,5 @@ class Browser:
                 return one
         raise NoSuchElementException(f"no button or link {name!r}")
 
-    def _command(self, name: str, **parameters: object) -> dict[str, object]:
+    def _command(self, name: str, **parameters: object) -> dict[str, Any]:
         return self._driver.execute_cdp_cmd(name, parameters)  # type: ignore[no-any-return]

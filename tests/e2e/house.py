@@ -119,7 +119,8 @@ class House:
         self._service = web.AppRunner(service, access_log=None, auto_decompress=False, shutdown_timeout=0.1)
         await self._service.setup()
         await web.TCPSite(self._service, "127.0.0.1", 0).start()
-        self.elsewhere = "http://%s:%d" % self._service.addresses[0][:2]
+        host, port = self._service.addresses[0][:2]
+        self.elsewhere = f"http://{host}:{port}"
         environment = {
             "SALLYPORT_LISTEN": urlsplit(self.url).netloc,
             "SALLYPORT_ADMIN_LISTEN": "127.0.0.1:0",
@@ -174,7 +175,7 @@ class House:
             known = await self.app.users.find(user)
             assert known is not None
             proof = Proof("password", self.clock.now())
-            token, identity = await self.app.sessions.open(known, proof, address="127.0.0.1", agent="elsewhere")
+            _, identity = await self.app.sessions.open(known, proof, address="127.0.0.1", agent="elsewhere")
             setup = await self.app.enrolment.begin_totp(identity)
             secret = parse_qs(urlsplit(setup.uri).query)["secret"][0]
             codes = await self.app.enrolment.confirm(identity, setup.id, Phone(secret, self.clock).code)

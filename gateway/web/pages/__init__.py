@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent.parent / "static"
 
-POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action {}; frame-ancestors 'none'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action {}; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
 
 HEADERS: dict[str, str] = {
     "Content-Security-Policy": POLICY.format("'self'"),
@@ -37,7 +40,7 @@ HEADERS: dict[str, str] = {
 
 LEADS_ON = {"Content-Security-Policy": POLICY.format("'self' http: https:")}
 """Instead, for pages whose form leads on to a service. Chromium holds every redirect after a form against this list
-(CSP 3, section 6.4.1), so with `'self'` alone nobody could sign in to a service that sends them on to another origin."""
+(CSP 3, section 6.4.1): with `'self'` alone nobody could sign in to a service that sends them on to another origin."""
 
 DEAD_ENDS = frozenset({400, 403, 404, 409, 410, 415})
 """Errors after which a person needs a way on."""
