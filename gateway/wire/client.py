@@ -18,7 +18,7 @@ import httptools
 from gateway.core.reasons import Reason
 from gateway.wire.exchange import Exchange
 from gateway.wire.forwarded import UNKNOWN, canonical
-from gateway.wire.request import Caller
+from gateway.wire.request import Caller, Field
 
 if TYPE_CHECKING:
     from gateway.wire.wire import Wire
@@ -48,6 +48,7 @@ class ClientConnection(asyncio.Protocol):
         "_current",
         "_draining",
         "_failed",
+        "_fields",
         "_head_bytes",
         "_parser",
         "_parsing",
@@ -76,7 +77,10 @@ class ClientConnection(asyncio.Protocol):
         self._current: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._backlog: list[bytes] = []
+        self._fields: list[Field] = []
+        """Header lines being parsed: of a head, or trailers, which end here."""
         self._head_bytes = 0
+        """Bytes of a head that is not whole yet; within a body, bytes since its last one."""
         self._paused = False
         self._draining = -1
         """Bytes that may still be thrown away before the connection ends; -1 while it lives."""
@@ -141,37 +145,29 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if not self._repeating:
             self._parsing = Exchange(self)
+            self._fields = self._parsing.fields
 
     def on_url(self, piece: bytes) -> None:
-        exchange = self._parsing
-        if exchange is not None and not self._repeating:
-            exchange.raw_target += piece
-            if len(exchange.raw_target) > self.wire.bounds.target:
-                raise _TooMuch(Reason.TARGET_TOO_LONG)
+        if self._parsing is not None and not self._repeating:
+            self._parsing.raw_target += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        exchange = self._parsing
-        if exchange is None or self._repeating:
-            return
-        if exchange.method:  # a trailer: counted, and dropped
-            self._head_bytes += len(name) + len(value)
-            if self._head_bytes > self.wire.bounds.head:
-                raise _TooMuch(Reason.HEAD_TOO_LARGE)
-            return
-        fields = exchange.fields
-        fields.append((name, value))
-        if len(fields) > self.wire.bounds.headers:
-            raise _TooMuch(Reason.HEAD_TOO_LARGE)
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         exchange = self._parsing
         if exchange is None:
             return
+        self._fields = []
         if self._repeating:
             self._repeating = False
             return
-        head = self.wire.bounds.head
-        if self._head_bytes + 2 * _SLICE > head and _length_of(exchange) > head:
+        bounds = self.wire.bounds
+        if len(exchange.raw_target) > bounds.target:
+            raise _TooMuch(Reason.TARGET_TOO_LONG)
+        if len(exchange.fields) > bounds.headers:
+            raise _TooMuch(Reason.HEAD_TOO_LARGE)
+        if self._head_bytes + 2 * _SLICE > bounds.head and _length_of(exchange) > bounds.head:
             raise _TooMuch(Reason.HEAD_TOO_LARGE)
         parser = self._parser
         exchange.method = parser.get_method().decode("ascii")
@@ -193,8 +189,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Parse some bytes. What cannot be understood ends the connection after what came before it."""
-        bounds = self.wire.bounds
         before = self._parsing
+        body = before.bytes_in if before is not None else 0
         try:
             while True:
                 try:
@@ -212,12 +208,15 @@ class ClientConnection(asyncio.Protocol):
         parsing = self._parsing
         if parsing is None:
             return
-        if not parsing.method:
-            # The piece in which a head begins may hold other requests: it counts when the head is whole.
-            self._head_bytes = self._head_bytes + len(data) if parsing is before else 0
-            if self._head_bytes > bounds.head:
-                self._fail(Reason.HEAD_TOO_LARGE)
-        else:
+        # The piece in which a head or a body begins may hold other things: it does not count yet.
+        going_on = parsing is before and parsing.bytes_in == body
+        self._head_bytes = self._head_bytes + len(data) if going_on else 0
+        bounds = self.wire.bounds
+        if not parsing.method and len(parsing.raw_target) > bounds.target:
+            self._fail(Reason.TARGET_TOO_LONG)
+        elif self._head_bytes > bounds.head or len(self._fields) > bounds.headers:
+            self._fail(Reason.HEAD_TOO_LARGE)
+        elif parsing.method:
             parsing.raw_in += len(data)
             if parsing.raw_in > bounds.head + _OVERHEAD * (parsing.bytes_in + _SLICE):
                 self._fail(Reason.BAD_REQUEST)  # chunk extensions without end

@@ -192,9 +192,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             broken = True
-        if not self._answered and not exchange.responded:
-            self._bytes += len(data)
-            broken = broken or self._bytes > _HEAD
+        if not self._answered:
+            if not exchange.responded:
+                self._bytes += len(data)
+                broken = broken or self._bytes > _HEAD
+            broken = broken or len(self._fields) > _HEADERS
         if broken and not self._answered:
             self.exchange = None
             self.abort()
@@ -237,11 +239,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.exchange is None or self.exchange.responded or self._answered:
-            return  # trailers end here
         self._fields.append((name, value))
-        if len(self._fields) > _HEADERS:
-            raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
         exchange = self.exchange
@@ -261,10 +259,13 @@ class UpstreamConnection(asyncio.Protocol):
         version = self._parser.get_http_version()
         if status > 599 or version not in ("1.1", "1.0") or _UNSAFE.search(self._reason):
             raise ValueError("not a final status of HTTP/1")
+        fields, self._fields = self._fields, []  # what comes after are trailers, and they end here
+        if len(fields) > _HEADERS:
+            raise ValueError("too many headers")
         ours = exchange.our_cookies
-        if self._fields != self._said or ours is not self._ours:
-            self._reply = reply_lines(self._fields, ours)
-            self._said, self._ours = self._fields, ours
+        if fields != self._said or ours is not self._ours:
+            self._reply = reply_lines(fields, ours)
+            self._said, self._ours = fields, ours
         block, length, chunked = self._reply
         if chunked and version == "1.0":
             raise ValueError("chunked in HTTP/1.0")
