@@ -329,7 +329,9 @@ class ClientConnection(asyncio.Protocol):
     def exchange_finished(self, exchange: Exchange) -> None:
         """The current exchange has its whole answer."""
         self._current = None
-        if exchange.close:
+        # An answer that began before we were asked to stop could not say that it is the last one here.
+        last = self.wire.draining and not self._queue and not self._backlog and self._parsing is None
+        if exchange.close or last:
             self._end(exchange)
             return
         if self._backlog:

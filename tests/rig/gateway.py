@@ -88,6 +88,15 @@ class Gateway:
         self._cookies: dict[str, bytes] = {}
         self._rejected_before = 0
 
+    async def restart(self) -> None:
+        """Stop, and start anew on the same files, on other ports."""
+        from gateway.app import App
+
+        await self.app.stop(grace=2.0)
+        self.app = App(self.app.settings, clock=self.clock)
+        await self.app.start()
+        self.port, self.admin_port = self.app.ports
+
     async def connect(self, *, buffers: int = 0) -> RawClient:
         """A new client connection."""
         return await RawClient.connect(self.port, buffers=buffers)
@@ -204,5 +213,6 @@ async def running(
         clock = ManualClock(float(int(time.time())))
         app = App(settings.load(path, {}), clock=clock)
         await app.start()
-        ending.push_async_callback(app.stop, grace=2.0)
-        yield Gateway(app, clock, upstream, other)
+        gateway = Gateway(app, clock, upstream, other)
+        ending.push_async_callback(lambda: gateway.app.stop(grace=2.0))
+        yield gateway
