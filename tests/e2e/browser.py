@@ -36,6 +36,18 @@ _FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-
 _ANSWERED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
 
 
+_FIELD = """
+const label = [...document.querySelectorAll("label")].find(
+    (one) => one.innerText.split("\\n")[0].trim() === arguments[0]);
+return label ? label.control : null;
+"""
+_NAMED = """
+return [...document.querySelectorAll("button, a, summary")].find(
+    (one) => one.checkVisibility() && one.textContent.trim().replace(/\\s+/g, " ") === arguments[0]) || null;
+"""
+_SEEN = "return [(document.querySelector('h1') || {innerText: ''}).innerText, document.body.innerText]"
+
+
 class Browser:
     """One profile of its own. `url` is where it goes: set it before use."""
 
@@ -84,7 +96,8 @@ class Browser:
     def fill(self, label: str, text: str) -> Browser:
         """Type into the field that `label` belongs to, in the place of what is there."""
         field = self.field(label)
-        field.clear()
+        if field.get_property("value"):
+            field.clear()
         field.send_keys(text)
         return self
 
@@ -133,13 +146,20 @@ class Browser:
 
     def see(self, heading: str, *words: str) -> str:
         """Wait for the page with this heading and, in it, `words`; the page's text."""
+        seen = "", ""
+
+        def there() -> bool:
+            nonlocal seen
+            seen = self._driver.execute_script(_SEEN)
+            return seen[0] == heading and all(word in seen[1] for word in words)
+
         try:
-            self._until(lambda: self.heading == heading and all(word in self.text for word in words))
+            self._until(there)
         except TimeoutException:
             raise AssertionError(
-                f"expected {heading!r} with {words}, but there is, at {self.path}:\n{self.heading!r}\n{self.text}"
+                f"expected {heading!r} with {words}, but there is, at {self.address}:\n{seen[0]!r}\n{seen[1]}"
             ) from None
-        return self.text
+        return seen[1]
 
     @property
     def heading(self) -> str:
@@ -188,12 +208,10 @@ class Browser:
 
     def field(self, label: str) -> WebElement:
         """The field that `label` belongs to."""
-        for one in self._driver.find_elements(By.TAG_NAME, "label"):
-            if one.text.partition("\n")[0].strip() == label:
-                if named := one.get_attribute("for"):
-                    return self._driver.find_element(By.ID, named)
-                return one.find_element(By.CSS_SELECTOR, "input, textarea")
-        raise NoSuchElementException(f"no field {label!r}")
+        field = self._driver.execute_script(_FIELD, label)
+        if not isinstance(field, WebElement):
+            raise NoSuchElementException(f"no field {label!r}")
+        return field
 
     @property
     def focus(self) -> WebElement:
@@ -231,8 +249,10 @@ class Browser:
         return outline not in ("none", "hidden") and width >= 2 and self.focus.is_displayed()
 
     def look(self, name: str) -> None:
-        """Nothing of the page may stick out at either width; pictures of it, where they are wanted."""
+        """Nothing of the page may stick out on a small screen; pictures of it at every width, where they are wanted."""
         for kind, width in WIDTHS.items():
+            if self._pictures is None and kind != "narrow":
+                continue
             metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
             self._command("Emulation.setDeviceMetricsOverride", **metrics)
             size = self._command("Page.getLayoutMetrics")["cssContentSize"]
@@ -279,10 +299,10 @@ class Browser:
         WebDriverWait(self._driver, PATIENCE, 0.05, ignored).until(lambda _: true(), "nothing came")
 
     def _named(self, name: str) -> WebElement:
-        for one in self._driver.find_elements(By.CSS_SELECTOR, "button, a, summary"):
-            if one.is_displayed() and " ".join(one.accessible_name.split()) == name:
-                return one
-        raise NoSuchElementException(f"no button or link {name!r}")
+        found = self._driver.execute_script(_NAMED, name)
+        if not isinstance(found, WebElement):
+            raise NoSuchElementException(f"no button or link {name!r}")
+        return found
 
     def _command(self, name: str, **parameters: object) -> dict[str, Any]:
         return self._driver.execute_cdp_cmd(name, parameters)  # type: ignore[no-any-return]

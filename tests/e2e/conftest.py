@@ -19,9 +19,17 @@ from tests.e2e.house import House, open_house
 LEFT_OUT = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
 
 
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a house looks like when ann and bob have moved in."""
+    folder = tmp_path_factory.mktemp("furnished")
+    with open_house(folder):
+        return folder
+
+
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with open_house(tmp_path) as one:
+def house(tmp_path: Path, furnished: Path) -> Iterator[House]:
+    with open_house(tmp_path, furnished) as one:
         yield one
 
 

@@ -7,6 +7,7 @@ and can be told to leap: nobody waits ten minutes for a proof to grow old.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import threading
 import time
@@ -85,7 +86,8 @@ class Phone:
 class House:
     """A running gateway, its service, and the users ann (of the admins) and bob."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, like: Path | None = None) -> None:
+        """Everything it writes is under `folder`; it begins with what a house left under `like`."""
         self.clock = LeapingClock()
         self.received: list[Received] = []
         """Whatever reached the service, in order."""
@@ -94,6 +96,7 @@ class House:
         self.elsewhere = ""
         """Another origin, to which the service sends whoever asks for `/elsewhere`."""
         self._folder = folder
+        self._like = like
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="house")
 
@@ -128,12 +131,16 @@ class House:
             "SALLYPORT_UPSTREAM": self.elsewhere,
             "SALLYPORT_DATA": str(self._folder / "data"),
         }
+        if self._like is not None:
+            shutil.copytree(self._like / "data", self._folder / "data")
         loaded = settings.load(ROOT / "config.yaml", environment)
         log = loaded.log.model_copy(update={"access": str(self._folder / "access.log")})
         self.app = App(loaded.model_copy(update={"log": log}), clock=self.clock)
         await self.app.start()
-        await self.app.users.add("ann", PASSWORD, email="ann@example.com", display_name="Ann Lee", groups=("admins",))
-        await self.app.users.add("bob", PASSWORD)
+        if self._like is None:
+            users = self.app.users
+            await users.add("ann", PASSWORD, email="ann@example.com", display_name="Ann Lee", groups=("admins",))
+            await users.add("bob", PASSWORD)
 
     async def _stop(self) -> None:
         await self.app.stop(grace=1.0)
@@ -189,9 +196,9 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path) -> Iterator[House]:
+def open_house(folder: Path, like: Path | None = None) -> Iterator[House]:
     """A house, from its first file to its last socket."""
-    house = House(folder)
+    house = House(folder, like)
     try:
         house.start()
         yield house
