@@ -137,7 +137,9 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.write_paused = False
         self.deadline = _INFINITE if self._current is not None else self.now() + self.wire.bounds.idle_time
-        if self._current is not None and self._current.connection is not None:
+        if self._current is None:
+            self.wire.loop.call_soon(self._go_on_later)
+        elif self._current.connection is not None:
             self._current.connection.resume_reading()
 
     # the parser's calls
@@ -274,7 +276,8 @@ class ClientConnection(asyncio.Protocol):
             self._go_on()
 
     def _start_next(self) -> None:
-        while self._queue and self._current is None:
+        # Answers that nobody reads must not pile up: the next request waits for the last answer to be on its way.
+        while self._queue and self._current is None and not self.write_paused:
             exchange = self._current = self._queue.popleft()
             if not self.write_paused:
                 self.deadline = _INFINITE if exchange.complete else self.now() + self.wire.bounds.body_time
@@ -357,6 +360,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
         self._backlog.clear()
         if exchange.complete and self._failed is None and not unread:
+            self.deadline = self.now() + self.wire.bounds.body_time  # for what is still to be read by the client
             self._transport.close()
             return
         # Closing with unread bytes would reset the connection and take the answer with it (RFC 9112, section 9.6).
@@ -381,10 +385,11 @@ class ClientConnection(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = _INFINITE
-        if self._draining >= 0 or (self._current is None and self._parsing is None):
+        if self.write_paused or self._transport.is_closing():
+            self._transport.abort()  # it does not read; an orderly end would wait for it for ever
+        elif self._draining >= 0 or (self._current is None and self._parsing is None):
+            self.deadline = self.now() + self.wire.bounds.body_time
             self._transport.close()
-        elif self.write_paused:
-            self._transport.abort()
         elif self._current is not None:
             self._current.reject(Reason.TIMED_OUT)
         else:

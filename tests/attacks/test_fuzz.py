@@ -81,16 +81,16 @@ async def test_broken_requests(gateway: Gateway, caplog: pytest.LogCaptureFixtur
             except (TimeoutError, Truncated):
                 pass
 
-    for _ in range(150):
+    for _ in range(100):
         await asyncio.gather(*(attack() for _ in range(20)))
-    assert len(gateway.upstream.requests) > 500
+    assert len(gateway.upstream.requests) > 300
     for received in gateway.upstream.requests:
         assert received.target.startswith(
             (b"/public", b"/x/health", b"/healthz", b"/foo/public", b"/read", b"/post")
         ), received.raw
         assert received.all("Host") == [b"good.test"]
         assert not received.names & {"x-forwarded-user", "sallyport-assertion", "upgrade", "connection", "te", "expect"}
-    assert await gateway.rejections() > 500
+    assert await gateway.rejections() > 300
     assert await gateway.app.recorder.events(DEFAULT_TENANT, limit=10, kind=Kind.FAULT) == []
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
     assert (await gateway.ask(PROBE)).body == b"GET /public/probe 0"

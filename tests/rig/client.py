@@ -61,7 +61,7 @@ class RawClient:
         view = memoryview(block)
         while sent < limit:
             try:
-                sent += self._sock.send(view)
+                sent += self._sock.send(view[sent % len(view) :])
                 await asyncio.sleep(0)
             except BlockingIOError:
                 if not await self._writable(stall):

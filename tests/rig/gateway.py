@@ -141,7 +141,7 @@ class Gateway:
         """How many requests were rejected, as the security events of the store say, since the last `mark`."""
         await self.app.recorder.flush()
         events = await self.app.recorder.events(DEFAULT_TENANT, limit=100_000, kind=Kind.REQUEST_REJECTED)
-        return sum(event.detail.get("count", 1) for event in events) - self._rejected_before
+        return sum(int(event.detail.get("count", 1)) for event in events) - self._rejected_before
 
     async def mark(self) -> None:
         """Begin anew: forget what the services saw, count rejections from here."""

@@ -17,7 +17,7 @@ ReadRest = Callable[[], Awaitable[bytes]]
 
 _TOKEN = rb"[A-Za-z0-9!#$%&'*+\-.^_`|~]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) (HTTP/1\.[01])")
-_STATUS_LINE = re.compile(rb"(HTTP/1\.1) ([1-9][0-9]{2}) ([\x20-\x7e\x80-\xff]*)")
+_STATUS_LINE = re.compile(rb"(HTTP/1\.1) ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"): ?([^\x00-\x08\x0a-\x1f\x7f]*)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 _CHUNK_LINE = re.compile(rb"(0|[1-9A-Fa-f][0-9A-Fa-f]{0,15})\r\n")

@@ -332,6 +332,21 @@ async def test_a_client_that_does_not_read_holds_the_service_back(gateway: Gatew
     assert sent == SIZE
 
 
+@pytest.mark.parametrize("target", [b"/app/x", b"/public/x"], ids=["our-answers", "a-service's"])
+async def test_a_client_that_asks_and_never_listens_is_held_back(gateway: Gateway, target: bytes) -> None:
+    """Answers nobody reads must not pile up: the next request begins when the last answer is on its way."""
+    before = resident()
+    async with await gateway.connect(buffers=65536) as client:
+        raw = request(b"GET", target) * 1_000
+        sent = await client.send_until_stalled(raw, 400 * len(raw), stall=1.0)
+        assert sent < 100 * len(raw)
+        asked = len(gateway.upstream.requests)
+        assert resident() - before < 24 << 20
+        for _ in range(2_000):
+            assert (await client.response()).status in (200, 401)
+    assert asked < 50_000
+
+
 async def test_a_slow_reader_costs_only_itself(gateway: Gateway) -> None:
     async def script(received: Request, line: Line) -> None:
         await line.send(ok(bytes(16 << 20) if received.target == b"/public/large" else b"small"))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.rig.gateway import Gateway, request
 from tests.rig.messages import Request, Truncated
-from tests.rig.upstream import Line, ok
+from tests.rig.upstream import Line, fixed, ok
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -132,6 +132,24 @@ async def test_a_client_that_stops_reading(gateway: Gateway) -> None:
         gateway.pass_time(BODY + 1)
         with pytest.raises((Truncated, AssertionError, asyncio.IncompleteReadError)):
             await client.read_exactly(64 << 20)
+
+
+@pytest.mark.parametrize("head", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+@pytest.mark.parametrize("size", [1 << 10, 64 << 20])
+async def test_nobody_holds_a_connection_by_not_reading(gateway: Gateway, head: bytes, size: int) -> None:
+    """Also when its answer is whole on our side, and only the client's reading is missing."""
+    gateway.upstream.script = fixed(ok(bytes(size)))
+    wire = gateway.app.wire
+    before = len(wire.clients)
+    async with await gateway.connect(buffers=4096) as client:
+        await client.send(request(b"GET", b"/public/x", head) * 40)
+        await gateway.upstream.came(1)
+        await asyncio.sleep(0.3)  # until every buffer on the way is full
+        gateway.pass_time(max(BODY, IDLE) + 1)
+        gateway.pass_time(max(BODY, IDLE) + 1)
+        await asyncio.sleep(0)
+        await gateway.ask(GET)
+        assert len(wire.clients) <= before + 1
 
 
 async def test_unused_connections_to_a_service_are_let_go(gateway: Gateway) -> None:
