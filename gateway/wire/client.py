@@ -352,7 +352,8 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.resume_reading()
             if not self.write_paused:
-                self.deadline = self.now() + self.wire.bounds.idle_time
+                bounds = self.wire.bounds
+                self.deadline = self.now() + (bounds.idle_time if self._parsing is None else bounds.head_time)
 
     def _end(self, exchange: Exchange) -> None:
         """Close, once the client has had a chance to read the answer."""

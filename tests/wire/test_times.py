@@ -68,6 +68,16 @@ async def test_a_second_head_has_its_own_time(gateway: Gateway) -> None:
         assert await client.is_closed()
 
 
+async def test_half_a_head_sent_ahead_has_no_longer(gateway: Gateway) -> None:
+    """It came with the request before it, while nobody was waiting for it."""
+    async with await gateway.connect() as client:
+        await client.send(GET + GET[:20])
+        assert (await client.response()).status == 200
+        gateway.pass_time(HEAD + 1)
+        assert (await client.response()).status == 408
+        assert await client.is_closed()
+
+
 @pytest.mark.parametrize("target", [b"/public/x", b"/app/x"])
 async def test_a_body_that_stops_coming(gateway: Gateway, target: bytes) -> None:
     cookie = await gateway.cookie("bob")
