@@ -102,6 +102,7 @@ class App:
         self._alive = 0
         self._enrolled: Mapping[str, float] = {}
         self._rounds = 0
+        self._started = False
 
     # -- start -----------------------------------------------------------------------------------------------------
 
@@ -116,12 +117,7 @@ class App:
     async def _start(self) -> None:
         settings, clock = self.settings, self.clock
         self.book = self._load_book()  # changes nothing, so it comes first: a typing error in it leaves no keys behind
-        self.keys = KeyRing.open(
-            settings.keys, create=True, clock=clock, assertion_lifetime=settings.headers.assertion.lifetime
-        )
-        if self.keys.created:
-            _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
-        self.records = await Records.open(settings.store.records.get_secret_value(), clock=clock)
+        await self._open_stores()
         self.recorder = Recorder(self.records, clock)
         self.recorder.start()
         self._open_rooms()
@@ -132,6 +128,33 @@ class App:
             asyncio.create_task(Watch(settings.policies, self.reload_policies).run(), name="policy watch"),
         ]
         self.recorder.note(Event(Kind.STARTED, detail={"version": __version__, "rules": len(self.book.rules)}))
+        self._started = True
+
+    async def _open_stores(self) -> None:
+        """Keys and database, which belong together: new keys would not open what old ones have sealed."""
+        settings, clock = self.settings, self.clock
+        url = settings.store.records.get_secret_value()
+        sealed_by = None
+        if Records.exists(url):
+            self.records = await Records.open(url, clock=clock)
+            sealed_by = await self.records.sealed_by()
+        self.keys = KeyRing.open(
+            settings.keys,
+            create=sealed_by is None,
+            clock=clock,
+            assertion_lifetime=settings.headers.assertion.lifetime,
+        )
+        if self.keys.created:
+            _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
+        if not hasattr(self, "records"):
+            self.records = await Records.open(url, clock=clock)
+        if sealed_by is None:
+            await self.records.seal_with(self.keys.sealer.current)
+        elif sealed_by not in self.keys.sealer.ids:
+            raise ConfigError(
+                f"the keys in {settings.keys} are not those that sealed {url}",
+                "restore the key folder that belongs to this database",
+            )
 
     def _open_rooms(self) -> None:
         settings, clock, records, recorder = self.settings, self.clock, self.records, self.recorder
@@ -336,7 +359,6 @@ class App:
                 if self.keys.signer.refresh():
                     self.wire.identity_headers.forget()
                     _log.info("signing keys have changed")
-                    self.recorder.note(Event(Kind.KEY_ROTATED, Severity.NOTICE))
             except SallyportError as error:
                 _log.error("housekeeping: %s", error)
             except Exception:
@@ -365,7 +387,7 @@ class App:
             with contextlib.suppress(StoreAway):
                 await self.sessions.close()
         if hasattr(self, "recorder"):
-            if hasattr(self, "wire"):
+            if self._started:
                 self.recorder.note(Event(Kind.STOPPED))
             await self.recorder.close()
         if hasattr(self, "risk"):

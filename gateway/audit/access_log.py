@@ -77,11 +77,13 @@ class AccessLog:
         identity: Identity | None = None,
         upstream: str = "",
         upstream_seconds: float = 0.0,
+        shadow: tuple[str, str] | None = None,
     ) -> None:
         """Append the line of one request.
 
-        `at` is when it began, in seconds since the epoch; `received` and `sent` are bytes of body; `seconds` how
-        long it took in all, `upstream_seconds` how long the service took to begin its answer.
+        `at` is when it began, in seconds since the epoch; `received` are bytes of body, `sent` of the whole answer;
+        `seconds` how long it took in all, `upstream_seconds` how long the service took to begin its answer; `shadow`
+        is the shadow rule that would have been chosen, and what it would have answered.
         """
         second = int(at)
         if second != self._second:
@@ -97,32 +99,31 @@ class AccessLog:
         if not texts.isascii() or len(texts) > LONGEST or "\x7f" in texts:
             method, host, path, agent = visible(method, 32), visible(host, 255), visible(path), visible(agent)
             address, user, request_id = visible(address, 64), visible(user, 256), visible(request_id, 128)
+        line = {
+            "time": self._stamp + _MILLISECONDS[int((at - second) * 1000.0)],
+            "status": status,
+            "method": method,
+            "host": host,
+            "path": path,
+            "address": address,
+            "agent": agent,
+            "user": user,
+            "session": session,
+            "rule": rule,
+            "answer": answer,
+            "reason": reason,
+            "risk": risk,
+            "upstream": upstream,
+            "received": received,
+            "sent": sent,
+            "duration_us": int(seconds * 1e6),
+            "upstream_us": int(upstream_seconds * 1e6),
+            "request_id": request_id,
+        }
+        if shadow is not None:
+            line["shadow"] = {"rule": shadow[0], "answer": shadow[1]}
         batch = self._batch
-        batch += orjson.dumps(
-            {
-                "time": self._stamp + _MILLISECONDS[int((at - second) * 1000.0)],
-                "status": status,
-                "method": method,
-                "host": host,
-                "path": path,
-                "address": address,
-                "agent": agent,
-                "user": user,
-                "session": session,
-                "rule": rule,
-                "answer": answer,
-                "reason": reason,
-                "risk": risk,
-                "upstream": upstream,
-                "received": received,
-                "sent": sent,
-                "duration_us": int(seconds * 1e6),
-                "upstream_us": int(upstream_seconds * 1e6),
-                "request_id": request_id,
-            },
-            None,
-            orjson.OPT_APPEND_NEWLINE,
-        )
+        batch += orjson.dumps(line, None, orjson.OPT_APPEND_NEWLINE)
         if len(batch) >= BATCH:
             self.flush()
 

@@ -33,6 +33,10 @@ class Sealer:
     def __init__(self, masters: Masters) -> None:
         self._keys = {key_id(master): AESGCM(derive(master, "seal")) for master in masters}
         self._current = key_id(masters[0])
+        self.ids = frozenset(map(_number, self._keys))
+        """Public numbers of the keys that can unseal."""
+        self.current = _number(self._current)
+        """That of the key that seals."""
 
     def seal(self, plain: bytes, *, table: str, column: str, row: str) -> bytes:
         """`plain`, readable again only with the same `table`, `column` and `row`; 37 bytes longer."""
@@ -50,3 +54,8 @@ class Sealer:
             return key.decrypt(nonce, rest, head + framed(table, column, row))
         except InvalidTag as error:
             raise Unsealable(f"{table}.{column} is damaged or was moved from another row") from error
+
+
+def _number(name: bytes) -> int:
+    """A key's public name as a whole number that fits a database column (63 bit)."""
+    return int.from_bytes(name, "big") >> 1

@@ -144,6 +144,22 @@ class Records:
         """Have `listener` called right after every transaction that bumped, once for each bump."""
         self._listeners.append(listener)
 
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a database at `url` already."""
+        return Path(url.partition(":")[2].removeprefix("//")).exists()
+
+    async def sealed_by(self) -> int | None:
+        """The number of the master key this database was first sealed with; None: nothing was sealed yet."""
+        async with self.read() as connection:
+            number: int | None = await connection.scalar(select(meta.c.number).where(meta.c.name == "sealed_by"))
+        return number
+
+    async def seal_with(self, number: int) -> None:
+        """Remember the number of the master key that seals from now on."""
+        async with self.begin() as connection:
+            await connection.execute(insert(meta).values(name="sealed_by", number=number))
+
     async def revision(self) -> int:
         """How many changes of users, sessions and factors this database has seen, from all processes."""
         async with self.read() as connection:

@@ -33,7 +33,7 @@ meta = Table(
     Column("number", Integer, nullable=False),
 )
 """`schema`: the version of these tables. `revision`: grows when users, sessions or factors change, so that other
-processes on the same database notice."""
+processes on the same database notice. `sealed_by`: the master key that sealed its secrets."""
 
 users = Table(
     "users",

@@ -42,7 +42,7 @@ async def whoami(request: web.Request) -> web.Response:
 async def jwks(request: web.Request) -> web.Response:
     """RFC 7517. Public, and safe to keep for less time than a key is published before it signs."""
     answer = json(request.app[DESK].jwks(), content_type="application/jwk-set+json")
-    answer.headers["Cache-Control"] = "public, max-age=300"
+    answer.headers["Cache-Control"] = "public, max-age=60"
     return answer
 
 

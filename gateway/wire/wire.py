@@ -295,6 +295,7 @@ class Wire:
             reason=verdict.decision.reasons[0] if verdict is not None else "",
             risk=verdict.risk.value if verdict is not None else 0.0,
             identity=verdict.identity if verdict is not None else None,
+            shadow=verdict.shadow if verdict is not None else None,
         )
 
 

@@ -41,6 +41,16 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[:-1].split("\n")]
 
 
+def test_a_shadow_rule_is_told_beside_the_answer(tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "access.log"))
+    write(log, rule="everything-else", answer="allow")
+    write(log, rule="everything-else", answer="allow", shadow=("reports-strict", "refuse"))
+    log.close()
+    plain, watched = lines(tmp_path / "access.log")
+    assert "shadow" not in plain
+    assert (watched["answer"], watched["shadow"]) == ("allow", {"rule": "reports-strict", "answer": "refuse"})
+
+
 def test_a_request_is_a_line(tmp_path: Path) -> None:
     log = AccessLog(str(tmp_path / "logs" / "access.log"))
     write(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.crypto.keys import KeyRing
 from tests.house.process import POLICY, Home, home
 from tests.rig.client import RawClient
 
@@ -262,6 +263,19 @@ async def test_a_key_folder_that_cannot_be_read(used: Home, mode: int) -> None:
     assert "data/keys" in told
     assert "Permission denied" in told
     assert not await used.listens()
+
+
+async def test_keys_of_another_database(used: Home) -> None:
+    """New keys would not open what the old ones have sealed: neither made in silence, nor taken for the old ones."""
+    (used.data / "keys").rename(used.data / "moved")
+    (told,) = (await used.refuses()).splitlines()
+    assert "data/keys" in told
+    assert not (used.data / "keys").exists()
+    KeyRing.open(used.data / "keys", create=True)
+    (told,) = (await used.refuses()).splitlines()
+    assert "data/keys" in told
+    assert "data/sallyport.db" in told
+    assert "restore the key folder" in told
 
 
 async def test_a_key_folder_that_is_a_file(here: Home) -> None:

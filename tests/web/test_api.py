@@ -258,7 +258,7 @@ async def test_whoami_is_the_caller_as_the_gate_sees_it(browser: Browser) -> Non
 
 async def test_keys_are_public_for_a_while(house: House, browser: Browser) -> None:
     answer = await browser.get("jwks.json")
-    assert answer.headers["Cache-Control"] == "public, max-age=300"
+    assert answer.headers["Cache-Control"] == "public, max-age=60"
     assert "Vary" not in answer.headers
     assert answer.json == house.desk.jwks()
     assert all(set(key) & {"d", "p", "q", "k"} == set() for key in answer.json["keys"])
