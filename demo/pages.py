@@ -23,6 +23,8 @@ pre { border: 1px solid var(--line); border-radius: 6px; padding: .75rem; overfl
 label { display: block; margin: .75rem 0; } input, textarea { display: block; width: 100%; box-sizing: border-box;
 font: inherit; padding: .5rem; margin-top: .25rem; border: 1px solid var(--line); border-radius: 6px; }
 button { font: inherit; padding: .5rem 1rem; border-radius: 6px; border: 1px solid var(--line); cursor: pointer; }
+@media (max-width: 34rem) { body { margin: 1.5rem auto; } tr { display: block; border-bottom: 1px solid var(--line);
+padding: .4rem 0; } th, td { display: block; width: auto; padding: 0; border: 0; } }
 .badge { border: 1px solid var(--line); border-radius: 99px; padding: .1rem .6rem; font-size: .85rem; }
 """
 
