@@ -353,6 +353,10 @@ class App:
                 if self._store_up:
                     _log.error("the store is away: %s", away)
                 self._store_up = False
+            except Exception:
+                # It must not end the housekeeping; and until it is mended nobody tells us of sessions ended elsewhere.
+                _log.exception("housekeeping failed")
+                self._store_up = False
             try:
                 self.limiter.sweep()
                 self._access_log.flush()

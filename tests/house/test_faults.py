@@ -27,6 +27,7 @@ from gateway.policy.book import Book
 from gateway.risk.score import Risk
 from gateway.wire.identity_headers import IdentityHeaders
 from gateway.wire.wire import Wire
+from tests.house.process import until
 from tests.rig.gateway import Gateway, request
 from tests.rig.messages import Response
 
@@ -291,3 +292,19 @@ async def test_a_database_that_is_away_refuses_who_is_not_known_and_recovers(
     assert [one.target for one in gateway.upstream.requests] == [b"/app/x", b"/public/x"]
     assert (await gateway.ask(unknown)).status == 200
     assert (await gateway.ask(request(target=b"/app/z", cookie=stranger[:-3] + b"abc"))).status == 401
+
+
+@pytest.mark.parametrize("raising", [boom, away])
+async def test_housekeeping_outlives_what_fails_in_it(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, raising: Callable[..., Any]
+) -> None:
+    """It is what notices that a session was ended elsewhere: while it cannot, nobody should send us requests."""
+    for name in ("refresh", "stats"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Sessions, name, raising)
+            patch.setattr(gateway.app, "_rounds", 0)
+            await until(lambda: not gateway.app._store_up)
+            assert (await gateway.app._readiness())[0] is False
+            assert (await gateway.ask(request())).status == 200
+        await until(lambda: gateway.app._store_up)
+        assert (await gateway.app._readiness())[0] is True
