@@ -48,6 +48,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _add_name(actions.add_parser("disable", help="let somebody in no more, and end their sessions at once"))
     _add_name(actions.add_parser("enable", help="let somebody in again"))
 
+    _add_name(
+        actions.add_parser("reset", help="unbind the second factors of somebody who has lost them; ends their sessions")
+    )
+
     changing = actions.add_parser("passwd", help="give somebody another password, and end their sessions at once")
     _add_name(changing)
     _add_password(changing)
@@ -63,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         "disable": _disable,
         "enable": _enable,
         "passwd": _passwd,
+        "reset": _reset,
     }
 
     async def act() -> None:
@@ -103,6 +108,43 @@ async def _enable(args: argparse.Namespace) -> None:
     async with _people(args) as people:
         user = await people.enable(args.user)
     print(f"enabled {user.name}")
+
+
+async def _reset(args: argparse.Namespace) -> None:
+    """Recovery by an administrator (NIST SP 800-63B-4, section 4.2): the next sign-in binds the first factor anew."""
+    from gateway import settings
+    from gateway.core.clock import SystemClock
+    from gateway.core.errors import UserError
+    from gateway.crypto.keys import KeyRing
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.passwords import Passwords
+    from gateway.identity.sessions import Sessions
+    from gateway.mfa.backup_codes import BackupCodes
+    from gateway.mfa.enrolment import Enrolment
+    from gateway.mfa.factors import Factors
+    from gateway.mfa.totp import Totp
+
+    read, clock, passwords = settings.load(args.config, os.environ), SystemClock(), Passwords()
+    keys = KeyRing.open(read.keys, create=False)
+    try:
+        async with opened(read) as (records, recorder):
+            user = await LocalUsers(records, passwords, clock, recorder).find(args.user)
+            if user is None:
+                raise UserError("ERR-USER-UNKNOWN", f"There is no user {args.user}.")
+            totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
+            factors = Factors(records, {totp.name: totp, codes.name: codes}, clock)
+            enrolment = Enrolment(records, totp, codes, factors, clock, recorder, issuer="")
+            await enrolment.reset(user.tenant, user.subject, user=user.name, by="command line")
+            times = read.sessions
+            sessions = Sessions(
+                records, clock, recorder, idle=times.idle, absolute=times.absolute, per_user=times.per_user
+            )
+            await sessions.end_all(user.tenant, user.subject)
+            await sessions.close()
+    finally:
+        passwords.close()
+    print(f"unbound the second factors of {user.name}; every session of theirs is over")
+    print("whoever signs in next sets up the first one: give a new password too where the old one may be known")
 
 
 async def _list(args: argparse.Namespace) -> None:

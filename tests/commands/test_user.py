@@ -7,13 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyotp
 import pytest
 
 from gateway.core.clock import SystemClock
 from gateway.core.identity import Proof
+from gateway.crypto.keys import KeyRing
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
+from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.enrolment import Enrolment
+from gateway.mfa.factors import Factors
+from gateway.mfa.totp import Totp
 from gateway.store.sql import Records
 from tests.commands.kept import Sallyport
 from tests.identity.conftest import Remembered
@@ -212,3 +218,50 @@ def test_an_unfit_database_is_told(sallyport: Sallyport) -> None:
 def test_an_action_is_needed(sallyport: Sallyport) -> None:
     for arguments in ([], ["remove", "ann"]):
         assert sallyport("user", *arguments).code == 2
+
+
+def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyport) -> None:
+    sallyport("user", "add", "ann", "--password-stdin", stdin=PASSWORD + "\n")
+    keys = KeyRing.open(sallyport.folder / "data" / "keys", create=True)
+
+    async def bound() -> str:
+        records = await Records.open(f"sqlite:{sallyport.folder}/data/sallyport.db", clock=SystemClock())
+        clock, passwords, ledger = SystemClock(), Passwords(), Remembered()
+        try:
+            ann = await LocalUsers(records, passwords, clock, ledger).find("ann")
+            assert ann is not None
+            sessions = Sessions(records, clock, ledger, idle=3600, absolute=86400, per_user=5)
+            proof = Proof("password", clock.now())
+            token, identity = await sessions.open(ann, proof, address="192.0.2.1", agent="x")
+            totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
+            factors = Factors(records, {"totp": totp, "backup_code": codes}, clock)
+            enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Test")
+            setup = await enrolment.begin_totp(identity)
+            await enrolment.confirm(identity, setup.id, pyotp.TOTP(setup.secret).now())
+            assert await factors.usable(ann.tenant, ann.subject)
+            return token
+        finally:
+            passwords.close()
+            await records.close()
+
+    async def left(token: str) -> tuple[tuple[str, ...], bool]:
+        records = await Records.open(f"sqlite:{sallyport.folder}/data/sallyport.db", clock=SystemClock())
+        clock, passwords = SystemClock(), Passwords()
+        try:
+            ann = await LocalUsers(records, passwords, clock, Remembered()).find("ann")
+            assert ann is not None
+            sessions = Sessions(records, clock, Remembered(), idle=3600, absolute=86400, per_user=5)
+            totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
+            usable = await Factors(records, {"totp": totp, "backup_code": codes}, clock).usable(ann.tenant, ann.subject)
+            return usable, await sessions.find(token) is not None
+        finally:
+            passwords.close()
+            await records.close()
+
+    token = asyncio.run(bound())
+    said = sallyport("user", "reset", "Ann")
+    assert said.code == 0, said.err
+    assert "unbound the second factors of ann" in said.out
+    assert asyncio.run(left(token)) == ((), False)
+    assert ("factor_removed", "ann") in sallyport.events()
+    assert sallyport("user", "reset", "nobody").code == 1
