@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +27,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, StoreAway
 from gateway.store.tables import SCHEMA_VERSION, meta, metadata
+
+# At level debug it would write down every statement with its values: hashes, and whatever people typed as their name.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that is writing."""
