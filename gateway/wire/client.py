@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gateway.core.reasons import Reason
+from gateway.wire import familiar
 from gateway.wire.exchange import Exchange
 from gateway.wire.forwarded import UNKNOWN, canonical
 from gateway.wire.request import Caller, Field
@@ -44,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_block",
         "_caller",
         "_current",
         "_draining",
@@ -74,6 +76,8 @@ class ClientConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._parsing: Exchange | None = None
         self._caller: Caller | None = None
+        self._block = b""
+        """Header lines as they came, of a request without a body: those of `_caller`. Empty: none are known."""
         self._current: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._backlog: list[bytes] = []
@@ -122,11 +126,22 @@ class ClientConnection(asyncio.Protocol):
         if self._backlog:
             self._backlog.append(data)
             return
+        idle = self._current is None and self._parsing is None and not self._queue and not self.write_paused
+        if idle and self._block and data.endswith(self._block):
+            line = familiar.REQUEST_LINE.fullmatch(data, 0, len(data) - len(self._block))
+            if line is not None and len(line[2]) <= self.wire.bounds.target and self._caller is not None:
+                self._start_familiar(familiar.METHODS[line[1]], line[2], self._caller)
+                return
         if len(data) <= _SLICE:
+            parser = self._parser
             self._feed(data)
+            alone = self._queue[0] if idle and len(self._queue) == 1 and parser is self._parser else None
+            self._go_on()
+            if alone is not None:
+                self._remember(data, alone)
         else:
             self._feed_slices(data)
-        self._go_on()
+            self._go_on()
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -275,6 +290,23 @@ class ClientConnection(asyncio.Protocol):
         if self._draining < 0 and not self._transport.is_closing():
             self._go_on()
 
+    def _start_familiar(self, method: str, target: bytes, caller: Caller) -> None:
+        """Begin a request whose header lines are those of the one before, byte for byte."""
+        exchange = self._current = Exchange(self)
+        exchange.method = method
+        exchange.raw_target = target
+        exchange.fields = caller.fields
+        exchange.complete = True
+        self.deadline = _INFINITE
+        exchange.start()
+
+    def _remember(self, data: bytes, exchange: Exchange) -> None:
+        """Keep the header lines of `data`, which was this one exchange, where the next may have the same."""
+        caller = self._caller
+        plain = exchange.complete and not exchange.bytes_in and not exchange.close and exchange.caller is caller
+        if plain and caller is not None and not caller.expects and caller.version == "1.1" and caller.length == 0:
+            self._block = familiar.header_block(data)
+
     def _start_next(self) -> None:
         # Answers that nobody reads must not pile up: the next request waits for the last answer to be on its way.
         while self._queue and self._current is None and not self.write_paused:
@@ -303,6 +335,7 @@ class ClientConnection(asyncio.Protocol):
         if known is not None and known.fields == exchange.fields and known.version == exchange.version:
             return known
         wire = self.wire
+        self._block = b""
         self._caller = Caller(
             exchange.version,
             exchange.fields,

@@ -76,7 +76,7 @@ class Caller:
     def __init__(
         self,
         version: str,
-        fields: Sequence[Field],
+        fields: list[Field],
         *,
         peer: str,
         proxies: TrustedProxies,

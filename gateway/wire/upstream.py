@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gateway.core.reasons import Reason
+from gateway.wire import familiar
 from gateway.wire.headers import HOP_BY_HOP, folded
 from gateway.wire.request import Declined
 
@@ -113,6 +114,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_fields",
         "_interim",
         "_keep_alive",
+        "_known",
         "_ours",
         "_parser",
         "_reason",
@@ -144,6 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._ours: frozenset[bytes] | None = None
         self._reply: tuple[bytes, int | None, bool] = b"", None, False
         """What was made of the last answer's header fields; they seldom change within a second."""
+        self._known: familiar.Answer | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -186,7 +189,21 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:  # a service that speaks unasked
             self.abort()
             return
+        known = self._known
+        first = not self.heard
         self.heard = True
+        if (
+            known is not None
+            and first
+            and len(data) == known.size
+            and data.startswith(known.head)
+            and exchange.our_cookies is known.ours
+            and not exchange.head_only
+        ):
+            exchange.respond(known.status, known.reason, known.block, known.length, bodiless=False)
+            exchange.relay(data[len(known.head) :], last=True)
+            self._end(exchange, again=exchange.request_sent)
+            return
         broken = False
         try:
             self._parser.feed_data(data)
@@ -209,17 +226,37 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._answered or exchange.holds_head:
             exchange.relay(b"", last=self._answered)
         if self._answered:
-            self.exchange = None
             again = self._keep_alive and not self._extra and not broken and exchange.request_sent
             if exchange.head_only:
                 self._parser = httptools.HttpResponseParser(self)  # it still waits for a body that never comes
+            elif again and first and not self._interim:
+                self._remember(exchange.status, data)
             self._reset()
-            if not again:
-                self.usable = False
-                self._transport.close()
-            exchange.finish(self if again else None)
+            self._end(exchange, again=again)
         else:
             self.deadline = exchange.client.now() + self.upstream.idle_time
+
+    def _remember(self, status: int, data: bytes) -> None:
+        """Keep the head of `data`, which was one whole answer, where it is plain."""
+        block, length, _ = self._reply
+        if (
+            length is None
+            or status in (204, 304)
+            or self._ours is None
+            or not 0 < len(data) - length <= familiar.LONGEST
+        ):
+            return
+        head = data[: len(data) - length]
+        if head.endswith(b"\r\n\r\n"):
+            self._known = familiar.Answer(head, len(data), status, self._reason, block, length, self._ours)
+
+    def _end(self, exchange: Exchange, *, again: bool) -> None:
+        """The exchange has its whole answer. `again`: whether this connection can carry another."""
+        self.exchange = None
+        if not again:
+            self.usable = False
+            self._transport.close()
+        exchange.finish(self if again else None)
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
