@@ -32,8 +32,23 @@ BATCH: Final = 512 * 1024
 """Bytes after which a batch is handed on without waiting for `flush`."""
 BACKLOG: Final = 16 * 1024 * 1024
 """Bytes that may wait to be written."""
+KNOWN: Final = 4096
+"""Combinations of texts that are remembered: who asked what of whom is the same again and again."""
 LONGEST: Final = 1024
-"""Characters that all texts of a client may have together before each of them is looked at for cutting."""
+"""Characters of the longest combination worth remembering."""
+TEXTS: Final = (
+    "method",
+    "host",
+    "path",
+    "address",
+    "agent",
+    "user",
+    "session",
+    "rule",
+    "answer",
+    "reason",
+    "upstream",
+)
 
 _MILLISECONDS: Final = tuple(f"{number:03d}Z" for number in range(1000))
 
@@ -49,6 +64,7 @@ class AccessLog:
     def __init__(self, target: str = "-") -> None:
         self._file = _File(None if target == "-" else Path(target))
         self._batch = bytearray()  # one block that grows: a list of lines costs twice the time in malloc
+        self._known: dict[tuple[str, ...], str] = {}
         self._second = -1
         self._stamp = ""
 
@@ -94,38 +110,33 @@ class AccessLog:
             user = identity.user
             if identity.session is not None:
                 session = identity.session.id
-        texts = f"{method}{host}{path}{agent}{address}{user}{request_id}"
-        # In ASCII the JSON encoder escapes every control character but DEL; the rest is looked at one by one.
-        if not texts.isascii() or len(texts) > LONGEST or "\x7f" in texts:
-            method, host, path, agent = visible(method, 32), visible(host, 255), visible(path), visible(agent)
-            address, user, request_id = visible(address, 64), visible(user, 256), visible(request_id, 128)
-        line = {
-            "time": self._stamp + _MILLISECONDS[int((at - second) * 1000.0)],
-            "status": status,
-            "method": method,
-            "host": host,
-            "path": path,
-            "address": address,
-            "agent": agent,
-            "user": user,
-            "session": session,
-            "rule": rule,
-            "answer": answer,
-            "reason": reason,
-            "risk": risk,
-            "upstream": upstream,
-            "received": received,
-            "sent": sent,
-            "duration_us": int(seconds * 1e6),
-            "upstream_us": int(upstream_seconds * 1e6),
-            "request_id": request_id,
-        }
-        if shadow is not None:
-            line["shadow"] = {"rule": shadow[0], "answer": shadow[1]}
+        key = (method, host, path, address, agent, user, session, rule, answer, reason, upstream)
+        about = self._known.get(key)
+        if about is None:
+            about = self._spell(key)
+        if len(request_id) > 64 or not request_id.isalnum():
+            request_id = _quoted(visible(request_id, 128))[1:-1]
+        more = "" if shadow is None else f',"shadow":{{"rule":{_quoted(shadow[0])},"answer":{_quoted(shadow[1])}}}'
         batch = self._batch
-        batch += orjson.dumps(line, None, orjson.OPT_APPEND_NEWLINE)
+        batch += (
+            f'{{"time":"{self._stamp}{_MILLISECONDS[int((at - second) * 1000.0)]}","status":{status},{about},'
+            f'"risk":{risk},"received":{received},"sent":{sent},"duration_us":{int(seconds * 1e6)},'
+            f'"upstream_us":{int(upstream_seconds * 1e6)},"request_id":"{request_id}"{more}}}\n'
+        ).encode()
         if len(batch) >= BATCH:
             self.flush()
+
+    def _spell(self, key: tuple[str, ...]) -> str:
+        """The texts of a request as members of a JSON object, remembered where they are short."""
+        method, host, path, address, agent, user, *ours = key
+        shown = (visible(method, 32), visible(host, 255), visible(path), visible(address, 64), visible(agent))
+        texts = dict(zip(TEXTS, (*shown, visible(user, 256), *ours), strict=True))
+        about = orjson.dumps(texts).decode()[1:-1]
+        if len(about) <= LONGEST:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[key] = about
+        return about
 
     def flush(self) -> None:
         """Hand on what was written so far; to be called a few times a second."""
@@ -216,3 +227,7 @@ def _open(path: Path) -> int:
         raise ConfigError(
             f"access log {path} cannot be opened: {error.strerror or error}", "check log.access"
         ) from error
+
+
+def _quoted(text: str) -> str:
+    return orjson.dumps(text).decode()
