@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import shutil
 import tempfile
@@ -299,9 +300,10 @@ class App:
             await web.TCPSite(runner, *address).start()
         except OSError as error:
             shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+            busy = "another program uses it; end that, or " if error.errno == errno.EADDRINUSE else ""
             raise ConfigError(
                 f"cannot listen on {shown}: {error.strerror or error}",
-                "is another program using it? change `admin_listen` in the configuration",
+                f"{busy}change `admin_listen` in the configuration",
             ) from None
         host, port = runner.addresses[0][:2]
         return host, port

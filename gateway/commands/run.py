@@ -32,11 +32,28 @@ def run(args: argparse.Namespace) -> int:
 
     from gateway import settings
 
+    _fill_standard_streams()
     logging.basicConfig(
         level=args.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     uvloop.run(_serve(settings.load(args.config, os.environ)))
     return 0
+
+
+def _fill_standard_streams() -> None:
+    """Where one was closed, its number would go to the next thing opened: a socket, or the database, which would then
+    be written to by whoever writes to standard error."""
+    import sys
+
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - open as long as we run
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 async def _serve(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import re
 import secrets
@@ -120,9 +121,10 @@ class Wire:
                 made = await self.loop.create_server(self._connection, *address, backlog=1024, reuse_address=True)
         except OSError as error:
             shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+            busy = "another program uses it; end that, or " if error.errno == errno.EADDRINUSE else ""
             raise ConfigError(
                 f"cannot listen on {shown}: {error.strerror or error}",
-                "is another program using it? change `listen` in the configuration",
+                f"{busy}change `listen` in the configuration",
             ) from None
         self._servers.append(made)
         if self._timer is None:

@@ -60,6 +60,8 @@ class Home:
 
     def __init__(self, folder: Path, upstream: int) -> None:
         self.folder = folder
+        self.environ: dict[str, str] = {}
+        """Further variables of its environment."""
         self.port, self.admin_port = _free_port(), _free_port()
         self.config: dict[str, Any] = {
             "listen": f"127.0.0.1:{self.port}",
@@ -98,7 +100,7 @@ class Home:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("SALLYPORT_")}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", *arguments,
-            cwd=self.folder, env=environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=self.folder, env=environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | self.environ,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             preexec_fn=_obey_permissions if os.geteuid() == 0 else None,

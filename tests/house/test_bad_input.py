@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.crypto.keys import KeyRing
-from tests.house.process import POLICY, Home, home
+from tests.house.process import PATIENCE, POLICY, ROOT, Home, home, until
 from tests.rig.client import RawClient
 
 ADMIN_BY_RISK = """\
@@ -386,3 +388,38 @@ async def test_an_access_log_that_cannot_be_written(used: Home) -> None:
 )
 async def test_wrong_usage(here: Home, arguments: tuple[str, ...], words: str) -> None:
     assert words in await here.refuses(*arguments)
+
+
+async def test_standard_streams_that_are_closed_are_no_hindrance(used: Home) -> None:
+    """As some ways of starting a service leave them; nothing else may take their numbers."""
+    used.write_config(log={"access": "-"})
+    process = await asyncio.create_subprocess_shell(
+        f"exec {sys.executable} -m gateway run <&- >&- 2>&-",
+        cwd=used.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    try:
+        await until(used.listens)
+        async with await RawClient.connect(used.port) as client:
+            await client.send(b"GET /else HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            assert (await client.response()).status == 401
+        streams = {number: (Path("/proc") / str(process.pid) / "fd" / str(number)).readlink() for number in range(3)}
+        assert set(map(str, streams.values())) == {"/dev/null"}
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(PATIENCE):
+            assert await process.wait() == 0
+
+
+async def test_nothing_of_a_start_that_failed_or_a_run_that_ended_is_left(used: Home) -> None:
+    temporary = used.folder / "tmp"
+    temporary.mkdir()
+    used.environ["TMPDIR"] = str(temporary)
+    async with used.serving():
+        (private,) = temporary.iterdir()
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert list(temporary.iterdir()) == []
+    used.write_config(admin_listen="192.0.2.1:9090")
+    assert (await used.call("run")).code == 2
+    assert list(temporary.iterdir()) == []
