@@ -83,7 +83,11 @@ class Gate:
         candidates = book.find(facts)
         first = candidates[0] if candidates else None
         rule = first if first is not None and first.applies is None and not first.shadow else None
-        identity = self._known(facts)
+        identity: Identity | None = None
+        for credential in self._credentials:
+            identity = credential.near(facts)
+            if identity is not None:
+                break
         quotas: tuple[Quota, ...] = ()
         damaged = False
         if identity is None:
@@ -95,9 +99,11 @@ class Gate:
                 identity, damaged = await self.identify(facts)
         rule = rule or choose(candidates, facts, identity)
         if rule is not None:
-            quotas += self._spend(_uncounted(rule, identity, quotas), facts, identity, rule.name)
-            if not _within(quotas):
-                return _throttled(rule, identity, quotas)
+            limits = rule.limits if identity is not None and not quotas else _uncounted(rule, identity, quotas)
+            quotas += self._spend(limits, facts, identity, rule.name)
+            for quota in quotas:
+                if not quota.allowed:
+                    return _throttled(rule, identity, quotas)
 
         risk = self._risk.remembered(facts, identity) if identity is not None else CALM
         if risk is None and identity is not None:
@@ -118,12 +124,6 @@ class Gate:
         if rule is not first and (watched := shadowed(candidates, facts, identity)) is not None:
             verdict.shadow = watched.name, ANSWERS[type(decide(watched, facts, identity, risk, now))]
         return verdict
-
-    def _known(self, facts: Facts) -> Identity | None:
-        for credential in self._credentials:
-            if (identity := credential.near(facts)) is not None:
-                return identity
-        return None
 
     async def identify(self, facts: Facts) -> tuple[Identity | None, bool]:
         """Who this is, and whether a credential came that is no longer good. Raises `StoreAway`."""

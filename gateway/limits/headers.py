@@ -25,17 +25,22 @@ def ratelimit_lines(quotas: Sequence[Quota]) -> bytes:
     """The same as header lines, each ended; what does not change about a list of limits is spelled once."""
     if not quotas:
         return b""
-    limits = tuple([quota[0] for quota in quotas])
-    spelled = _spelled.get(tuple(map(id, limits)))
-    if spelled is None or spelled[0] != limits:
-        spelled = _spell(limits)
+    spelled = _spelled.get((id(quotas[0][0]), len(quotas)))
+    if spelled is None:
+        spelled = _spell(quotas)
+    limits, lines = spelled
     numbers: list[int] = []
     wait = 0.0
-    for _, allowed, remaining, reset, retry in quotas:
+    at = 0
+    for limit, allowed, remaining, reset, retry in quotas:
+        if limit is not limits[at]:
+            _spell(quotas)
+            return ratelimit_lines(quotas)
+        at += 1  # noqa: SIM113 - enumerate would unpack twice
         numbers += (remaining, ceil(reset))
         if not allowed and retry >= wait:
             wait = retry or 1.0
-    lines = spelled[1] % tuple(numbers)
+    lines %= tuple(numbers)
     return lines + b"Retry-After: %d\r\n" % retry_after(wait) if wait else lines
 
 
@@ -44,12 +49,14 @@ def retry_after(seconds: float) -> int:
     return max(1, ceil(seconds))
 
 
-_spelled: dict[tuple[int, ...], tuple[tuple[LimitSpec, ...], bytes]] = {}
-"""Lists of limits already spelled, by their ids (hashing one would cost more than writing the headers)."""
+_spelled: dict[tuple[int, int], tuple[tuple[LimitSpec, ...], bytes]] = {}
+"""Lists of limits already spelled, by the id of the first and their number (hashing one would cost more than writing
+the headers); which limits they are is looked at each time."""
 
 
-def _spell(limits: tuple[LimitSpec, ...]) -> tuple[tuple[LimitSpec, ...], bytes]:
-    """The limits, and their header lines with a place for each number that changes."""
+def _spell(quotas: Sequence[Quota]) -> tuple[tuple[LimitSpec, ...], bytes]:
+    """The limits, and their header lines with a place for each number that changes; remembered."""
+    limits = tuple(quota[0] for quota in quotas)
     policies, states = [], []
     for limit in limits:
         name = _string(limit.name)
@@ -59,7 +66,7 @@ def _spell(limits: tuple[LimitSpec, ...]) -> tuple[tuple[LimitSpec, ...], bytes]
     lines = b"RateLimit-Policy: " + policy + b"\r\nRateLimit: " + b", ".join(states) + b"\r\n"
     if len(_spelled) >= 4096:
         _spelled.clear()
-    spelled = _spelled[tuple(map(id, limits))] = limits, lines
+    spelled = _spelled[id(limits[0]), len(limits)] = limits, lines
     return spelled
 
 

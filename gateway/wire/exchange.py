@@ -75,6 +75,7 @@ class Exchange:
     finished = False
     status = 0
     bytes_out = 0
+    ended = 0.0
     upstream_started = 0.0
     upstream_seconds = 0.0
     """From sending the head to the first byte of the answer; 0.0 without a service."""
@@ -426,25 +427,33 @@ class Exchange:
         self.upstream_seconds = self.client.now() - self.upstream_started
         if not self.complete:
             self.close = True
-        head = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n" % (status, reason, block, self.request_id.encode())
         if length is not None and status != 204:
-            head += b"Content-Length: %d\r\n" % length
-        elif not bodiless:
-            if self.version == "1.1":
-                self._chunked_out = True
-                head += b"Transfer-Encoding: chunked\r\n"
-            else:
-                self.close = True
+            framing = b"Content-Length: %d\r\n" % length
+        elif bodiless:
+            framing = b""
+        elif self.version == "1.1":
+            self._chunked_out = True
+            framing = b"Transfer-Encoding: chunked\r\n"
+        else:
+            self.close = True
+            framing = b""
+        verdict = self.verdict
+        more = ratelimit_lines(verdict.quotas) if verdict is not None and verdict.quotas else b""
         if self.resumed is not None:
-            head += self.wire.resumed_lines
-        if self.verdict is not None and self.verdict.quotas:
-            head += ratelimit_lines(self.verdict.quotas)
+            more += self.wire.resumed_lines
         if self.close or self.wire.draining:
             self.close = True
-            head += b"Connection: close\r\n"
+            more += b"Connection: close\r\n"
         elif self.version == "1.0":
-            head += b"Connection: keep-alive\r\n"
-        self._head_out = head + b"\r\n"
+            more += b"Connection: keep-alive\r\n"
+        self._head_out = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n%b%b\r\n" % (
+            status,
+            reason,
+            block,
+            self.request_id.encode(),
+            framing,
+            more,
+        )
 
     def relay(self, body: bytes, *, last: bool) -> None:
         """Write to the client what the service has sent."""

@@ -91,6 +91,7 @@ class Wire:
         self.bounds = bounds
         self.prefix = prefix
         self.draining = False
+        self._over: list[Exchange] = []
         self.clients: set[ClientConnection] = set()
         self.deserted = asyncio.Event()
         """Set by the last client that leaves while draining."""
@@ -157,6 +158,7 @@ class Wire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # aborted transports tell their protocols on the next turn
+        self.settle()
         for path in self._sockets:
             path.unlink(missing_ok=True)
 
@@ -262,43 +264,67 @@ class Wire:
         )
 
     def completed(self, exchange: Exchange) -> None:
-        """Count and log an exchange that is over. Never raises: the answer is out, and the connection goes on."""
+        """An exchange is over: counted and logged with all others of this turn of the loop.
+
+        Together they cost half of what each costs in the midst of its own request, whose answer is out by then.
+        """
+        exchange.ended = self.now()
+        if not self._over:
+            self.loop.call_soon(self.settle)
+        self._over.append(exchange)
+
+    def settle(self) -> None:
+        """Count and log the exchanges that are over. Never raises."""
+        over, self._over = self._over, []
+        for exchange in over:
+            self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
         try:
-            self._remember(exchange)
+            seconds = exchange.ended - exchange.started
+            facts, verdict = exchange.facts, exchange.verdict
+            upstream = exchange.upstream.name if exchange.upstream is not None else ""
+            rule = answer = reason = ""
+            identity = shadow = None
+            risk = 0.0
+            if verdict is not None:
+                decision = verdict.decision
+                answer, reason = ANSWERS[decision.__class__], decision.reasons[0]
+                identity, shadow, risk = verdict.identity, verdict.shadow, verdict.risk.value
+                if verdict.rule is not None:
+                    rule = verdict.rule.name
+            self.metrics.served(
+                rule, exchange.method, exchange.status, seconds, upstream, exchange.upstream_seconds, verdict
+            )
+            if facts is not None:
+                address, agent, host, path = facts.address, facts.agent, facts.host, facts.path
+            else:
+                address, agent, host = exchange.client.peer, "", ""
+                path = exchange.raw_target.partition(b"?")[0].decode("latin-1")
+            self.access_log.write(
+                at=self.clock.now() - seconds,
+                method=exchange.method,
+                host=host,
+                path=path,
+                status=exchange.status,
+                address=address,
+                agent=agent,
+                request_id=exchange.request_id,
+                received=exchange.bytes_in,
+                sent=exchange.bytes_out,
+                seconds=seconds,
+                rule=rule,
+                answer=answer,
+                reason=reason,
+                risk=risk,
+                identity=identity,
+                upstream=upstream,
+                upstream_seconds=exchange.upstream_seconds,
+                shadow=shadow,
+            )
         except Exception as error:
             _log.exception("request %s: not counted, or not logged", exchange.request_id)
             self.faulted(exchange, type(error).__name__)
-
-    def _remember(self, exchange: Exchange) -> None:
-        seconds = self.now() - exchange.started
-        verdict = exchange.verdict
-        rule = verdict.rule.name if verdict is not None and verdict.rule is not None else ""
-        upstream = exchange.upstream.name if exchange.upstream is not None else ""
-        self.metrics.served(
-            rule, exchange.method, exchange.status, seconds, upstream, exchange.upstream_seconds, verdict
-        )
-        facts = exchange.facts
-        self.access_log.write(
-            at=self.clock.now() - seconds,
-            request_id=exchange.request_id,
-            address=facts.address if facts is not None else exchange.client.peer,
-            agent=facts.agent if facts is not None else "",
-            method=exchange.method,
-            host=facts.host if facts is not None else "",
-            path=facts.path if facts is not None else exchange.raw_target.partition(b"?")[0].decode("latin-1"),
-            status=exchange.status,
-            received=exchange.bytes_in,
-            sent=exchange.bytes_out,
-            seconds=seconds,
-            upstream=upstream,
-            upstream_seconds=exchange.upstream_seconds,
-            rule=rule,
-            answer=ANSWERS[type(verdict.decision)] if verdict is not None else "",
-            reason=verdict.decision.reasons[0] if verdict is not None else "",
-            risk=verdict.risk.value if verdict is not None else 0.0,
-            identity=verdict.identity if verdict is not None else None,
-            shadow=verdict.shadow if verdict is not None else None,
-        )
 
 
 def _in_cookies(name: str) -> re.Pattern[bytes]:
