@@ -55,7 +55,7 @@ rules:
 """
 
 FIELDS = (
-    "time status method host path address agent user session rule answer reason risk upstream received sent "
+    "time status method host path address agent user session rule answer reason upstream risk received sent "
     "duration_us upstream_us request_id"
 ).split()
 
