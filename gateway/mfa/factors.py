@@ -81,13 +81,16 @@ class Factors:
         ]
 
     async def usable(self, tenant: str, subject: str) -> tuple[str, ...]:
-        """Names of the factors this user could answer with now: the one used last first, then as they are preferred."""
+        """Names of the factors this user could answer with now: the one used last first, then as they are preferred.
+
+        Backup codes come last always: there are ten of them, and each is good once.
+        """
         last: dict[str, float] = {}
         for one in await self.of(tenant, subject):
             if not one.disabled:
                 last[one.kind] = max(last.get(one.kind, 0.0), one.last_used_at)
         names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject)]
-        return tuple(sorted(names, key=lambda name: -last[name]))
+        return tuple(sorted(names, key=lambda name: (name == "backup_code", -last[name])))
 
     async def check(self, tenant: str, subject: str, factor: str, answer: str, *, hint: bool = False) -> Checked:
         """Count a try of `factor`, then judge `answer` if it is admitted.
