@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from gateway.audit.refusals import refusal
 from gateway.core.clock import Clock
-from gateway.core.contracts import Credential, Ledger
-from gateway.core.decision import ANSWERS, CALM, Quota, Refuse, Score, SignIn, Throttle, Verdict
+from gateway.core.contracts import Credential, Ledger, Strangeness
+from gateway.core.decision import ANSWERS, CALM, Quota, Refuse, SignIn, Throttle, Verdict
 from gateway.core.eager import aside
 from gateway.core.errors import Broken, StoreAway
 from gateway.core.facts import Facts
@@ -30,18 +29,6 @@ from gateway.policy.readings import other_rules
 _log = logging.getLogger(__name__)
 
 Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str], tuple[Quota, ...]]
-
-
-class Strangeness(Protocol):
-    """How strange is it? Answered by `risk`."""
-
-    def remembered(self, facts: Facts, identity: Identity) -> Score | None:
-        """The score, where nothing has changed since it was last weighed."""
-        ...
-
-    async def score(self, facts: Facts, identity: Identity) -> Score:
-        """The score, weighed anew."""
-        ...
 
 
 class Gate:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from gateway.core.decision import Score
     from gateway.core.events import Event
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity, Proof
@@ -49,6 +50,18 @@ class Factor(Protocol):
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
         """A sentence that may help somebody whose answer was wrong; empty when there is nothing to say."""
+        ...
+
+
+class Strangeness(Protocol):
+    """How strange is this request of somebody known?"""
+
+    def remembered(self, facts: Facts, identity: Identity) -> Score | None:
+        """The score, where nothing has changed since it was last weighed; never waits."""
+        ...
+
+    async def score(self, facts: Facts, identity: Identity) -> Score:
+        """The score, weighed anew. Raises `StoreAway`."""
         ...
 
 
