@@ -8,7 +8,30 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.core.clock import ManualClock
+from gateway.store.sql import Records
 from tests.rig.gateway import Gateway, running
+from tests.rig.ledger import Remembered
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Stands still until it is told to move."""
+    return ManualClock()
+
+
+@pytest.fixture
+def ledger() -> Remembered:
+    """Events in a list."""
+    return Remembered()
+
+
+@pytest.fixture
+async def records(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Records]:
+    """A real database in a folder of its own."""
+    opened = await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)
+    yield opened
+    await opened.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -22,18 +21,6 @@ NASTY = {
     "huge and bad": "\x1b" * 1024 * 1024,
 }
 """Case 120."""
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def records(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Records]:
-    records = await Records.open(f"sqlite:{tmp_path}/data/test.db", clock=clock)
-    yield records
-    await records.close()
 
 
 @pytest.fixture

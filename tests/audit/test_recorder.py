@@ -54,7 +54,7 @@ async def test_recorded_events_are_there_at_once_and_what_was_noted_before_them_
 ) -> None:
     recorder.note(Event(Kind.SIGN_IN, user="ann"))
     await recorder.record(Event(Kind.FACTOR_ENROLLED, user="ann"))
-    other = await Records.open(f"sqlite:{tmp_path}/data/test.db", clock=clock)
+    other = await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)
     try:
         kept = await Recorder(other, clock).events("default", limit=10)
         assert [event.kind for event in kept] == [Kind.FACTOR_ENROLLED, Kind.SIGN_IN]

@@ -22,7 +22,7 @@ from gateway.mfa.factors import Factors
 from gateway.mfa.totp import Totp
 from gateway.store.sql import Records
 from tests.commands.kept import Sallyport
-from tests.identity.conftest import Remembered
+from tests.rig.ledger import Remembered
 
 PASSWORD = "correct horse battery"
 ROOT = Path(__file__).parents[2]

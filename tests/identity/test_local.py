@@ -12,7 +12,8 @@ from gateway.core.events import Kind
 from gateway.identity import passwords as module
 from gateway.identity.local import LocalUsers
 from gateway.store.sql import Records
-from tests.identity.conftest import PASSWORD, Remembered
+from tests.identity.conftest import PASSWORD
+from tests.rig.ledger import Remembered
 
 
 async def test_adding_and_finding(people: LocalUsers, clock: ManualClock, ledger: Remembered) -> None:

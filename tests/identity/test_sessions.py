@@ -14,7 +14,8 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
 from gateway.store.sql import Records
-from tests.identity.conftest import PASSWORD, Remembered
+from tests.identity.conftest import PASSWORD
+from tests.rig.ledger import Remembered
 
 HOUR = 3600.0
 
@@ -90,7 +91,7 @@ async def test_only_a_digest_of_the_token_is_on_disk(
 ) -> None:
     """ASVS 7.2.3 and 78: what is in the database signs nobody in."""
     token, identity = await browser.sign_in(ann)
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    written = b"".join(path.read_bytes() for path in (tmp_path / "data").iterdir())
     assert identity.session is not None
     assert identity.session.id.encode() in written
     assert token.encode() not in written

@@ -1,19 +1,11 @@
 from __future__ import annotations
 
-import pytest
-
-from gateway.core.clock import ManualClock
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity, Session
 from gateway.core.rule import LimitSpec
 from gateway.limits import sliding_window, token_bucket
 
 STEPS = {"token_bucket": token_bucket.step, "sliding_window": sliding_window.step}
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 def facts(network: str = "192.0.2.1", headers: list[tuple[bytes, bytes]] | None = None, path: str = "/") -> Facts:

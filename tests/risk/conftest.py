@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from gateway.core.clock import ManualClock
-from gateway.core.events import Event
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity, Level, Proof, Session, level_of
 from gateway.risk.score import Risk
 from gateway.store.sql import Records
+from tests.rig.ledger import Remembered
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0"
 CHROME = (
@@ -19,38 +16,8 @@ CHROME = (
 HOME, ABROAD = "198.51.100.7", "203.0.113.9"
 
 
-class Ledger:
-    """Keeps events in a list."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def note(self, event: Event) -> None:
-        self.events.append(event)
-
-    async def record(self, event: Event) -> None:
-        self.events.append(event)
-
-
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
-@pytest.fixture
-async def records(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Records]:
-    records = await Records.open(f"sqlite:{tmp_path}/data/test.db", clock=clock)
-    yield records
-    await records.close()
-
-
-@pytest.fixture
-def risk(records: Records, clock: ManualClock, ledger: Ledger) -> Risk:
+def risk(records: Records, clock: ManualClock, ledger: Remembered) -> Risk:
     return Risk(records, clock, ledger)
 
 

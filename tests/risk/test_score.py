@@ -15,7 +15,8 @@ from gateway.risk.failures import HALF_LIFE
 from gateway.risk.score import Risk
 from gateway.store.sql import Records
 from gateway.store.tables import seen
-from tests.risk.conftest import ABROAD, CHROME, FIREFOX, HOME, Ledger, ann, at
+from tests.rig.ledger import Remembered
+from tests.risk.conftest import ABROAD, CHROME, FIREFOX, HOME, ann, at
 from tests.risk.test_country import geoip
 
 
@@ -31,7 +32,7 @@ async def test_the_first_sign_in_is_not_strange(risk: Risk) -> None:
 
 
 async def test_what_each_combination_comes_to(
-    records: Records, clock: ManualClock, ledger: Ledger, tmp_path: Path
+    records: Records, clock: ManualClock, ledger: Remembered, tmp_path: Path
 ) -> None:
     risk = Risk(records, clock, ledger, geoip=geoip(tmp_path))
     await risk.learn(at(HOME, FIREFOX), ann("s1"))
@@ -141,7 +142,7 @@ async def test_a_score_with_failures_falls_again(risk: Risk, clock: ManualClock)
     assert risk.remembered(at(), ann("s1")) is calm
 
 
-async def test_flagged_once(risk: Risk, ledger: Ledger) -> None:
+async def test_flagged_once(risk: Risk, ledger: Remembered) -> None:
     await risk.learn(at(), ann("s1"))
     for _ in range(3):
         await risk.score(at(ABROAD, CHROME), ann("s2"))
@@ -165,7 +166,7 @@ async def test_learning_while_a_score_is_worked_out(risk: Risk) -> None:
     assert (await risk.score(at(ABROAD, CHROME), second)).value == 0.0
 
 
-async def test_learnt_things_survive_a_restart(records: Records, clock: ManualClock, ledger: Ledger) -> None:
+async def test_learnt_things_survive_a_restart(records: Records, clock: ManualClock, ledger: Remembered) -> None:
     await Risk(records, clock, ledger).learn(at(), ann("s1"))
     assert (await Risk(records, clock, ledger).score(at(HOME, CHROME), ann("s2"))).value == 0.45
 
@@ -198,7 +199,7 @@ async def test_without_the_store_there_is_no_score(risk: Risk, records: Records)
     assert risk.remembered(at(), ann("s1")) is None
 
 
-async def test_weights_are_the_operators(records: Records, clock: ManualClock, ledger: Ledger) -> None:
+async def test_weights_are_the_operators(records: Records, clock: ManualClock, ledger: Remembered) -> None:
     risk = Risk(records, clock, ledger, weights={"agent": 0.0, "network": 1.0})
     await risk.learn(at(), ann("s1"))
     assert (await risk.score(at(HOME, CHROME), ann("s2"))).because == (("network", 0.0, 1.0),)
@@ -207,7 +208,7 @@ async def test_weights_are_the_operators(records: Records, clock: ManualClock, l
 
 @pytest.mark.parametrize("weights", [{"moon": 0.5}, {"agent": 1.5}, {"agent": -0.1}, {"agent": float("nan")}])
 async def test_weights_that_are_none(
-    records: Records, clock: ManualClock, ledger: Ledger, weights: dict[str, float]
+    records: Records, clock: ManualClock, ledger: Remembered, weights: dict[str, float]
 ) -> None:
     with pytest.raises(ConfigError, match=r"risk\.weights"):
         Risk(records, clock, ledger, weights=weights)

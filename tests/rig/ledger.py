@@ -1,0 +1,21 @@
+"""A ledger that can be read."""
+
+from __future__ import annotations
+
+from gateway.core.events import Event, Kind
+
+
+class Remembered:
+    """Keeps every event in a list."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def note(self, event: Event) -> None:
+        self.events.append(event)
+
+    async def record(self, event: Event) -> None:
+        self.events.append(event)
+
+    def kinds(self) -> list[Kind]:
+        return [event.kind for event in self.events]
