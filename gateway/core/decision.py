@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.core.identity import Identity
@@ -89,6 +89,9 @@ class Score:
     """0.0 nothing unusual … 1.0 certainly not them."""
     because: tuple[tuple[str, float, float], ...] = ()
     """`(signal, its own value 0.0–1.0, its weight)` of every signal that spoke."""
+    answered_at: float | None = field(default=None, compare=False)
+    """When this session last gave a second factor at this very place, in seconds since the epoch; 0.0: never. None:
+    nothing is known of places (a question asked of the policy alone), and any proof is taken to be from here."""
 
 
 CALM = Score(0.0)

@@ -23,7 +23,7 @@ _RISK_REFUSED = Refuse((Reason.RISK_REFUSED,))
 RISK_MAX_AGE = 600.0
 """Seconds for which a second factor answers for how strange a request is, where the rule names no `max_age`. The
 score itself may stay where it is after a proof, so without a time somebody who has just proven it would be asked for
-ever; and without an end one proof would excuse a session's whole life."""
+ever; and without an end one proof would excuse a session's whole life. It answers for the place it was given at."""
 
 CLOCK_TOLERANCE = 60.0
 """Seconds a proof may seem to lie in the future before a clock was set back and it counts for nothing."""
@@ -66,7 +66,7 @@ def decide(rule: Rule | None, facts: Facts, identity: Identity | None, risk: Sco
     reasons = () if demand is None else _lacking(demand, identity, now)
     if thresholds.step_up_at is not None and risk.value >= thresholds.step_up_at:
         asked = _against_risk(demand)
-        if _lacking(asked, identity, now):
+        if _lacking(asked, identity, now) or not _given_here(risk, asked, now):
             return StepUp((*reasons, Reason.RISK_STEP_UP), asked)
     return StepUp(reasons, demand) if demand is not None and reasons else _GRANTED
 
@@ -77,6 +77,14 @@ def _against_risk(demand: StepUpDemand | None) -> StepUpDemand:
         return _SECOND_FACTOR
     max_age = demand.max_age if demand.max_age is not None else RISK_MAX_AGE
     return replace(demand, level=max(demand.level, Level.AAL2), max_age=max_age)
+
+
+def _given_here(risk: Score, asked: StepUpDemand, now: float) -> bool:
+    """Whether a second factor was shown where the request comes from: what somebody has proven at home says nothing
+    about whoever uses their session elsewhere (a stolen cookie)."""
+    if risk.answered_at is None or asked.max_age is None:
+        return True
+    return -CLOCK_TOLERANCE <= now - risk.answered_at <= asked.max_age
 
 
 def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reason, ...]:

@@ -19,6 +19,9 @@ A score is remembered for a session, its version, and the place (network and age
 worked out once and then costs a look-up. It is worked out anew when one of these changes, when the session gives a
 new proof, when the account's failures rise, and after a minute while they decay.
 
+With a score goes when the session last gave a second factor at this place, as coarsely as the signals tell places
+apart. It is kept in memory: after a restart whoever looks strange is asked once more.
+
 Somebody never seen before has nothing to differ from: the first sign-in is scored by failures only.
 """
 
@@ -40,11 +43,11 @@ from gateway.core.errors import ConfigError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity, Level
-from gateway.risk.agent import AgentSignal
+from gateway.risk.agent import AgentSignal, parse
 from gateway.risk.country import CountrySignal
 from gateway.risk.failures import FailuresSignal
 from gateway.risk.history import best_level
-from gateway.risk.network import NetworkSignal
+from gateway.risk.network import THEIRS, NetworkSignal, around
 from gateway.store.near import Near
 from gateway.store.tables import seen
 
@@ -122,6 +125,8 @@ class Risk:
         self._signals = [(signal, chosen[signal.name]) for signal in signals if chosen[signal.name] > 0.0]
         self._remembered: Near[str, Remembered] = Near(SESSIONS)
         self._of_account: dict[tuple[str, str], set[str]] = {}
+        self._answered: Near[str, dict[tuple[str, str], float]] = Near(SESSIONS)
+        """Session id → place → when a second factor was given there, in seconds since the epoch."""
         self._learnt = 0
 
     def remembered(self, facts: Facts, identity: Identity) -> Score | None:
@@ -158,6 +163,8 @@ class Risk:
                 for signal, _ in self._signals:
                     signal.learn(facts, identity, history)
                 await self._keep(connection, identity, history)
+        if identity.level >= Level.AAL2:
+            self._answer(facts, identity.session.id)
         self._learnt += 1
         self.forget(identity.session.id)
 
@@ -177,6 +184,14 @@ class Risk:
         if self._country is not None:
             self._country.close()
 
+    def _answer(self, facts: Facts, session_id: str) -> None:
+        places = self._answered.pop(session_id, None) or {}
+        places.pop(_place(facts), None)
+        if len(places) >= PLACES:
+            del places[next(iter(places))]
+        places[_place(facts)] = self._clock.now()
+        self._answered.keep(session_id, places)
+
     def _may_teach(self, facts: Facts, identity: Identity, history: dict[str, Any]) -> bool:
         """See `history`: two factors always teach; one does where there is no better witness and little doubt."""
         if identity.level >= Level.AAL2:
@@ -189,7 +204,12 @@ class Risk:
             for signal, weight in self._signals
             if (value := signal.weigh(facts, identity, history)) is not None
         )
-        return Score(round(1.0 - prod(1.0 - weight * value for _, value, weight in because), 4), because)
+        places = self._answered.get(identity.session.id) if identity.session is not None else None
+        return Score(
+            round(1.0 - prod(1.0 - weight * value for _, value, weight in because), 4),
+            because,
+            places.get(_place(facts), 0.0) if places else 0.0,
+        )
 
     def _remember(self, facts: Facts, identity: Identity, score: Score) -> None:
         session = identity.session
@@ -249,3 +269,8 @@ class Risk:
         )
         if not done.rowcount:
             await connection.execute(insert(seen).values(**whose, **values))
+
+
+def _place(facts: Facts) -> tuple[str, str]:
+    """Where a request comes from, as the signals compare it."""
+    return around(facts.address, THEIRS), parse(facts.agent).name

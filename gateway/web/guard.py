@@ -23,8 +23,8 @@ from aiohttp import web
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Level
+from gateway.core.page_headers import HEADERS
 from gateway.core.rule import LimitSpec, StepUpDemand
-from gateway.web import pages
 from gateway.web.answers import challenge, problem, redirect, refusal, wait_words, wants_page
 from gateway.web.caller import CALLER, NobodyHere, NotTheWire, ProofTooOld, introduce
 from gateway.web.desk import DESK
@@ -50,7 +50,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 async def dressed(request: web.Request, handler: Handler) -> web.StreamResponse:
     """1. The headers every answer wears."""
     answer = await handler(request)
-    for name, value in pages.HEADERS.items():
+    for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
     answer.headers["Server"] = "sallyport"  # else aiohttp names every version it is made of
     if request.headers.get("Sallyport-Scheme") == "https":

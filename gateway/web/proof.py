@@ -31,11 +31,21 @@ DEMANDS = {Permit.SIGN_IN_AGAIN: StepUpDemand(Level.AAL1, max_age=FRESH), Permit
 
 
 async def fresh(request: web.Request) -> Identity:
-    """Who is signed in, freshly proven. Raises `NobodyHere`, `ProofTooOld`."""
-    identity = await request[CALLER].signed_in()
-    permit = await request.app[DESK].enrolment.may_change(identity)
+    """Who is signed in, freshly proven. Raises `NobodyHere`, `ProofTooOld`.
+
+    A second factor shown elsewhere does not count from a place that looks like somebody else's: a session stolen
+    within minutes of its owner's proof would be enough to bind a factor of the thief's.
+    """
+    desk, caller = request.app[DESK], request[CALLER]
+    identity = await caller.signed_in()
+    permit = await desk.enrolment.may_change(identity)
     if permit is not Permit.YES:
         raise ProofTooOld(DEMANDS[permit])
+    if identity.level >= Level.AAL2:
+        risk = await desk.risk(caller.facts, identity)
+        given_here = risk.answered_at is None or desk.clock.now() - risk.answered_at <= FRESH
+        if risk.value >= DOUBT and not given_here:
+            raise ProofTooOld(SECOND_FACTOR)
     return identity
 
 

@@ -15,6 +15,7 @@ import orjson
 
 from gateway.core.decision import Refuse, SignIn, StepUp, Throttle
 from gateway.core.facts import Facts
+from gateway.core.page_headers import HEADERS
 from gateway.core.reasons import Reason
 from gateway.core.rule import StepUpDemand
 
@@ -45,15 +46,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
 }
 """Reason → status and sentence."""
 
-PAGE_HEADERS: tuple[Header, ...] = (
-    (
-        b"Content-Security-Policy",
-        b"default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
-        b"frame-ancestors 'none'; base-uri 'none'",
-    ),
-    (b"Referrer-Policy", b"no-referrer"),
-    (b"X-Content-Type-Options", b"nosniff"),
-)
+PAGE_HEADERS: tuple[Header, ...] = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 
 
 def code_of(reason: Reason) -> str:

@@ -41,7 +41,7 @@ def parse(raw: bytes, scheme: str) -> Authority:
         shown = f"[{host}]"
     else:
         host = shown = name.decode("ascii").lower().removesuffix(".")
-        if not host or ".." in host or host.startswith("."):
+        if not host or ".." in host or host.startswith(".") or host.endswith("."):
             raise BadAuthority("empty label")
     port = int(port_text) if port_text else 0
     if port > 65535 or (port_text and port == 0):

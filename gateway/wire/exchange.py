@@ -25,6 +25,7 @@ from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_headers, ratelimit_lines
 from gateway.mfa.interrupted import Interrupted
 from gateway.wire import answers, request
+from gateway.wire.headers import folded, without
 from gateway.wire.request import Caller, Declined, Field, Rejected
 from gateway.wire.upstream import Upstream, UpstreamConnection
 
@@ -116,7 +117,8 @@ class Exchange:
             if facts.path.startswith(wire.prefix):
                 await self._forward(facts, wire.desk, caller.desk_block, b"Sallyport-Request-Id")
                 return
-            if facts.method == "GET" and wire.resume_mark in facts.cookie:
+            # One with a body stays what it is: its bytes would follow those of the kept request to the service.
+            if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie:
                 facts = await self._resume(facts)
             verdict = self.verdict = await wire.gate.judge(facts)
             if type(verdict.decision) is Allow:
@@ -180,6 +182,8 @@ class Exchange:
         if self.caller is None or verdict.rule is None:
             raise RuntimeError("allowed without a caller or a rule")
         block = self.caller.block
+        if verdict.rule.headers:
+            block = without(frozenset(folded(name.encode()) for name, _ in verdict.rule.headers), block)
         if verdict.identity is not None and not (
             facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
         ):

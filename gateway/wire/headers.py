@@ -83,6 +83,15 @@ def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
     return frozenset(name for name in names if name and name.decode("latin-1") not in _UNREMOVABLE)
 
 
+def without(names: frozenset[str], block: bytes) -> bytes:
+    """Header lines, each ended, without those whose folded name is one of `names`."""
+    lines = block.splitlines(keepends=True)
+    return b"".join([line for line in lines if folded(line.partition(b":")[0]) not in names])
+
+
 def is_our_cookie(set_cookie: bytes, ours: frozenset[bytes]) -> bool:
-    """Whether a service's `Set-Cookie` value would overwrite one of our cookies."""
-    return set_cookie.partition(b"=")[0].strip() in ours
+    """Whether a service's `Set-Cookie` value would come back to us as one of our cookies.
+
+    Also without a name: browsers send what `=a=b` has set as `a=b` (RFC 6265bis, section 5.7).
+    """
+    return set_cookie.lstrip(b"= \t").partition(b"=")[0].strip() in ours

@@ -15,7 +15,7 @@ import httptools
 
 from gateway.core.reasons import Reason
 from gateway.wire import familiar
-from gateway.wire.headers import HOP_BY_HOP, folded
+from gateway.wire.headers import HOP_BY_HOP, folded, is_our_cookie
 from gateway.wire.request import Declined
 
 if TYPE_CHECKING:
@@ -405,7 +405,7 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
             chunked = True
         elif kind == _CONNECTION:
             named.append(field[1])
-        elif kind == _COOKIE and field[1].partition(b"=")[0].strip() not in our_cookies:
+        elif kind == _COOKIE and not is_our_cookie(field[1], our_cookies):
             lines.append(b"%b: %b\r\n" % field)
     if chunked and length is not None:
         raise ValueError("a length and chunks")

@@ -17,28 +17,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.page_headers import CONTENT_SECURITY_POLICY
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 STATIC = Path(__file__).parent.parent / "static"
 
-POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action {}; "
-    "frame-ancestors 'none'; base-uri 'none'"
-)
-
-HEADERS: dict[str, str] = {
-    "Content-Security-Policy": POLICY.format("'self'"),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-"""What every answer of ours wears, error pages of the wire included."""
-
-LEADS_ON = {"Content-Security-Policy": POLICY.format("'self' http: https:")}
+LEADS_ON = {"Content-Security-Policy": CONTENT_SECURITY_POLICY.format("'self' http: https:")}
 """Instead, for pages whose form leads on to a service. Chromium holds every redirect after a form against this list
 (CSP 3, section 6.4.1): with `'self'` alone nobody could sign in to a service that sends them on to another origin."""
 
