@@ -72,5 +72,7 @@ def test_a_service_cannot_set_our_cookies() -> None:
     ours = frozenset({b"sallyport"})
     assert is_our_cookie(b"sallyport=x; Path=/", ours)
     assert is_our_cookie(b" sallyport = x", ours)
+    assert is_our_cookie(b"=sallyport=x; Path=/", ours), "a browser sends it back as `sallyport=x`"
+    assert is_our_cookie(b" = sallyport=x", ours)
     assert not is_our_cookie(b"sallyport2=x", ours)
     assert not is_our_cookie(b"x=sallyport=", ours)

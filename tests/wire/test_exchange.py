@@ -1,0 +1,82 @@
+"""What a service gets is what was judged: nothing of the client's stands beside or behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gateway.core.cookies import Cookies
+from gateway.core.identity import Proof
+from gateway.mfa.interrupted import Interrupted
+from tests.rig.gateway import AGENT, PASSWORD, Gateway, request, running
+from tests.rig.messages import Request
+from tests.rig.upstream import Line, ok
+
+FORM = b"application/x-www-form-urlencoded"
+SMUGGLED = b"POST /admin/x HTTP/1.1\r\nHost: good.test\r\nX-Forwarded-User: ann\r\nContent-Length: 0\r\n\r\n"
+
+
+async def _interrupted(gateway: Gateway) -> bytes:
+    """The cookies of a browser that comes back to `/x`, where it was sending a form."""
+    bob = await gateway.app.users.add("bob", PASSWORD)
+    proof = Proof("password", gateway.clock.now())
+    token, identity = await gateway.app.sessions.open(bob, proof, address="127.0.0.1", agent=AGENT)
+    assert identity.session is not None
+    head = ((b"Host", b"good.test"), (b"Content-Type", FORM), (b"Content-Length", b"3"))
+    kept = Interrupted("POST", "good.test", b"/x", head, b"a=1")
+    ticket = await gateway.app.interrupted.keep(f"session:{identity.session.id}", kept)
+    cookies = Cookies.over("http")
+    return f"{cookies.session}={token}; {cookies.resume}={ticket}".encode()
+
+
+async def test_an_interrupted_request_goes_on_with_its_own_body(tmp_path: Path) -> None:
+    async with running(tmp_path) as gateway:
+        cookie = await _interrupted(gateway)
+        assert (await gateway.ask(request(target=b"/x", cookie=cookie))).body == b"POST /x 3"
+
+
+async def test_case_22_nothing_follows_an_interrupted_request_to_its_service(tmp_path: Path) -> None:
+    """The GET that continues it may have a body, which must not become a request of its own behind the kept one."""
+    for framing, body in (
+        (b"Content-Length: %d\r\n" % len(SMUGGLED), SMUGGLED),
+        (b"Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)),
+    ):
+        (folder := tmp_path / framing[:7].decode()).mkdir()
+        async with running(folder) as gateway:
+            cookie = await _interrupted(gateway)
+            reached = asyncio.Event()
+
+            async def heard(_: Request, line: Line, reached: asyncio.Event = reached) -> None:
+                reached.set()
+
+            async def late(_: Request, line: Line) -> None:
+                await asyncio.sleep(0.05)
+                await line.send(ok())
+
+            gateway.upstream.on_head, gateway.upstream.script = heard, late
+            async with await gateway.connect() as client:
+                await client.send(request(target=b"/x", head=framing, cookie=cookie))
+                await asyncio.wait_for(reached.wait(), 5.0)
+                await client.send(body)
+                await client.response()
+            assert [(one.method, one.target) for one in gateway.upstream.requests] == [(b"GET", b"/x")]
+            assert gateway.upstream.violations == []
+
+
+async def test_case_52_a_header_of_the_rule_stands_alone(tmp_path: Path) -> None:
+    policy = """
+rules:
+  - name: fixed
+    access: public
+    upstream: app
+    headers: {X-Role: guest, Authorization: Basic Z3Vlc3Q6}
+"""
+    spoofed = b"X-Role: admin\r\nx_role: admin\r\nX.ROLE: admin\r\nAuthorization: Basic YWRtaW46\r\nX-Other: stays\r\n"
+    async with running(tmp_path, policy=policy) as gateway:
+        assert (await gateway.ask(request(head=spoofed))).status == 200
+        (seen,) = gateway.upstream.requests
+    said = [header for header in seen.headers if header[0].lower().replace(b"_", b"-").startswith((b"x-", b"auth"))]
+    assert (b"X-Role", b"guest") in said
+    assert (b"Authorization", b"Basic Z3Vlc3Q6") in said
+    assert (b"X-Other", b"stays") in said
+    assert not any(b"admin" in value or b"YWRtaW46" in value for _, value in seen.headers)
