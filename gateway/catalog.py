@@ -12,6 +12,3 @@ ALGORITHMS: Mapping[str, Step] = {
     "sliding_window": sliding_window.step,
 }
 """How a limit counts."""
-
-FACTORS = ("totp", "backup_code")
-"""How a session is raised to aal2."""

@@ -51,11 +51,6 @@ class Listen(Strict):
     path: str = ""
     """Of the Unix socket; empty for a host and port."""
 
-    @property
-    def is_unix(self) -> bool:
-        """Whether it is a Unix socket."""
-        return bool(self.path)
-
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"

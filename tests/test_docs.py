@@ -22,12 +22,12 @@ import yaml
 from gateway import settings
 from gateway.audit.access_log import AccessLog
 from gateway.audit.metrics import COUNTERS, HISTOGRAMS, PREFIX, READ
-from gateway.catalog import FACTORS
 from gateway.cli import COMMANDS, Parser
 from gateway.commands import reference
 from gateway.core.events import Kind
 from gateway.core.reasons import Reason
 from gateway.policy.load import load
+from gateway.settings import Mfa
 from gateway.web.api.openapi import ENDPOINTS
 from gateway.web.routes import PAGES
 from gateway.wire.answers import code_of
@@ -164,7 +164,7 @@ def test_every_policy_is_taken(block: Block, tmp_path: Path) -> None:
     book = load(
         file,
         upstreams=named.split(","),
-        factors=FACTORS,
+        factors=Mfa().factors,
         admin_groups=("admins",),
         environ={},
         readings=readings,

@@ -87,12 +87,6 @@ class Identity:
     auth_time: float = 0.0
     """When the newest proof was given."""
 
-    def proven_at(self, factors: frozenset[str]) -> float:
-        """When one of `factors` (all, if empty) was last shown; 0.0 if never."""
-        if self.session is None:
-            return 0.0
-        return max((p.at for p in self.session.proofs if not factors or p.factor in factors), default=0.0)
-
 
 def level_of(proofs: tuple[Proof, ...]) -> Level:
     """The assurance level that `proofs` reach together."""
