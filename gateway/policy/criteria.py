@@ -45,13 +45,18 @@ class CallerCondition:
 
 
 def header(name: str, wanted: tuple[str, ...]) -> Condition:
-    """Header `name` was sent, and every value of it is one of `wanted` (`*`: any)."""
+    """Header `name` was sent, and every value of it is one of `wanted` (`*`: any).
+
+    Sent as `X_Name` for `X-Name` it contradicts itself: some services take the one for the other, some do not.
+    """
     field = name.lower().encode("ascii")
     values = frozenset(value.encode("latin-1") for value in wanted)
     everything = b"*" in values
 
     def test(facts: Facts, now: float) -> bool | None:
         sent = facts.header(field)
+        if len(sent) != len([key for key, _ in facts.headers if key.lower() == field]):
+            return None
         return _every(sent if everything else [value.strip(b" \t") in values for value in sent], everything)
 
     return Condition(f"headers.{name.lower()}: {_listed(wanted)}", test)

@@ -29,6 +29,8 @@ _LARGEST = 2**53
 _AGENT = 512
 _CHAIN = 64
 _REMEMBERED = 4096
+_NO_FIELDS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+"""What `Connection` usually lists, and no service sees anyway."""
 _targets: dict[bytes, Target] = {}
 _authorities: dict[tuple[bytes, str], Authority] = {}
 
@@ -70,6 +72,7 @@ class Caller:
         "length",
         "network",
         "scheme",
+        "seen",
         "version",
     )
 
@@ -137,8 +140,11 @@ class Caller:
         self.authorization = authorization or b""
         if self.length > _LARGEST:
             raise Rejected(Reason.BODY_TOO_LARGE)
-        if connection:
-            lines = _without(headers.nominated(connection), lines)
+        self.seen = fields
+        """Those a service sees too; what `Connection` names away must not choose the rule either."""
+        if connection and (named := headers.nominated(connection) - _NO_FIELDS):
+            lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
+            self.seen = [field for field in fields if field[0].lower() not in named]
         if len(hosts) != 1:
             raise Rejected(Reason.BAD_HOST)
         self.scheme = scheme
@@ -197,15 +203,9 @@ def read(method: str, raw_target: bytes, caller: Caller, request_id: str) -> Fac
         agent=caller.agent,
         cookie=caller.cookie,
         authorization=caller.authorization,
-        headers=caller.fields,
+        headers=caller.seen,
         request_id=request_id,
     )
-
-
-def _without(names: frozenset[bytes], lines: list[bytes]) -> list[bytes]:
-    if names <= {b"close", b"keep-alive", b"upgrade", b"te"}:
-        return lines
-    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 def _origin_form(raw: bytes, caller: Caller) -> bytes:

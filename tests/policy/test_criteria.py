@@ -34,6 +34,16 @@ def test_header_names_ignore_case_however_they_are_spelled() -> None:
     assert condition.test(facts(headers=[(b"X-ROLE", b"admin"), (b"x-Role", b"user")]), NOW) is None
 
 
+@pytest.mark.parametrize("wanted", ["admin", "*"])
+@pytest.mark.parametrize("spelled", [b"X_Role", b"x.role", b"X~Role"])
+def test_case_53_a_header_that_only_some_services_read_as_another_fits_no_rule(spelled: bytes, wanted: str) -> None:
+    """Neither a rule that lets in by it nor one that keeps out."""
+    condition = criteria.header("X-Role", (wanted,))
+    assert condition.test(facts(headers=[(spelled, b"admin")]), NOW) is None
+    assert condition.test(facts(headers=[(b"X-Role", b"admin"), (spelled, b"admin")]), NOW) is None
+    assert condition.test(facts(headers=[(b"X-Other", b"admin")]), NOW) is False
+
+
 def test_a_star_asks_only_that_a_header_is_sent() -> None:
     condition = criteria.header("x-any", ("*",))
     assert condition.test(facts(headers=[(b"x-any", b"1"), (b"x-any", b"2")]), NOW) is True

@@ -80,3 +80,22 @@ rules:
     assert (b"Authorization", b"Basic Z3Vlc3Q6") in said
     assert (b"X-Other", b"stays") in said
     assert not any(b"admin" in value or b"YWRtaW46" in value for _, value in seen.headers)
+
+
+async def test_case_54_a_rule_is_chosen_by_headers_that_its_service_sees(tmp_path: Path) -> None:
+    """Named away in `Connection`, or spelled so that the service does not know it, a header opens nothing."""
+    policy = """
+rules:
+  - {name: open, match: {headers: {X-View: public}}, access: public, upstream: app}
+  - {name: rest, access: authenticated, upstream: app}
+"""
+    async with running(tmp_path, policy=policy) as gateway:
+        for head, status in (
+            (b"", 401),
+            (b"X-View: public\r\n", 200),
+            (b"X-View: public\r\nConnection: close, X-View\r\n", 401),
+            (b"X-View: public\r\nConnection: keep-alive\r\nConnection: x-view\r\n", 401),
+            (b"X_View: public\r\n", 403),
+        ):
+            assert (await gateway.ask(request(head=head))).status == status, head
+        assert len(gateway.upstream.requests) == 1
