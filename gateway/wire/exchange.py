@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _SAFE_AGAIN = frozenset(("GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH"))
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _FORM = b"application/x-www-form-urlencoded"
+_FRAMING = (b"content-length", b"transfer-encoding")
+_WAY = (b"x-forwarded-for", b"x-forwarded-proto")
 _HIGH_WATER = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -297,11 +299,12 @@ class Exchange:
         return facts
 
     def _as_it_was(self, facts: Facts, kept: Interrupted) -> Facts:
-        """Become the kept request, with the cookies of now: the session is another one since."""
+        """Become the kept request, with the cookies and the way of now: the session is another one since, and what
+        a trusted proxy said of the client then may no longer be so."""
         self.resumed = kept
         self.method = kept.method
-        framing = (b"content-length", b"transfer-encoding")
-        self.fields = [field for field in kept.headers if field[0].lower() not in framing]
+        way = [field for field in self.fields if field[0].lower() in _WAY]
+        self.fields = [field for field in kept.headers if field[0].lower() not in (*_WAY, *_FRAMING)] + way
         if facts.cookie:
             self.fields.append((b"Cookie", facts.cookie))
         self.caller = self.client.caller_of(self)

@@ -16,13 +16,13 @@ FORM = b"application/x-www-form-urlencoded"
 SMUGGLED = b"POST /admin/x HTTP/1.1\r\nHost: good.test\r\nX-Forwarded-User: ann\r\nContent-Length: 0\r\n\r\n"
 
 
-async def _interrupted(gateway: Gateway) -> bytes:
+async def _interrupted(gateway: Gateway, *more: tuple[bytes, bytes]) -> bytes:
     """The cookies of a browser that comes back to `/x`, where it was sending a form."""
     bob = await gateway.app.users.add("bob", PASSWORD)
     proof = Proof("password", gateway.clock.now())
     token, identity = await gateway.app.sessions.open(bob, proof, address="127.0.0.1", agent=AGENT)
     assert identity.session is not None
-    head = ((b"Host", b"good.test"), (b"Content-Type", FORM), (b"Content-Length", b"3"))
+    head = ((b"Host", b"good.test"), (b"Content-Type", FORM), (b"Content-Length", b"3"), *more)
     kept = Interrupted("POST", "good.test", b"/x", head, b"a=1")
     ticket = await gateway.app.interrupted.keep(f"session:{identity.session.id}", kept)
     cookies = Cookies.over("http")
@@ -33,6 +33,15 @@ async def test_an_interrupted_request_goes_on_with_its_own_body(tmp_path: Path) 
     async with running(tmp_path) as gateway:
         cookie = await _interrupted(gateway)
         assert (await gateway.ask(request(target=b"/x", cookie=cookie))).body == b"POST /x 3"
+
+
+async def test_an_interrupted_request_comes_from_where_its_browser_is_now(tmp_path: Path) -> None:
+    async with running(tmp_path, config={"trusted_proxies": ["127.0.0.1/32"]}) as gateway:
+        cookie = await _interrupted(gateway, (b"X-Forwarded-For", b"192.0.2.1"))
+        head = b"X-Forwarded-For: 203.0.113.9\r\n"
+        assert (await gateway.ask(request(target=b"/x", head=head, cookie=cookie))).status == 200
+        (seen,) = gateway.upstream.requests
+    assert [value for name, value in seen.headers if name == b"X-Forwarded-For"] == [b"203.0.113.9, 127.0.0.1"]
 
 
 async def test_case_22_nothing_follows_an_interrupted_request_to_its_service(tmp_path: Path) -> None:
