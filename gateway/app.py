@@ -364,7 +364,7 @@ class App:
                 self._access_log.flush()
                 if self.keys.signer.refresh():
                     self.wire.identity_headers.forget()
-                    _log.info("signing keys have changed")
+                    _log.info("signing keys have changed, or another one signs now")
             except SallyportError as error:
                 _log.error("housekeeping: %s", error)
             except Exception:

@@ -86,6 +86,8 @@ class Signer:
         self._names: list[str] = []
         self._keys: list[SigningKey] = []
         self._current: SigningKey | None = None
+        self._told: SigningKey | None = None
+        """The one that signed when `refresh` was asked last."""
         self._switch_at = 0.0
         self.refresh()
 
@@ -121,18 +123,20 @@ class Signer:
         return standings
 
     def refresh(self) -> bool:
-        """Read the folder again when its signing keys have changed; returns whether they had.
+        """Read the folder again when its signing keys have changed; returns whether they had, or another signs now.
 
         Raises `ConfigError` for a key that is unsafe, damaged or of another kind; the keys known so far stay in use.
         """
         names = sorted(path.name for path in self._folder.glob("signing-*.pem"))
         if names == self._names:
-            return False
+            told, self._told = self._told, self._choose(self._clock.now()) if self._keys else None
+            return self._told is not told
         self._keys = sorted(
             (load(self._folder / name) for name in names), key=lambda key: (key.not_before, key.path.name)
         )
         self._names = names
         self._current = None
+        self._told = self._choose(self._clock.now()) if self._keys else None
         return True
 
     def _choose(self, now: float) -> SigningKey:

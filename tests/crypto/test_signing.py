@@ -173,6 +173,19 @@ def test_refreshing_reads_only_what_changed(ring: KeyRing, folder: Path, clock: 
     assert other.jwks() == ring.signer.jwks()
 
 
+def test_refreshing_tells_when_another_key_begins_to_sign(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
+    """Whoever keeps what was signed has to sign anew then, not when what they keep runs out."""
+    other = Signer(folder, clock, LIFETIME)
+    ring.rotate_signing(overlap=10.0)
+    assert other.refresh() is True  # published
+    clock.advance(5)
+    assert other.refresh() is False
+    clock.advance(6)
+    sign(other, clock)  # somebody's assertion was signed with it already
+    assert other.refresh() is True
+    assert other.refresh() is False
+
+
 def test_a_bad_new_key_is_told_and_the_known_ones_go_on(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
     bad = folder / "signing-20261121T010300Z-1a2b3c4d.pem"
     bad.write_bytes(b"nonsense")
