@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from gateway.core.errors import Problem
 from gateway.core.facts import Facts
+from gateway.core.header_names import FRAMING, HOP_BY_HOP, folded, is_ours
 from gateway.core.identity import FIRST_FACTORS, Identity, Level
 from gateway.core.rule import LimitSpec, RiskThresholds, Rule, StepUpDemand
 from gateway.policy import access, criteria
@@ -36,10 +37,6 @@ REACHES = {
 
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_RESERVED = re.compile(
-    r"host|content-length|transfer-encoding|connection|keep-alive|proxy-.*|te|trailer|upgrade|expect|cookie|"
-    r"x-request-id|forwarded|(?:x-forwarded|remote|sallyport|signature)(?:-.*)?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +166,10 @@ class _One:
             if name.lower() in ("cookie", "authorization") or not _TOKEN.fullmatch(name):
                 self.tell(f"`{name}` is not a header a rule can ask for", ("match", "headers", name))
                 continue
+            if is_ours(folded(name)):
+                told = f"`{name}` is the gateway's own to write: what a client sends under it is dropped, not believed"
+                self.tell(told, ("match", "headers", name))
+                continue
             try:
                 found.append(criteria.header(name, _many(values)))
             except UnicodeEncodeError:
@@ -292,7 +293,7 @@ class _One:
             at = ("headers", name)
             if not _TOKEN.fullmatch(name):
                 self.tell(f"`{name}` is not a header name", at)
-            elif _RESERVED.fullmatch(re.sub(r"[^a-z0-9]", "-", name.lower())):
+            elif (fold := folded(name)) in FRAMING or fold in HOP_BY_HOP or is_ours(fold):
                 self.tell(f"the header `{name}` is the gateway's own to write", at)
             if not value.isprintable() or not value.isascii():
                 self.tell(f"the value of `{name}` must be printable ASCII", at)

@@ -21,11 +21,12 @@ from gateway.core.decision import Allow, SignIn, StepUp, Throttle, Verdict
 from gateway.core.eager import aside, run_eagerly
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.facts import Facts
+from gateway.core.header_names import folded
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_headers, ratelimit_lines
 from gateway.mfa.interrupted import Interrupted
 from gateway.wire import answers, request
-from gateway.wire.headers import folded, without
+from gateway.wire.headers import without
 from gateway.wire.request import Caller, Declined, Field, Rejected
 from gateway.wire.upstream import Upstream, UpstreamConnection
 
@@ -185,7 +186,7 @@ class Exchange:
             raise RuntimeError("allowed without a caller or a rule")
         block = self.caller.block
         if verdict.rule.headers:
-            block = without(frozenset(folded(name.encode()) for name, _ in verdict.rule.headers), block)
+            block = without(frozenset(folded(name) for name, _ in verdict.rule.headers), block)
         if verdict.identity is not None and not (
             facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
         ):

@@ -7,11 +7,10 @@ so nothing a client lists in `Connection` can remove them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from enum import IntEnum
 
-_SIGN = re.compile(r"[^a-z0-9]")
+from gateway.core.header_names import HOP_BY_HOP, folded, is_ours
 
 
 class Pass(IntEnum):
@@ -25,19 +24,7 @@ class Pass(IntEnum):
     """Written anew by us from what was read."""
 
 
-HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization proxy-authentication-info "
-    "te trailer transfer-encoding upgrade http2-settings".split()
-)
-"""RFC 9110, section 7.6.1, and the h2c upgrade of RFC 7540."""
-
 _READ = frozenset("host content-length cookie expect transfer-encoding connection authorization user-agent".split())
-
-_OURS = frozenset(
-    "forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip client-ip x-request-id x-rewrite-url "
-    "x-http-method x-http-method-override x-method-override proxy".split()
-)
-_OUR_PREFIXES = ("x-forwarded-", "x-original-", "remote-", "x-auth-request-", "sallyport-")
 
 _UNREMOVABLE = frozenset(
     "authorization cookie host content-type content-length content-encoding content-disposition content-range "
@@ -48,11 +35,6 @@ _UNREMOVABLE = frozenset(
 _REMEMBERED = 4096
 _LONGEST_REMEMBERED = 64
 _ways: dict[bytes, Pass] = {}
-
-
-def folded(name: bytes) -> str:
-    """The name as the most generous service would read it."""
-    return _SIGN.sub("-", name.decode("latin-1").lower())
 
 
 def way(name: bytes) -> Pass:
@@ -68,11 +50,11 @@ def way(name: bytes) -> Pass:
 
 
 def _judge(name: bytes) -> Pass:
-    fold = folded(name)
+    fold = folded(name.decode("latin-1"))
     if fold in _READ:
         # A foldable spelling (`Content_Length`) is none of the header and must not become it later on.
         return Pass.READ if name.lower() == fold.encode("ascii") else Pass.DROP
-    if fold in HOP_BY_HOP or fold in _OURS or fold.startswith(_OUR_PREFIXES):
+    if fold in HOP_BY_HOP or is_ours(fold):
         return Pass.DROP
     return Pass.ON
 
@@ -86,7 +68,7 @@ def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
 def without(names: frozenset[str], block: bytes) -> bytes:
     """Header lines, each ended, without those whose folded name is one of `names`."""
     lines = block.splitlines(keepends=True)
-    return b"".join([line for line in lines if folded(line.partition(b":")[0]) not in names])
+    return b"".join([line for line in lines if folded(line.partition(b":")[0].decode("latin-1")) not in names])
 
 
 def is_our_cookie(set_cookie: bytes, ours: frozenset[bytes]) -> bool:

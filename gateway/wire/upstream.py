@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from gateway.core.header_names import HOP_BY_HOP, folded
 from gateway.core.reasons import Reason
 from gateway.wire import familiar
-from gateway.wire.headers import HOP_BY_HOP, folded, is_our_cookie
+from gateway.wire.headers import is_our_cookie
 from gateway.wire.request import Declined
 
 if TYPE_CHECKING:
@@ -226,10 +227,10 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._answered or exchange.holds_head:
             exchange.relay(b"", last=self._answered)
         if self._answered:
+            # A service that answers HEAD with a body after all would send it into somebody else's exchange.
             again = self._keep_alive and not self._extra and not broken and exchange.request_sent
-            if exchange.head_only:
-                self._parser = httptools.HttpResponseParser(self)  # it still waits for a body that never comes
-            elif again and first and not self._interim:
+            again = again and not exchange.head_only
+            if again and first and not self._interim:
                 self._remember(exchange.status, data)
             self._reset()
             self._end(exchange, again=again)
@@ -310,9 +311,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_close = not bodiless and length is None and not chunked
         exchange.respond(status, self._reason, block, length, bodiless=bodiless)
         if exchange.head_only:
-            # llhttp cannot be told that this was HEAD: the head is all there is.
-            self._keep_alive = self._parser.should_keep_alive()
-            self._answered = True
+            self._answered = True  # llhttp cannot be told that this was HEAD: the head is all there is
 
     def on_body(self, body: bytes) -> None:
         if self._answered or self.exchange is None:
@@ -392,7 +391,7 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
         if kind is None:
             if len(_kinds) >= 4096:
                 _kinds.clear()
-            kind = _kinds[field[0]] = _KINDS.get(folded(field[0]), _PASS)
+            kind = _kinds[field[0]] = _KINDS.get(folded(field[0].decode("latin-1")), _PASS)
         if kind == _PASS:
             lines.append(b"%b: %b\r\n" % field)
         elif kind == _LENGTH:

@@ -228,7 +228,7 @@ class Wire:
                 detail={
                     "reason": reason.value,
                     "method": exchange.method,
-                    "target": exchange.raw_target[:256].decode("latin-1"),
+                    "target": exchange.raw_target.partition(b"?")[0][:256].decode("latin-1"),
                 },
             )
         )

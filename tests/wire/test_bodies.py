@@ -187,7 +187,19 @@ async def test_head_keeps_the_length_and_has_no_body(gateway: Gateway) -> None:
         await client.send(request(b"HEAD", b"/public/x"), request(b"HEAD", b"/public/x"))
         for answer in await client.responses("HEAD", "HEAD"):
             assert answer.all("Content-Length") == [b"1000"]
-    assert len({received.connection for received in gateway.upstream.requests}) == 1
+
+
+async def test_a_body_that_comes_late_after_head_is_nobodys(gateway: Gateway) -> None:
+    """Case 28: on a connection that is used again it would be the next answer, and the next one may be somebody else."""
+    gateway.upstream.script = fixed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    async with await gateway.connect() as client:
+        await client.send(request(b"HEAD", b"/public/x"))
+        assert (await client.response("HEAD")).status == 200
+        gateway.upstream.script = fixed(ok(b"yours"))
+        await client.send(request(b"GET", b"/public/x"))
+        assert (await client.response()).body == b"yours"
+    first, second = gateway.upstream.requests
+    assert first.connection != second.connection
 
 
 @pytest.mark.parametrize("raw", [b"HEAD /%zz HTTP/1.1\r\nHost: good.test\r\n\r\n", b"HEAD /public/x HTTP/1.1\r\n\r\n"])
