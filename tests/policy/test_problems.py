@@ -100,7 +100,7 @@ ONE_MISTAKE = [
     (f"rules:\n{RULE}    match: {{time: {{from: 18:00, to: 18:00}}}}\n", 5, "are the same minute"),
     (f"rules:\n{RULE}    match: {{time: {{days: [monday]}}}}\n", 5, "cannot be `monday` (did you mean `mon`?)"),
     (f"rules:\n{RULE}    match: {{headers: {{Cookie: x}}}}\n", 5, "`Cookie` is not a header a rule can ask for"),
-    (f"rules:\n{RULE}    match: {{headers: {{X-Forwarded-User: ann}}}}\n", 5, "what a client sends under it is dropped"),
+    (f"rules:\n{RULE}    match: {{headers: {{X-Forwarded-User: ann}}}}\n", 5, "is dropped, not believed"),
     (f"rules:\n{RULE}    match: {{headers: {{sallyport_assertion: '*'}}}}\n", 5, "is the gateway's own to write"),
     (f"rules:\n{RULE}    match: {{headers: {{'a b': x}}}}\n", 5, "`a b` is not a header a rule can ask for"),
     (f"rules:\n{RULE}    match: {{headers: {{a: '☃'}}}}\n", 5, "latin-1"),

@@ -190,7 +190,7 @@ async def test_head_keeps_the_length_and_has_no_body(gateway: Gateway) -> None:
 
 
 async def test_a_body_that_comes_late_after_head_is_nobodys(gateway: Gateway) -> None:
-    """Case 28: on a connection that is used again it would be the next answer, and the next one may be somebody else."""
+    """Case 28: on a connection that is used again it would be the answer to the next one, who may be somebody else."""
     gateway.upstream.script = fixed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
     async with await gateway.connect() as client:
         await client.send(request(b"HEAD", b"/public/x"))
