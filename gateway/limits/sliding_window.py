@@ -43,13 +43,13 @@ def step(
     while first < end and state[first] <= moment - length:
         total -= state[first + 1]
         first += 2
-    alive = state[first:]
     if total >= rate:
-        wait = (alive[0] + length - moment) / 1e6
-        return (total, state[1], *alive), False, 0, (alive[-2] + length - moment) / 1e6, wait
+        wait = (state[first] + length - moment) / 1e6
+        return (total, state[1]) + state[first:], False, 0, (state[-2] + length - moment) / 1e6, wait  # noqa: RUF005
     total += 1
-    if moment < state[1] and alive:
-        alive = (total, state[1], *alive[:-2], moment, alive[-1] + 1)
+    # Joined with `+`: unpacking would go through a list, at three times the cost.
+    if moment < state[1] and first < end:
+        after = (total, state[1]) + state[first:-2] + (moment, state[-1] + 1)  # noqa: RUF005
     else:
-        alive = (total, moment + length / CELLS if rate > CELLS else moment, *alive, moment, 1)
-    return alive, True, int(rate - total), window, (alive[2] + length - moment) / 1e6 if total >= rate else 0.0
+        after = (total, moment + length / CELLS if rate > CELLS else moment) + state[first:] + (moment, 1)  # noqa: RUF005
+    return after, True, int(rate - total), window, (after[2] + length - moment) / 1e6 if total >= rate else 0.0

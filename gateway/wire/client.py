@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -62,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         "now",
         "peer",
         "wire",
+        "write",
         "write_paused",
     )
 
@@ -72,6 +74,8 @@ class ClientConnection(asyncio.Protocol):
         """Canonical address of the other end."""
         self.deadline = _INFINITE
         """Monotonic time after which `sweep` calls `expire`."""
+        self.write: Callable[[bytes], None]
+        """Sends bytes to the client; the transport's own."""
         self.write_paused = False
         self._parser = httptools.HttpRequestParser(self)
         self._parsing: Exchange | None = None
@@ -97,6 +101,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.write = self._transport.write
         name = transport.get_extra_info("peername")
         self.peer = (canonical(name[0]) if isinstance(name, tuple) else None) or UNKNOWN
         self.deadline = self.now() + self.wire.bounds.head_time
@@ -345,10 +350,6 @@ class ClientConnection(asyncio.Protocol):
             strip_cookies=wire.strip_cookies,
         )
         return self._caller
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the client."""
-        self._transport.write(data)
 
     def pause_reading(self) -> None:
         """Nothing more can be taken for now."""
