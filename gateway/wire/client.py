@@ -363,8 +363,8 @@ class ClientConnection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def exchange_finished(self, exchange: Exchange) -> None:
-        """The current exchange has its whole answer."""
+    def exchange_finished(self, exchange: Exchange, now: float) -> None:
+        """The current exchange has its whole answer, since `now`."""
         self._current = None
         # An answer that began before we were asked to stop could not say that it is the last one here.
         last = self.wire.draining and not self._queue and not self._backlog and self._parsing is None
@@ -387,7 +387,7 @@ class ClientConnection(asyncio.Protocol):
             self.resume_reading()
             if not self.write_paused:
                 bounds = self.wire.bounds
-                self.deadline = self.now() + (bounds.idle_time if self._parsing is None else bounds.head_time)
+                self.deadline = now + (bounds.idle_time if self._parsing is None else bounds.head_time)
 
     def _end(self, exchange: Exchange) -> None:
         """Close, once the client has had a chance to read the answer."""

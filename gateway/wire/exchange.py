@@ -118,18 +118,27 @@ class Exchange:
             if 0 < wire.bounds.body < max(caller.length, self.bytes_in):
                 raise Rejected(Reason.BODY_TOO_LARGE)
             if facts.path.startswith(wire.prefix):
-                await self._forward(facts, wire.desk, caller.desk_block, b"Sallyport-Request-Id")
-                return
-            # One with a body stays what it is: its bytes would follow those of the kept request to the service.
-            if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie:
-                facts = await self._resume(facts)
-            verdict = self.verdict = await wire.gate.judge(facts)
-            if type(verdict.decision) is Allow:
+                upstream, block, id_name = wire.desk, caller.desk_block, b"Sallyport-Request-Id"
+            else:
+                # One with a body stays what it is: its bytes would follow those of the kept request to the service.
+                if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie:
+                    facts = await self._resume(facts)
+                verdict = self.verdict = await wire.gate.judge(facts)
+                if type(verdict.decision) is not Allow:
+                    await self._answer(facts, verdict)
+                    return
                 if self.resumed is not None:
                     wire.went_on(facts, verdict)
-                await self._forward(facts, wire.upstream_of(verdict), self._block(facts, verdict), b"X-Request-Id")
+                upstream, block, id_name = wire.upstream_of(verdict), self._block(facts, verdict), b"X-Request-Id"
+            self.upstream = upstream
+            self.upstream_started = self.client.now()
+            connection = upstream.take()
+            if connection is None:
+                await aside()
+                connection = await upstream.connect()
             else:
-                await self._answer(facts, verdict)
+                connection.fresh = False
+            self._forward(facts, connection, block, id_name)
         except Rejected as rejected:
             self.reject(rejected.reason)
         except Declined as declined:
@@ -141,19 +150,11 @@ class Exchange:
             _log.exception("request %s failed", self.request_id)
             self._fault(type(error).__name__)
 
-    async def _forward(self, facts: Facts, upstream: Upstream, block: bytes, id_name: bytes) -> None:
+    def _forward(self, facts: Facts, connection: UpstreamConnection, block: bytes, id_name: bytes) -> None:
         """Send the head, and what there is of the body, to the service."""
-        self.upstream = upstream
-        self.upstream_started = self.client.now()
-        connection = upstream.take()
-        if connection is None:
-            await aside()
-            connection = await upstream.connect()
-            if self.finished:  # the client left meanwhile
-                connection.abort()
-                return
-        else:
-            connection.fresh = False
+        if self.finished:  # the client left meanwhile
+            connection.abort()
+            return
         if self.length > 0:
             framing = b"Content-Length: %d\r\n" % self.length
         elif self.length < 0:
@@ -175,7 +176,7 @@ class Exchange:
         if self.chunks or self.length < 0:
             data += self._body_out()
         self.connection = connection
-        connection.begin(self, data)
+        connection.begin(self, data, self.upstream_started)
         if self.client.write_paused:
             connection.pause_reading()
         self.client.resume_reading()
@@ -496,7 +497,7 @@ class Exchange:
                 connection.abort()
                 return
             self.connection = connection
-            connection.begin(self, self.sent)
+            connection.begin(self, self.sent, self.client.now())
         except Declined as declined:
             self.refuse(declined.reason)
 
@@ -524,14 +525,16 @@ class Exchange:
         """The answer is whole. `connection`: the service's, where it can be used again."""
         if self.finished:
             return
+        client = self.client
+        now = client.now()
         self.finished = True
         self.connection = None
         if connection is not None and self.upstream is not None:
-            if self.client.write_paused:
+            if client.write_paused:
                 connection.resume_reading()
-            self.upstream.give_back(connection, self.client.now())
-        self.wire.completed(self)
-        self.client.exchange_finished(self)
+            self.upstream.give_back(connection, now)
+        self.wire.completed(self, now)
+        client.exchange_finished(self, now)
 
     def abandon(self) -> None:
         """The client is gone."""
@@ -542,13 +545,13 @@ class Exchange:
             self.task.cancel()
         self._drop_connection()
         self.status = self.status or 499
-        self.wire.completed(self)
+        self.wire.completed(self, self.client.now())
 
     def _break_off(self) -> None:
         """An answer that has begun cannot be ended well: the client must see that it is not whole."""
         self.finished = True
         self._drop_connection()
-        self.wire.completed(self)
+        self.wire.completed(self, self.client.now())
         self.client.abort()
 
     def _drop_connection(self) -> None:

@@ -328,11 +328,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # the exchange's calls
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
-        """Send an exchange's head, and what there is of its body."""
+    def begin(self, exchange: Exchange, data: bytes, now: float) -> None:
+        """Send an exchange's head, and what there is of its body. `now`: monotonic seconds."""
         self.exchange = exchange
         self.heard = False
-        self.deadline = exchange.client.now() + self.upstream.response_time
+        self.deadline = now + self.upstream.response_time
         self._transport.write(data)
 
     def send(self, data: bytes) -> None:

@@ -263,12 +263,12 @@ class Wire:
             )
         )
 
-    def completed(self, exchange: Exchange) -> None:
-        """An exchange is over: counted and logged with all others of this turn of the loop.
+    def completed(self, exchange: Exchange, now: float) -> None:
+        """An exchange is over, at `now`: counted and logged with all others of this turn of the loop.
 
         Together they cost half of what each costs in the midst of its own request, whose answer is out by then.
         """
-        exchange.ended = self.now()
+        exchange.ended = now
         if not self._over:
             self.loop.call_soon(self.settle)
         self._over.append(exchange)
