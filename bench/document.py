@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Protocol
 
 from bench.bars import Bar
@@ -27,4 +28,10 @@ def write(kind: str, text: str) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise RuntimeError(f"{DOCUMENT} has no {begin} … {end}")
-    DOCUMENT.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    lines = [piece for line in text.splitlines() for piece in ([line] if line.startswith("|") else _folded(line))]
+    DOCUMENT.write_text("\n".join([before + begin, *lines, end + after]))
+
+
+def _folded(line: str) -> list[str]:
+    """A line of prose in lines that a terminal shows whole."""
+    return textwrap.wrap(line, 118) or [line]
