@@ -83,7 +83,11 @@ class KeyRing:
                 if standing.status == "retired":
                     standing.key.path.unlink(missing_ok=True)
             now = self._clock.now()
-            key = signing.make(self.folder, math.ceil(now + overlap) if overlap > 0 else math.floor(now))
+            start = math.ceil(now + overlap) if overlap > 0 else math.floor(now)
+            taken = {standing.key.not_before for standing in self.signer.standings()}
+            while start in taken:  # of two keys for one second, which signs would be left to chance
+                start += 1
+            key = signing.make(self.folder, start)
         self.signer.refresh()
         return key
 

@@ -173,6 +173,15 @@ def test_refreshing_reads_only_what_changed(ring: KeyRing, folder: Path, clock: 
     assert other.jwks() == ring.signer.jwks()
 
 
+def test_a_key_made_in_the_second_of_another_comes_after_it(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
+    """Whoever rotates twice in a hurry gets the newest key: never one of the two by chance."""
+    for _ in range(8):
+        newest = ring.rotate_signing(overlap=0.0)
+        clock.advance(9)
+        assert jwt.get_unverified_header(sign(ring.signer, clock))["kid"] == newest.kid
+        clock.advance(-9)
+
+
 def test_refreshing_tells_when_another_key_begins_to_sign(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
     """Whoever keeps what was signed has to sign anew then, not when what they keep runs out."""
     other = Signer(folder, clock, LIFETIME)
