@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_FOLD = bytes(ord(chr(octet).lower()) if chr(octet).isascii() and chr(octet).isalnum() else 45 for octet in range(256))
-"""Letters in lower case, digits as they are, every other octet as `-`."""
+from gateway.core.header_names import folded
 
 
 class Facts:
@@ -85,8 +84,8 @@ class Facts:
 
     def header(self, name: bytes) -> list[bytes]:
         """Every value of header `name`, in order; also of `X_Name` or `x.name`, which services read as `X-Name`."""
-        wanted = name.translate(_FOLD)
-        return [value for key, value in self.headers if key.translate(_FOLD) == wanted]
+        wanted = folded(name)
+        return [value for key, value in self.headers if folded(key) == wanted]
 
     def __repr__(self) -> str:
         return f"<Facts {self.method} {self.host}{self.path} from {self.address}>"

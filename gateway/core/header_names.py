@@ -6,10 +6,6 @@ folded form, by the wire that lets it pass and by the policy that may speak of i
 
 from __future__ import annotations
 
-import re
-
-_SIGN = re.compile(r"[^a-z0-9]")
-
 HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-connection proxy-authenticate proxy-authorization proxy-authentication-info "
     "te trailer transfer-encoding upgrade http2-settings".split()
@@ -26,11 +22,26 @@ _OURS = frozenset(
 _OUR_PREFIXES = ("x-forwarded-", "x-original-", "remote-", "x-auth-request-", "sallyport-")
 
 
-def folded(name: str) -> str:
-    """The name as the most generous service would read it, in lower case."""
-    return _SIGN.sub("-", name.lower())
+_NOT_FOR_RULES = frozenset("x-forwarded remote sallyport signature".split())
+_FOLD = bytes(ord(chr(octet).lower()) if chr(octet).isascii() and chr(octet).isalnum() else 45 for octet in range(256))
+
+
+def folded(name: bytes) -> str:
+    """The name as the most generous service would read it, in lower case: every other sign is a `-`."""
+    return name.translate(_FOLD).decode("ascii")
 
 
 def is_ours(fold: str) -> bool:
     """Whether a folded name says who somebody is, or where a request came from: never a client's to say."""
     return fold in _OURS or fold.startswith(_OUR_PREFIXES)
+
+
+def is_reserved(fold: str) -> bool:
+    """Whether a folded name is the gateway's own to write, so that no rule may add it."""
+    return (
+        fold in FRAMING
+        or fold in HOP_BY_HOP
+        or fold in _NOT_FOR_RULES
+        or fold.startswith(("proxy-", "signature-"))
+        or is_ours(fold)
+    )

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from gateway.core.errors import Problem
 from gateway.core.facts import Facts
-from gateway.core.header_names import FRAMING, HOP_BY_HOP, folded, is_ours
+from gateway.core.header_names import folded, is_ours, is_reserved
 from gateway.core.identity import FIRST_FACTORS, Identity, Level
 from gateway.core.rule import LimitSpec, RiskThresholds, Rule, StepUpDemand
 from gateway.policy import access, criteria
@@ -166,7 +166,7 @@ class _One:
             if name.lower() in ("cookie", "authorization") or not _TOKEN.fullmatch(name):
                 self.tell(f"`{name}` is not a header a rule can ask for", ("match", "headers", name))
                 continue
-            if is_ours(folded(name)):
+            if is_ours(folded(name.encode("ascii"))):
                 told = f"`{name}` is the gateway's own to write: what a client sends under it is dropped, not believed"
                 self.tell(told, ("match", "headers", name))
                 continue
@@ -293,7 +293,7 @@ class _One:
             at = ("headers", name)
             if not _TOKEN.fullmatch(name):
                 self.tell(f"`{name}` is not a header name", at)
-            elif (fold := folded(name)) in FRAMING or fold in HOP_BY_HOP or is_ours(fold):
+            elif is_reserved(folded(name.encode("ascii"))):
                 self.tell(f"the header `{name}` is the gateway's own to write", at)
             if not value.isprintable() or not value.isascii():
                 self.tell(f"the value of `{name}` must be printable ASCII", at)

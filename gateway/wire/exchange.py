@@ -187,7 +187,7 @@ class Exchange:
             raise RuntimeError("allowed without a caller or a rule")
         block = self.caller.block
         if verdict.rule.headers:
-            block = without(frozenset(folded(name) for name, _ in verdict.rule.headers), block)
+            block = without(frozenset(folded(name.encode()) for name, _ in verdict.rule.headers), block)
         if verdict.identity is not None and not (
             facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
         ):

@@ -50,7 +50,7 @@ def way(name: bytes) -> Pass:
 
 
 def _judge(name: bytes) -> Pass:
-    fold = folded(name.decode("latin-1"))
+    fold = folded(name)
     if fold in _READ:
         # A foldable spelling (`Content_Length`) is none of the header and must not become it later on.
         return Pass.READ if name.lower() == fold.encode("ascii") else Pass.DROP
@@ -68,7 +68,7 @@ def nominated(values: Iterable[bytes]) -> frozenset[bytes]:
 def without(names: frozenset[str], block: bytes) -> bytes:
     """Header lines, each ended, without those whose folded name is one of `names`."""
     lines = block.splitlines(keepends=True)
-    return b"".join([line for line in lines if folded(line.partition(b":")[0].decode("latin-1")) not in names])
+    return b"".join([line for line in lines if folded(line.partition(b":")[0]) not in names])
 
 
 def is_our_cookie(set_cookie: bytes, ours: frozenset[bytes]) -> bool:

@@ -391,7 +391,7 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
         if kind is None:
             if len(_kinds) >= 4096:
                 _kinds.clear()
-            kind = _kinds[field[0]] = _KINDS.get(folded(field[0].decode("latin-1")), _PASS)
+            kind = _kinds[field[0]] = _KINDS.get(folded(field[0]), _PASS)
         if kind == _PASS:
             lines.append(b"%b: %b\r\n" % field)
         elif kind == _LENGTH:

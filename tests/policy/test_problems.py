@@ -134,6 +134,10 @@ ONE_MISTAKE = [
     ("rules:\n  - {name: r, access: authenticated}\n", 2, "rule `r` names no `upstream` (one of: app, other)"),
     (f"rules:\n{RULE}    headers: {{X-Forwarded-User: root}}\n", 5, "is the gateway's own to write"),
     (f"rules:\n{RULE}    headers: {{X_Forwarded_For: x}}\n", 5, "is the gateway's own to write"),
+    *(
+        (f"rules:\n{RULE}    headers: {{{name}: x}}\n", 5, "is the gateway's own to write")
+        for name in "Signature Signature_Input Remote Sallyport X-Forwarded Proxy-Status TE Cookie".split()
+    ),
     (f"rules:\n{RULE}    headers: {{content-length: '5'}}\n", 5, "is the gateway's own to write"),
     (f"rules:\n{RULE}    headers: {{a: \"b\\r\\nc: d\"}}\n", 5, "must be printable ASCII"),
     (f"rules:\n{RULE}    headers: {{'a b': c}}\n", 5, "`a b` is not a header name"),
