@@ -217,21 +217,8 @@ class Wire:
 
     def rejected(self, exchange: Exchange, reason: Reason) -> None:
         """A request that was not one clear request: an event, because somebody may be trying."""
-        facts = exchange.facts
-        self.ledger.note(
-            Event(
-                Kind.REQUEST_REJECTED,
-                Severity.WARNING,
-                address=facts.address if facts is not None else exchange.client.peer,
-                agent=facts.agent if facts is not None else "",
-                request_id=exchange.request_id,
-                detail={
-                    "reason": reason.value,
-                    "method": exchange.method,
-                    "target": exchange.raw_target.partition(b"?")[0][:256].decode("latin-1"),
-                },
-            )
-        )
+        target = exchange.raw_target.partition(b"?")[0][:256].decode("latin-1")
+        self._note(exchange, Kind.REQUEST_REJECTED, Severity.WARNING, {"reason": reason.value, "target": target})
 
     def went_on(self, facts: Facts, verdict: Verdict) -> None:
         """An interrupted request goes to its service now: an event, because nobody sees it happen."""
@@ -251,15 +238,19 @@ class Wire:
 
     def faulted(self, exchange: Exchange, error: str) -> None:
         """Something of ours broke: the kind of error, but none of its words, for they may quote what somebody sent."""
+        detail = {"reason": Reason.FAULT.value, "room": "wire", "error": error}
+        self._note(exchange, Kind.FAULT, Severity.ALARM, detail)
+
+    def _note(self, exchange: Exchange, kind: Kind, severity: Severity, detail: dict[str, str]) -> None:
         facts = exchange.facts
         self.ledger.note(
             Event(
-                Kind.FAULT,
-                Severity.ALARM,
+                kind,
+                severity,
                 address=facts.address if facts is not None else exchange.client.peer,
                 agent=facts.agent if facts is not None else "",
                 request_id=exchange.request_id,
-                detail={"reason": Reason.FAULT.value, "room": "wire", "error": error, "method": exchange.method},
+                detail={**detail, "method": exchange.method},
             )
         )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -12,30 +11,12 @@ import pyotp
 
 from gateway.core.clock import Clock
 from tests.rig.client import RawClient
+from tests.rig.forms import Form, Forms
 from tests.rig.gateway import PASSWORD
 from tests.rig.messages import Response
 
 OURS = "/.sallyport/"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-
-
-@dataclass
-class Form:
-    action: str
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class _Forms(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.forms: list[Form] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            self.forms.append(Form(said["action"]))
-        elif tag == "input" and self.forms and "name" in said:
-            self.forms[-1].fields[said["name"]] = said.get("value", "")
 
 
 class Visitor:
@@ -113,7 +94,7 @@ class Phone:
 
 
 def form_of(page: Response, action: str) -> Form:
-    parser = _Forms()
+    parser = Forms()
     parser.feed(page.body.decode())
     found = [form for form in parser.forms if form.action.startswith(OURS + action)]
     assert len(found) == 1, (page.status, page.raw, [form.action for form in parser.forms])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -40,32 +39,11 @@ from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
+from tests.rig.forms import Form, Forms
 
 PASSWORD = "correct horse battery staple"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 P = "/.sallyport/"
-
-
-@dataclass
-class Form:
-    """A form of a page: where it goes and what it would send."""
-
-    action: str
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class _Forms(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.forms: list[Form] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            assert said["method"] == "post"
-            self.forms.append(Form(said["action"]))
-        elif tag == "input" and self.forms:
-            self.forms[-1].fields[said["name"]] = said.get("value", "")
 
 
 @dataclass
@@ -89,7 +67,7 @@ class Answer:
         return str(self.headers["Location"])
 
     def form(self, action: str) -> Form:
-        parser = _Forms()
+        parser = Forms()
         parser.feed(self.text)
         found = [form for form in parser.forms if form.action == P + action]
         assert len(found) == 1, f"{len(found)} forms to {action} among {[form.action for form in parser.forms]}"
@@ -305,6 +283,6 @@ def secret_in(page: Answer) -> bytes:
 
 
 def _all_forms(page: Answer) -> list[Form]:
-    parser = _Forms()
+    parser = Forms()
     parser.feed(page.text)
     return parser.forms
