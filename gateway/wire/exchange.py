@@ -17,18 +17,19 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gateway.core.decision import Allow, SignIn, StepUp, Throttle, Verdict
+from gateway.core.decision import Allow, Verdict
 from gateway.core.eager import aside, run_eagerly
-from gateway.core.errors import StoreAway, UserError
+from gateway.core.errors import StoreAway
 from gateway.core.facts import Facts
 from gateway.core.header_names import folded
 from gateway.core.reasons import Reason
-from gateway.limits.headers import ratelimit_headers, ratelimit_lines
+from gateway.limits.headers import ratelimit_lines
 from gateway.mfa.interrupted import Interrupted
-from gateway.wire import answers, request
+from gateway.wire import answers, interruption, request
 from gateway.wire.headers import without
 from gateway.wire.request import Caller, Declined, Field, Rejected
-from gateway.wire.upstream import Upstream, UpstreamConnection
+from gateway.wire.upstream import Upstream
+from gateway.wire.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from gateway.wire.client import ClientConnection
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SAFE_AGAIN = frozenset(("GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH"))
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
-_FORM = b"application/x-www-form-urlencoded"
-_FRAMING = (b"content-length", b"transfer-encoding")
-_WAY = (b"x-forwarded-for", b"x-forwarded-proto")
 _HIGH_WATER = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -122,10 +120,10 @@ class Exchange:
             else:
                 # One with a body stays what it is: its bytes would follow those of the kept request to the service.
                 if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie:
-                    facts = await self._resume(facts)
+                    facts = await interruption.resume(self, facts)
                 verdict = self.verdict = await wire.gate.judge(facts)
                 if type(verdict.decision) is not Allow:
-                    await self._answer(facts, verdict)
+                    await interruption.answer(self, facts, verdict)
                     return
                 if self.resumed is not None:
                     wire.went_on(facts, verdict)
@@ -169,8 +167,7 @@ class Exchange:
             facts.request_id.encode(),
             framing,
         )
-        if self.caller is not None and self.caller.expects and not self.complete and not self.chunks:
-            self.client.write(_CONTINUE)
+        self.invite_body()
         if self.complete and self.length == 0 and facts.method in _SAFE_AGAIN:
             self.sent = data
         if self.chunks or self.length < 0:
@@ -180,6 +177,11 @@ class Exchange:
         if self.client.write_paused:
             connection.pause_reading()
         self.client.resume_reading()
+
+    def invite_body(self) -> None:
+        """Tell a client that waits for it (RFC 9110, section 10.1.1) to go on with the body."""
+        if self.caller is not None and self.caller.expects and not self.complete and not self.chunks:
+            self.client.write(_CONTINUE)
 
     def _block(self, facts: Facts, verdict: Verdict) -> bytes:
         """Header lines for a service: what passes, and then what only we may say."""
@@ -197,141 +199,6 @@ class Exchange:
         return block
 
     # -- answers of ours -------------------------------------------------------------------------------------------
-
-    async def _answer(self, facts: Facts, verdict: Verdict) -> None:
-        """Say no, or how to get to yes."""
-        decision = verdict.decision
-        navigation = answers.is_navigation(facts)
-        page = self.wire.error_page if navigation else None
-        if isinstance(decision, SignIn | StepUp):
-            if not navigation:
-                self._reply(*answers.unauthorized(decision, self.request_id))
-                return
-            await aside()
-            if isinstance(decision, SignIn):
-                await self._to_sign_in(facts)
-            else:
-                await self._to_step_up(facts, verdict, decision)
-        elif isinstance(decision, Throttle):
-            status, headers, body = answers.denied(decision, self.request_id, page)
-            self._reply(status, [*headers, *ratelimit_headers(verdict.quotas)], body)
-        elif not isinstance(decision, Allow):
-            self._reply(*answers.denied(decision, self.request_id, page))
-
-    async def _to_sign_in(self, facts: Facts) -> None:
-        cookies = []
-        ticket = ""
-        if self._is_form(facts):
-            browser, made = self.wire.browser_of(facts.cookie)
-            ticket = await self._keep(facts, f"browser:{browser}")
-            if made:
-                cookies.append(self.wire.cookies.set(self.wire.cookies.browser, browser))
-        location = answers.login_location(self.wire.prefix, self._comes_back_to(facts, ticket), ticket)
-        self._reply(*answers.see_other(location, cookies))
-
-    async def _to_step_up(self, facts: Facts, verdict: Verdict, decision: StepUp) -> None:
-        identity = verdict.identity
-        if identity is None or identity.session is None:
-            raise RuntimeError("a step-up for nobody")
-        ticket = await self._keep(facts, f"session:{identity.session.id}") if self._is_form(facts) else ""
-        challenge = await self.wire.stepups.begin(
-            identity, decision.demand, return_to=self._comes_back_to(facts, ticket), resume=ticket
-        )
-        self._reply(*answers.see_other(f"{self.wire.prefix}verify/{challenge}"))
-
-    def _is_form(self, facts: Facts) -> bool:
-        """Whether this is a form a browser sent, small enough to be kept."""
-        kind = facts.header(b"content-type")
-        return (
-            self.method == "POST"
-            and len(kind) == 1
-            and kind[0].partition(b";")[0].strip().lower() == _FORM
-            and self.length <= self.wire.bounds.interrupted
-        )
-
-    def _comes_back_to(self, facts: Facts, ticket: str) -> str:
-        """Where the browser goes on: the target, or for a request that could not be kept the page it came from."""
-        if ticket or self.method in ("GET", "HEAD"):
-            return facts.target.decode("ascii")
-        origin = f"{self.wire.scheme}://{self._authority()}"
-        for referer in facts.header(b"referer"):
-            text = referer.decode("latin-1")
-            if text.startswith(f"{origin}/") and text.isascii():
-                return text.removeprefix(origin)
-        return "/"
-
-    async def _keep(self, facts: Facts, owner: str) -> str:
-        """Seal the request until its sender has proven who they are; its ticket, or empty where it is too large."""
-        body = await self._whole_body(self.wire.bounds.interrupted)
-        if body is None:
-            return ""
-        kept = self.resumed or Interrupted(
-            facts.method,
-            self._authority(),
-            facts.target,
-            tuple(field for field in self.fields if field[0].lower() not in (b"cookie", b"expect", b"connection")),
-            body,
-        )
-        try:
-            return await self.wire.interrupted.keep(owner, kept)
-        except UserError:
-            return ""
-
-    async def _resume(self, facts: Facts) -> Facts:
-        """Become the kept request, when this is the browser coming back to where it was interrupted.
-
-        After the proof the browser is sent (303) to the address it was posting to, with a cookie that names what was
-        kept. The service gets the request as it was; the browser holds nothing that a reload could send again, and
-        neither the proof nor its form ever travels to the service. Returns the facts of the request as it was; a
-        ticket that is used up, expired or somebody else's leaves this an ordinary request.
-        """
-        await aside()
-        ticket = self.wire.resume_ticket(facts.cookie)
-        if ticket is None:
-            return facts
-        for owner in await self.wire.owners_of(facts):
-            kept = await self.wire.interrupted.peek(ticket, owner)
-            if kept is None:
-                continue
-            if (kept.host, kept.target) != (self._authority(), facts.target):
-                return facts  # another page, opened meanwhile
-            kept = await self.wire.interrupted.claim(ticket, owner)
-            if kept is not None:
-                return self._as_it_was(facts, kept)
-        return facts
-
-    def _as_it_was(self, facts: Facts, kept: Interrupted) -> Facts:
-        """Become the kept request, with the cookies and the way of now: the session is another one since, and what
-        a trusted proxy said of the client then may no longer be so."""
-        self.resumed = kept
-        self.method = kept.method
-        way = [field for field in self.fields if field[0].lower() in _WAY]
-        self.fields = [field for field in kept.headers if field[0].lower() not in (*_WAY, *_FRAMING)] + way
-        if facts.cookie:
-            self.fields.append((b"Cookie", facts.cookie))
-        self.caller = self.client.caller_of(self)
-        self.facts = request.read(kept.method, kept.target, self.caller, self.request_id)
-        self.length = len(kept.body)
-        self.chunks = [kept.body] if kept.body else []
-        self.pending = len(kept.body)
-        return self.facts
-
-    def _authority(self) -> str:
-        return self.caller.authority.raw.decode() if self.caller is not None else ""
-
-    async def _whole_body(self, limit: int) -> bytes | None:
-        """The body, once it has arrived; None where it is larger than `limit` bytes."""
-        if self.caller is not None and self.caller.expects and not self.complete and not self.chunks:
-            self.client.write(_CONTINUE)
-        while not self.complete and self.pending <= limit:
-            self.waiter = asyncio.get_running_loop().create_future()
-            self.client.resume_reading()
-            await self.waiter
-        if self.pending > limit:
-            return None
-        body = b"".join(self.chunks)
-        self.chunks = [body] if body else []
-        return body
 
     def reject(self, reason: Reason) -> None:
         """Not a request we can trust the framing of: say so, and end the connection."""
@@ -358,9 +225,9 @@ class Exchange:
         except Exception:  # also a page that cannot be made is a refusal
             _log.exception("request %s: no page", self.request_id)
             answer = answers.refusal(reason, self.request_id, None)
-        self._reply(*answer)
+        self.reply(*answer)
 
-    def _reply(self, status: int, headers: Iterable[answers.Header], body: bytes) -> None:
+    def reply(self, status: int, headers: Iterable[answers.Header], body: bytes) -> None:
         """Send an answer of ours, whole."""
         if self.finished:
             return
