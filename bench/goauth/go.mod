@@ -1,0 +1,3 @@
+module goauth
+
+go 1.19
