@@ -46,6 +46,7 @@ from gateway.policy import load as policy
 from gateway.policy.book import Book
 from gateway.policy.watch import Watch
 from gateway.risk.score import Risk
+from gateway.store.event_table import EventTable
 from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
@@ -119,7 +120,7 @@ class App:
         settings, clock = self.settings, self.clock
         self.book = self._load_book()  # changes nothing, so it comes first: a typing error in it leaves no keys behind
         await self._open_stores()
-        self.recorder = Recorder(self.records, clock)
+        self.recorder = Recorder(EventTable(self.records), clock)
         self.recorder.start()
         self._open_rooms()
         await self._open_doors()

@@ -1,4 +1,4 @@
-"""Security events, kept in the database.
+"""Security events, kept: in the database, or in the log where there is none.
 
 `note` puts an event into a queue that is written once a second, in one transaction: it never waits and never fails.
 `record` has written its event, and all noted before it, when it returns. An event is what somebody may want to look
@@ -20,19 +20,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Hashable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.visible import visible, visible_json
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreAway
-from gateway.core.events import Event, Kind, Severity
-from gateway.store.tables import events
+from gateway.core.events import Event, Kind
 
 CAPACITY: Final = 10_000
 """Rows that wait to be written."""
@@ -55,23 +51,23 @@ Row = dict[str, Any]
 log = logging.getLogger("sallyport.audit")
 
 
-class Database(Protocol):
-    """What is needed of `store.sql.Records`."""
+class Shelf(Protocol):
+    """Where they are kept: `store.event_table`, or `audit.event_log`."""
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction."""
+    async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep `rows`, all of them or none. Raises `StoreAway`."""
         ...
 
-    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A connection to read with."""
+    async def newest(self, tenant: str, limit: int, kind: Kind | None, user: str | None) -> list[Event]:
+        """What can be looked up again. Raises `StoreAway`."""
         ...
 
 
 class Recorder:
     """The `Ledger`. Made at once, writes between `start` and `close`."""
 
-    def __init__(self, records: Database, clock: Clock) -> None:
-        self._records = records
+    def __init__(self, shelf: Shelf, clock: Clock) -> None:
+        self._shelf = shelf
         self._clock = clock
         self._subscribers: list[Subscriber] = []
         self._waiting: list[Row] = []
@@ -113,14 +109,7 @@ class Recorder:
         self, tenant: str, *, limit: int = 100, kind: Kind | None = None, user: str | None = None
     ) -> list[Event]:
         """The newest events of `tenant`, newest first, of one kind and one user if asked. Raises `StoreAway`."""
-        query = select(events).where(events.c.tenant == tenant).order_by(events.c.at.desc(), events.c.id.desc())
-        if kind is not None:
-            query = query.where(events.c.kind == str(kind))
-        if user is not None:
-            query = query.where(events.c.user == user)
-        async with self._records.read() as connection:
-            rows = (await connection.execute(query.limit(limit))).mappings().all()
-        return [_event(row) for row in rows]
+        return await self._shelf.newest(tenant, limit, kind, user)
 
     def start(self) -> None:
         """Begin to write every second."""
@@ -168,8 +157,7 @@ class Recorder:
             if not waiting and not rows:
                 return
             try:
-                async with self._records.begin() as connection:
-                    await connection.execute(insert(events), [*waiting, *rows])
+                await self._shelf.write([*waiting, *rows])
             except BaseException:
                 # Also when cancelled. Back in front of what came meanwhile, as far as there is room.
                 room = max(0, CAPACITY - len(self._waiting))
@@ -224,14 +212,3 @@ def _network(address: str) -> str:
         return str(ipaddress.ip_network((address, 64), strict=False))
     except ValueError:
         return address
-
-
-def _event(row: Any) -> Event:
-    return Event(
-        kind=Kind(row["kind"]),
-        severity=Severity(row["severity"]),
-        **{
-            name: row[name]
-            for name in ("tenant", "user", "session", "address", "agent", "request_id", "rule", "detail", "at")
-        },
-    )

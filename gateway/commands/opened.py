@@ -17,12 +17,13 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
     """Raises `ConfigError` where the database is not fit to be used."""
     from gateway.audit.recorder import Recorder
     from gateway.core.clock import SystemClock
+    from gateway.store.event_table import EventTable
     from gateway.store.sql import Records
 
     clock = SystemClock()
     records = await Records.open(settings.store.records.get_secret_value(), clock=clock)
     try:
-        recorder = Recorder(records, clock)
+        recorder = Recorder(EventTable(records), clock)
         yield records, recorder
         await recorder.close()
     finally:

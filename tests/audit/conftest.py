@@ -6,6 +6,7 @@ import pytest
 
 from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
+from gateway.store.event_table import EventTable
 from gateway.store.sql import Records
 
 NASTY = {
@@ -25,6 +26,6 @@ NASTY = {
 
 @pytest.fixture
 async def recorder(records: Records, clock: ManualClock) -> AsyncIterator[Recorder]:
-    recorder = Recorder(records, clock)
+    recorder = Recorder(EventTable(records), clock)
     yield recorder
     await recorder.close()

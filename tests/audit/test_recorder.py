@@ -12,6 +12,7 @@ from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.core.events import Event, Kind, Severity
+from gateway.store.event_table import EventTable
 from gateway.store.sql import Records
 from gateway.store.tables import events
 from tests.audit.conftest import NASTY
@@ -56,7 +57,7 @@ async def test_recorded_events_are_there_at_once_and_what_was_noted_before_them_
     await recorder.record(Event(Kind.FACTOR_ENROLLED, user="ann"))
     other = await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)
     try:
-        kept = await Recorder(other, clock).events("default", limit=10)
+        kept = await Recorder(EventTable(other), clock).events("default", limit=10)
         assert [event.kind for event in kept] == [Kind.FACTOR_ENROLLED, Kind.SIGN_IN]
     finally:
         await other.close()
@@ -122,7 +123,7 @@ async def test_a_full_queue_drops_and_counts(
     records: Records, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CAPACITY", 10)
-    recorder = Recorder(records, clock)
+    recorder = Recorder(EventTable(records), clock)
     for _ in range(25):
         recorder.note(Event(Kind.SIGN_IN))
     recorder.note(rejected())
@@ -157,7 +158,7 @@ async def test_events_wait_for_the_store(
 async def test_what_cannot_be_written_at_the_end_is_counted(
     records: Records, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = Recorder(records, clock)
+    recorder = Recorder(EventTable(records), clock)
     async with records.begin() as connection:
         await connection.execute(text("DROP TABLE events"))
     recorder.note(Event(Kind.SIGN_IN))
@@ -170,7 +171,7 @@ async def test_the_task_writes_by_itself_and_outlives_a_store_that_is_away(
     records: Records, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "INTERVAL", 0.001)
-    recorder = Recorder(records, clock)
+    recorder = Recorder(EventTable(records), clock)
     recorder.start()
     recorder.start()
     try:

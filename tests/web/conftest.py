@@ -35,6 +35,7 @@ from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
+from gateway.store.event_table import EventTable
 from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
 from gateway.web.app import make_app, make_runner
@@ -173,7 +174,7 @@ def clock() -> ManualClock:
 async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     records = await Records.open(f"sqlite:{tmp_path}/sallyport.db", clock=clock)
     keys = KeyRing.open(tmp_path / "keys", create=True, clock=clock)
-    ledger = Recorder(records, clock)
+    ledger = Recorder(EventTable(records), clock)
     passwords = Passwords()
     users = LocalUsers(records, passwords, clock, ledger)
     sessions = Sessions(records, clock, ledger, idle=3600, absolute=86_400, per_user=5)

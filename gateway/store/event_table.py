@@ -1,0 +1,46 @@
+"""Security events in the database: written in batches, asked for newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from gateway.core.events import Event, Kind, Severity
+from gateway.store.sql import Records
+from gateway.store.tables import events
+
+
+class EventTable:
+    """The table `events`; part of `audit.recorder.Shelf`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep `rows`, all of them or none. Raises `StoreAway`."""
+        async with self._records.begin() as connection:
+            await connection.execute(insert(events), rows)
+
+    async def newest(self, tenant: str, limit: int, kind: Kind | None, user: str | None) -> list[Event]:
+        """The newest events of `tenant`, newest first, of one kind and one user if asked. Raises `StoreAway`."""
+        query = select(events).where(events.c.tenant == tenant).order_by(events.c.at.desc(), events.c.id.desc())
+        if kind is not None:
+            query = query.where(events.c.kind == str(kind))
+        if user is not None:
+            query = query.where(events.c.user == user)
+        async with self._records.read() as connection:
+            rows = (await connection.execute(query.limit(limit))).mappings().all()
+        return [_event(row) for row in rows]
+
+
+def _event(row: Any) -> Event:
+    return Event(
+        kind=Kind(row["kind"]),
+        severity=Severity(row["severity"]),
+        **{
+            name: row[name]
+            for name in ("tenant", "user", "session", "address", "agent", "request_id", "rule", "detail", "at")
+        },
+    )
