@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import shutil
 import tempfile
@@ -16,6 +15,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from aiohttp import web
 
 from gateway import __version__
 from gateway.audit.access_log import AccessLog
@@ -53,7 +54,7 @@ from gateway.store.sql_key_value import SqlKeyValue
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
 from gateway.web.pages import error_page
-from gateway.web.probes import make_probes
+from gateway.web.probes import Probes
 from gateway.wire.bounds import Bounds
 from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
@@ -62,8 +63,6 @@ from gateway.wire.upstream import Endpoint, Upstream
 from gateway.wire.wire import Wire
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from gateway.settings import Listen, Settings
     from gateway.settings import Upstream as UpstreamSettings
 
@@ -95,7 +94,8 @@ class App:
         self.risk: Risk
         self._passwords: Passwords
         self._access_log: AccessLog
-        self._runners: list[web.AppRunner] = []
+        self._runner: web.AppRunner | None = None
+        self._probes: Probes | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._private: Path | None = None
         self._reload_problem = ""
@@ -228,7 +228,9 @@ class App:
         settings = self.settings
         self._private = Path(tempfile.mkdtemp(prefix="sallyport-"))  # 0700: only we can connect to what is inside
         desk_socket = str(self._private / "desk.sock")
-        await self._serve(make_runner(make_app(self._desk())), desk_socket)
+        self._runner = make_runner(make_app(self._desk()))
+        await self._runner.setup()
+        await web.UnixSite(self._runner, desk_socket).start()
 
         self._access_log = AccessLog(settings.log.access)
         self.wire = Wire(
@@ -284,30 +286,8 @@ class App:
         listen = self.settings.admin_listen
         if listen is None:
             return 0
-        probes = make_probes(self.metrics.render, self._readiness)
-        site = await self._serve(make_runner(probes), listen.path or (listen.host, listen.port))
-        return site[1] if isinstance(site, tuple) else 0
-
-    async def _serve(self, runner: web.AppRunner, address: Endpoint) -> Endpoint:
-        """Serve an aiohttp application; where it listens. Raises `ConfigError`."""
-        from aiohttp import web
-
-        await runner.setup()
-        self._runners.append(runner)
-        try:
-            if isinstance(address, str):
-                await web.UnixSite(runner, address).start()
-                return address
-            await web.TCPSite(runner, *address).start()
-        except OSError as error:
-            shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-            busy = "another program uses it; end that, or " if error.errno == errno.EADDRINUSE else ""
-            raise ConfigError(
-                f"cannot listen on {shown}: {error.strerror or error}",
-                f"{busy}change `admin_listen` in the configuration",
-            ) from None
-        host, port = runner.addresses[0][:2]
-        return host, port
+        self._probes = Probes(self.metrics.render, self._readiness)
+        return await self._probes.listen(_endpoint(listen))
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -371,7 +351,7 @@ class App:
             except Exception:
                 _log.exception("housekeeping failed")
 
-    async def _readiness(self) -> tuple[bool, Mapping[str, str]]:
+    def _readiness(self) -> tuple[bool, Mapping[str, str]]:
         """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one."""
         parts = {
             "store": "up" if self._store_up else "away",
@@ -388,8 +368,10 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for runner in self._runners:
-            await runner.cleanup()
+        if self._probes is not None:
+            await self._probes.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
         if hasattr(self, "sessions"):
             with contextlib.suppress(StoreAway):
                 await self.sessions.close()

@@ -302,7 +302,7 @@ async def test_housekeeping_outlives_what_fails_in_it(
     with monkeypatch.context() as patch:
         patch.setattr(Sessions, "refresh", raising)
         await until(lambda: not gateway.app._store_up)
-        assert (await gateway.app._readiness())[0] is False
+        assert gateway.app._readiness()[0] is False
         assert (await gateway.ask(request())).status == 200
     await until(lambda: gateway.app._store_up)
-    assert (await gateway.app._readiness())[0] is True
+    assert gateway.app._readiness()[0] is True
