@@ -24,7 +24,6 @@ from gateway.core.facts import Facts
 from gateway.core.header_names import folded
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_lines
-from gateway.mfa.interrupted import Interrupted
 from gateway.wire import answers, interruption, request
 from gateway.wire.headers import without
 from gateway.wire.request import Caller, Declined, Field, Rejected
@@ -32,6 +31,7 @@ from gateway.wire.upstream import Upstream
 from gateway.wire.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
+    from gateway.mfa.interrupted import Interrupted
     from gateway.wire.client import ClientConnection
 
 _log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ class Exchange:
             if 0 < wire.bounds.body < max(caller.length, self.bytes_in):
                 raise Rejected(Reason.BODY_TOO_LARGE)
             if facts.path.startswith(wire.prefix):
+                if wire.desk is None:
+                    raise Declined(Reason.NO_RULE)
                 upstream, block, id_name = wire.desk, caller.desk_block, b"Sallyport-Request-Id"
             else:
                 # One with a body stays what it is: its bytes would follow those of the kept request to the service.

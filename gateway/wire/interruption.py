@@ -14,10 +14,10 @@ from gateway.core.eager import aside
 from gateway.core.errors import UserError
 from gateway.core.facts import Facts
 from gateway.limits.headers import ratelimit_headers
-from gateway.mfa.interrupted import Interrupted
 from gateway.wire import answers, request
 
 if TYPE_CHECKING:
+    from gateway.mfa.interrupted import Interrupted
     from gateway.wire.exchange import Exchange
 
 _FORM = b"application/x-www-form-urlencoded"
@@ -31,7 +31,7 @@ async def answer(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
     navigation = answers.is_navigation(facts)
     page = exchange.wire.error_page if navigation else None
     if isinstance(decision, SignIn | StepUp):
-        if not navigation:
+        if not navigation or exchange.wire.desk is None:
             exchange.reply(*answers.unauthorized(decision, exchange.request_id))
             return
         await aside()
@@ -61,10 +61,11 @@ async def _to_sign_in(exchange: Exchange, facts: Facts) -> None:
 
 async def _to_step_up(exchange: Exchange, facts: Facts, verdict: Verdict, decision: StepUp) -> None:
     identity = verdict.identity
-    if identity is None or identity.session is None:
+    stepups = exchange.wire.stepups
+    if identity is None or identity.session is None or stepups is None:
         raise RuntimeError("a step-up for nobody")
     ticket = await _keep(exchange, facts, f"session:{identity.session.id}") if _is_form(exchange, facts) else ""
-    challenge = await exchange.wire.stepups.begin(
+    challenge = await stepups.begin(
         identity, decision.demand, return_to=_comes_back_to(exchange, facts, ticket), resume=ticket
     )
     exchange.reply(*answers.see_other(f"{exchange.wire.prefix}verify/{challenge}"))
@@ -95,8 +96,11 @@ def _comes_back_to(exchange: Exchange, facts: Facts, ticket: str) -> str:
 
 async def _keep(exchange: Exchange, facts: Facts, owner: str) -> str:
     """Seal the request until its sender has proven who they are; its ticket, or empty where it is too large."""
+    from gateway.mfa.interrupted import Interrupted  # brings cryptography, which only sign-in needs
+
+    interrupted = exchange.wire.interrupted
     body = await _whole_body(exchange, exchange.wire.bounds.interrupted)
-    if body is None:
+    if body is None or interrupted is None:
         return ""
     kept = exchange.resumed or Interrupted(
         facts.method,
@@ -106,7 +110,7 @@ async def _keep(exchange: Exchange, facts: Facts, owner: str) -> str:
         body,
     )
     try:
-        return await exchange.wire.interrupted.keep(owner, kept)
+        return await interrupted.keep(owner, kept)
     except UserError:
         return ""
 
@@ -121,16 +125,17 @@ async def resume(exchange: Exchange, facts: Facts) -> Facts:
     """
     await aside()
     wire = exchange.wire
+    interrupted = wire.interrupted
     ticket = wire.resume_ticket(facts.cookie)
-    if ticket is None:
+    if ticket is None or interrupted is None:
         return facts
     for owner in await wire.owners_of(facts):
-        kept = await wire.interrupted.peek(ticket, owner)
+        kept = await interrupted.peek(ticket, owner)
         if kept is None:
             continue
         if (kept.host, kept.target) != (_authority(exchange), facts.target):
             return facts  # another page, opened meanwhile
-        kept = await wire.interrupted.claim(ticket, owner)
+        kept = await interrupted.claim(ticket, owner)
         if kept is not None:
             return _as_it_was(exchange, facts, kept)
     return facts

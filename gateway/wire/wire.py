@@ -11,7 +11,7 @@ import secrets
 import stat
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.audit.access_log import AccessLog
 from gateway.audit.metrics import Metrics
@@ -25,8 +25,6 @@ from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.crypto.tokens import new_token
 from gateway.gate import Gate
-from gateway.mfa.interrupted import InterruptedRequests
-from gateway.mfa.stepup import StepUps
 from gateway.wire.answers import ErrorPage
 from gateway.wire.bounds import Bounds
 from gateway.wire.client import ClientConnection
@@ -35,6 +33,10 @@ from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
 from gateway.wire.request import Declined
 from gateway.wire.upstream import Endpoint, Upstream
+
+if TYPE_CHECKING:
+    from gateway.mfa.interrupted import InterruptedRequests
+    from gateway.mfa.stepup import StepUps
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +52,12 @@ class Wire:
         gate: Gate,
         *,
         upstreams: Mapping[str, Upstream],
-        desk: Upstream,
+        desk: Upstream | None,
         identity_headers: IdentityHeaders,
-        stepups: StepUps,
-        interrupted: InterruptedRequests,
+        stepups: StepUps | None,
+        interrupted: InterruptedRequests | None,
         strip_cookies: Callable[[bytes], bytes],
-        error_page: ErrorPage,
+        error_page: ErrorPage | None,
         access_log: AccessLog,
         metrics: Metrics,
         ledger: Ledger,
@@ -69,6 +71,7 @@ class Wire:
         self.now = clock.monotonic
         self.gate = gate
         self.desk = desk
+        """Our own pages; without them nobody is sent anywhere, and their addresses are closed."""
         self.identity_headers = identity_headers
         self.stepups = stepups
         self.interrupted = interrupted
@@ -153,7 +156,8 @@ class Wire:
         if self._timer is not None:
             self._timer.cancel()
         for upstream in (*self._upstreams.values(), self.desk):
-            upstream.close()
+            if upstream is not None:
+                upstream.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -173,7 +177,8 @@ class Wire:
             client.expire()
         for upstream in self._upstreams.values():
             upstream.sweep(now)
-        self.desk.sweep(now)
+        if self.desk is not None:
+            self.desk.sweep(now)
 
     # -- for exchanges ---------------------------------------------------------------------------------------------
 
