@@ -361,10 +361,12 @@ class App:
 
     # -- stop ------------------------------------------------------------------------------------------------------
 
-    async def stop(self, grace: float = 25.0) -> None:
-        """Finish what is on its way within `grace` seconds, write what waits, close everything that is open."""
+    async def stop(self, grace: float = 25.0, delay: float = 0.0, hurry: asyncio.Event | None = None) -> None:
+        """Serve on for `delay` seconds though no longer ready, finish what is on its way within `grace` seconds in all,
+        write what waits, close everything that is open. `hurry`, each time it is set, ends the present wait.
+        """
         if hasattr(self, "wire"):
-            await self.wire.stop(grace)
+            await self.wire.stop(grace, delay, hurry)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -308,6 +308,36 @@ class Timeouts(Strict):
     idle: Duration = setting("75s", "For the next request on a connection.", gt=0)
 
 
+class Drain(Strict):
+    """How the gateway stops: SIGTERM, and nothing is lost."""
+
+    delay: Duration = setting(
+        "0s", "How long to serve on while `/readyz` says 503 already: as long as balancers take to notice."
+    )
+    time: Duration = setting(
+        "25s", "From SIGTERM to the end, `delay` included; what is not finished then is cut.", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Drain:
+        if self.delay >= self.time:
+            raise ValueError("`delay` leaves no `time` to finish in")
+        return self
+
+
+class Connections(Strict):
+    """How much may be going on at once."""
+
+    clients: int = setting(
+        10_000, "Connections of clients; above, idle ones are closed and new ones get 503.", ge=16, le=1_000_000
+    )
+    per_address: int = setting(
+        0, "Of these, from one address that is no trusted proxy (IPv6: one /64); 0: no such limit.", ge=0, le=1_000_000
+    )
+    in_flight: int = setting(5_000, "Requests that are being answered; further ones get 503.", ge=16, le=1_000_000)
+    wait: Duration = setting("1s", "When requests wait longer for their turn, further ones get 503.", ge=0.2, le=60)
+
+
 class Log(Strict):
     """What is written down."""
 
@@ -358,6 +388,8 @@ class Settings(Strict):
     timeouts: Timeouts = setting({}, "How long to wait for a client.")
     interrupted: Interrupted = setting({}, "Requests kept while somebody proves who they are.")
     log: Log = setting({}, "What is written down.")
+    drain: Drain = setting({}, "How the gateway stops.")
+    connections: Connections = setting({}, "How much may be going on at once.")
 
     @property
     def scheme(self) -> str:

@@ -17,7 +17,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser(
         "run",
         help="run the gateway",
-        description="Run the gateway until SIGTERM or Ctrl-C; what is on its way then finishes within 25 seconds.",
+        description="Run the gateway until SIGTERM or Ctrl-C; what is on its way then finishes first.",
     )
     parser.add_argument("--config", type=Path, help="configuration file (default: $SALLYPORT_CONFIG or config.yaml)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -65,7 +65,14 @@ async def _serve(settings: Settings) -> None:
 
     log = logging.getLogger("sallyport")
     loop = asyncio.get_running_loop()
-    asked_to_stop = asyncio.Event()
+    asked_to_stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        # Whoever asks twice, or sits before it, does not want to wait for a balancer; or for anything, the third time.
+        if asked_to_stop.is_set() or number == signal.SIGINT:
+            hurry.set()
+        asked_to_stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
 
@@ -83,4 +90,4 @@ async def _serve(settings: Settings) -> None:
     )
     await asked_to_stop.wait()
     log.info("stopping: finishing what is on its way")
-    await app.stop()
+    await app.stop(settings.drain.time, settings.drain.delay, hurry)

@@ -367,8 +367,7 @@ class ClientConnection(asyncio.Protocol):
         """The current exchange has its whole answer, since `now`."""
         self._current = None
         # An answer that began before we were asked to stop could not say that it is the last one here.
-        last = self.wire.draining and not self._queue and not self._backlog and self._parsing is None
-        if exchange.close or last:
+        if exchange.close or (self.wire.draining and self.last):
             self._end(exchange)
             return
         if self._backlog:
@@ -431,10 +430,28 @@ class ClientConnection(asyncio.Protocol):
             self._fail(Reason.TIMED_OUT)
             self._answer_failure()
 
-    def close_if_idle(self) -> None:
-        """For shutting down: nothing is on its way here."""
-        if self._current is None and not self._queue:
-            self._transport.close()
+    # for draining
+
+    @property
+    def last(self) -> bool:
+        """Whether no further request has come behind the current one."""
+        return not self._queue and not self._backlog and self._parsing is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is on its way here, and nobody is closing."""
+        waiting = self._current is None and self.last and self._failed is None
+        return waiting and self._draining < 0 and not self._transport.is_closing()
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        number: int = self._transport.get_extra_info("socket").fileno()
+        return number
+
+    def close(self) -> None:
+        """End the connection once what was written is sent."""
+        self.deadline = self.now() + self.wire.bounds.body_time
+        self._transport.close()
 
 
 def _length_of(exchange: Exchange) -> int:

@@ -233,7 +233,9 @@ class Exchange:
         """Send an answer of ours, whole."""
         if self.finished:
             return
-        self.close = self.close or not self.complete or self.version != "1.1" or self.wire.draining
+        self.close = (
+            self.close or not self.complete or self.version != "1.1" or (self.wire.draining and self.client.last)
+        )
         self.responded = True
         self.status = status
         lines = [*headers, (b"X-Request-Id", self.request_id.encode())]
@@ -249,6 +251,28 @@ class Exchange:
         self.bytes_in += len(body)
         self.chunks.append(body)
         self.pending += len(body)
+    def reply_bare(self, status: int, lines: bytes, meaning: int = 0) -> None:
+        """Send an answer of ours without a body, its header lines made already.
+
+        `meaning`: the status it stands for, where the other side does not understand that one.
+        """
+        if self.finished:
+            return
+        self.close = (
+            self.close or not self.complete or self.version != "1.1" or (self.wire.draining and self.client.last)
+        )
+        self.responded = True
+        self.status = meaning or status
+        data = b"%b%bX-Request-Id: %b\r\nContent-Length: 0\r\n%b\r\n" % (
+            answers.status_line(status),
+            lines,
+            self.request_id.encode(),
+            b"Connection: close\r\n" if self.close else b"",
+        )
+        self.bytes_out += len(data)
+        self.client.write(data)
+        self.finish(None)
+
 
     def received(self) -> None:
         """The parser has taken all there was for now: pass the body on, or hold the client back."""
@@ -319,7 +343,7 @@ class Exchange:
         more = ratelimit_lines(verdict.quotas) if verdict is not None and verdict.quotas else b""
         if self.resumed is not None:
             more += self.wire.resumed_lines
-        if self.close or self.wire.draining:
+        if self.close or (self.wire.draining and self.client.last):
             self.close = True
             more += b"Connection: close\r\n"
         elif self.version == "1.0":

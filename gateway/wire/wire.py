@@ -28,6 +28,7 @@ from gateway.gate import Gate
 from gateway.wire.answers import ErrorPage
 from gateway.wire.bounds import Bounds
 from gateway.wire.client import ClientConnection
+from gateway.wire.drain import drain
 from gateway.wire.exchange import Exchange
 from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
@@ -99,7 +100,8 @@ class Wire:
         self.deserted = asyncio.Event()
         """Set by the last client that leaves while draining."""
         self._upstreams = dict(upstreams)
-        self._servers: list[asyncio.Server] = []
+        self.servers: list[asyncio.Server] = []
+        """What listens."""
         self._sockets: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -130,7 +132,7 @@ class Wire:
                 f"cannot listen on {shown}: {error.strerror or error}",
                 f"{busy}change `listen` in the configuration",
             ) from None
-        self._servers.append(made)
+        self.servers.append(made)
         if self._timer is None:
             self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
         if isinstance(address, str):
@@ -141,18 +143,11 @@ class Wire:
     def _connection(self) -> ClientConnection:
         return ClientConnection(self)
 
-    async def stop(self, grace: float = 25.0) -> None:
-        """Accept nothing more, let what is on its way finish within `grace` seconds, then cut the rest."""
-        self.draining = True
-        for server in self._servers:
-            server.close()
-        for client in list(self.clients):
-            client.close_if_idle()
-        if self.clients:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.deserted.wait(), grace)
-        for client in list(self.clients):
-            client.abort()
+    async def stop(self, grace: float = 25.0, delay: float = 0.0, hurry: asyncio.Event | None = None) -> None:
+        """Say that we are going, serve everybody for `delay` seconds, then accept nothing more and let what is on its
+        way finish; after `grace` seconds in all, cut the rest. Each time `hurry` is set, the present wait ends.
+        """
+        await drain(self, grace, delay, hurry or asyncio.Event())
         if self._timer is not None:
             self._timer.cancel()
         for upstream in (*self._upstreams.values(), self.desk):
@@ -165,6 +160,9 @@ class Wire:
         self.settle()
         for path in self._sockets:
             path.unlink(missing_ok=True)
+
+    def leave_paths(self) -> None:
+        """Take our Unix sockets' names away: nobody finds us by them any more."""
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.settings import Drain
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm"
 HELM = shutil.which("helm", path=f"{ROOT / 'build' / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -76,12 +78,15 @@ def test_every_container_is_confined() -> None:
 
 
 def test_probes_ask_the_admin_listener_and_stopping_waits() -> None:
-    spec = pod(render())
+    objects = render()
+    spec = pod(objects)
     (container,) = spec["containers"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
-    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
-    assert spec["terminationGracePeriodSeconds"] > 5
+    config = yaml.safe_load(objects["ConfigMap/sallyport-config"]["data"]["config.yaml"])
+    drain = Drain.model_validate(config["drain"])
+    assert drain.delay >= 5.0, "endpoints are taken away meanwhile"
+    assert drain.time < spec["terminationGracePeriodSeconds"]
 
 
 def test_policies_are_mounted_as_a_folder_so_that_edits_arrive() -> None:
