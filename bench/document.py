@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import asdict
 from typing import Protocol
 
 from bench.bars import Bar
@@ -19,6 +20,11 @@ class Told(Protocol):
     def bars(self) -> list[Bar]: ...
 
     def data(self) -> dict[str, object]: ...
+
+
+def bar(each: Bar) -> dict[str, object]:
+    """For `--json`."""
+    return asdict(each) | {"verdict": each.verdict}
 
 
 def write(kind: str, text: str) -> None:

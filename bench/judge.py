@@ -17,7 +17,9 @@ import uvloop
 
 from bench.bars import Bar
 from bench.machine import cores, described
-from bench.subjects import PASSWORD, Sallyport
+from bench.options import Options
+from bench.sallyport import Sallyport
+from bench.subjects import PASSWORD
 from gateway.app import App
 from gateway.core.decision import Allow
 from gateway.core.facts import Facts
@@ -53,7 +55,7 @@ class Judged:
         return asdict(self)
 
 
-def measure() -> Judged:
+def measure(options: Options) -> Judged:
     """On the core the proxies are measured on."""
     mine, _ = cores()
     allowed = os.sched_getaffinity(0)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.machine import find
 
@@ -33,14 +34,16 @@ class LoadError(Exception):
     """Answers were not what was asked for: the figure would mean nothing."""
 
 
-def run(url: str, seconds: float, cores: set[int], headers: dict[str, str]) -> Round:
-    """Load `url` with 32 keep-alive connections; every answer must be 2xx."""
+def run(url: str, seconds: float, cores: set[int], headers: dict[str, str], *, script: Path | None = None) -> Round:
+    """Load `url`, or what the Lua `script` makes of it, with 32 keep-alive connections; every answer must be 2xx."""
     wrk = find("wrk")
     if wrk is None:
         raise LoadError("wrk is not installed")
     command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
+    if script is not None:
+        command += ["-s", str(script)]
     ended = subprocess.run(
         [*command, url],
         capture_output=True,

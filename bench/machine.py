@@ -7,6 +7,7 @@ and the figure is a lower bound, which the table then says.
 
 from __future__ import annotations
 
+import http.client
 import os
 import platform
 import re
@@ -15,8 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -121,13 +121,9 @@ class Process:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
             try:
-                urllib.request.urlopen(url, timeout=2).close()
-                return
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code < 500:
+                if _status(url) < 500:
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 pass
             time.sleep(every)
         last = (BUILD / f"{self.name}.log").read_text(errors="replace").splitlines()[-10:]
@@ -153,6 +149,16 @@ class Process:
     def _memory(self, field: str) -> int:
         found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return int(found[1]) * 1024 if found else 0
+
+
+def _status(url: str) -> int:
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=2)
+    try:
+        connection.request("GET", parts.path or "/")
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def python(*arguments: str) -> list[str]:

@@ -1,38 +1,24 @@
-"""What the gateway takes: resident memory when idle, time to be ready, and what a gigabyte each way adds.
+"""What the gateway takes before anybody asks for anything: resident memory, and time to be ready.
 
-Everything is read from /proc. The peak is the kernel's own high-water mark, set back before each body, so nothing
-between two samples is missed.
+Everything is read from /proc. Once with everything on, once as a data plane alone: rules and carrying, no records.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import time
-import urllib.parse
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from statistics import median
 
 from bench.bars import Bar
-from bench.machine import Process, cores, described, free_port, python
-from bench.subjects import Sallyport
+from bench.machine import cores, described
+from bench.options import Options
+from bench.sallyport import DataPlane, Sallyport
+from bench.subjects import origin
 
-MIB = 2**20
 MB = 1_000_000
-SIZE = 1024 * MIB
 STARTS = 5
-_BLOCK = bytes(range(256)) * 1024
-
-
-@dataclass(frozen=True)
-class Body:
-    """One large body through the gateway."""
-
-    way: str
-    seconds: float
-    grown: int
-    """Bytes of resident memory at the worst moment, above what it was before."""
+_PUBLIC = "rules:\n  - {name: everything, access: public, upstream: app}\n"
 
 
 @dataclass(frozen=True)
@@ -43,13 +29,21 @@ class Memory:
     """Seconds from exec to the first 200 of /readyz, each start."""
     idle: int
     signed_in: int
-    bodies: tuple[Body, ...]
+    data_plane: int | None
+    """None: this gateway cannot be run so; `why` has its words."""
+    why: str = ""
 
     def bars(self) -> list[Bar]:
         return [
-            Bar("resident when idle", self.idle / MB, 90, " MB"),
-            Bar(f"start to ready, median of {len(self.ready)}", median(self.ready), 1.5, " s"),
-            *(Bar(f"grown by 1 GiB {each.way}", each.grown / MIB, 16, " MiB") for each in self.bodies),
+            Bar("resident when idle, everything on", self.idle / MB, 110, " MB"),
+            Bar(
+                "resident when idle, data plane alone",
+                None if self.data_plane is None else self.data_plane / MB,
+                60,
+                " MB",
+                why=self.why,
+            ),
+            Bar(f"start to ready, median of {len(self.ready)}", median(self.ready), 1.0, " s"),
         ]
 
     def markdown(self) -> str:
@@ -58,9 +52,8 @@ class Memory:
             ("resident, idle after start", f"{self.idle / MB:.1f} MB"),
             ("resident, idle after a sign-in", f"{self.signed_in / MB:.1f} MB"),
         ]
-        for each in self.bodies:
-            speed = SIZE / MIB / each.seconds
-            rows.append((f"1 GiB {each.way}", f"grew by {each.grown / MIB:.1f} MiB at most; {speed:,.0f} MiB/s"))
+        if self.data_plane is not None:
+            rows.append(("resident, idle, data plane alone", f"{self.data_plane / MB:.1f} MB"))
         return "\n".join(
             ["| what | measured |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), "", described()]
         )
@@ -69,25 +62,38 @@ class Memory:
         return asdict(self)
 
 
-def measure() -> Memory:
-    """Start it a few times, let it rest, then send a gigabyte each way."""
+def measure(options: Options) -> Memory:
+    """Start it a few times, let it rest, sign in; then the data plane alone."""
     mine, others = cores()
-    port = free_port()
-    service = Process("service", python("-m", "demo.service", "--listen", f"127.0.0.1:{port}"), cores=others)
-    with service:
-        origin = f"http://127.0.0.1:{port}"
-        service.wait_for(origin)
-        gateway = Sallyport({mine})
-        starts = [_start(gateway, origin) for _ in range(STARTS)]
-        with gateway.program(origin) as process:
-            process.wait_for(f"{gateway.admin}/readyz")
+    with ExitStack() as stack:
+        process, address = origin(others)
+        stack.enter_context(process)
+        process.wait_for(address)
+        gateway = Sallyport({mine}, options.gateways[0])
+        starts = [_start(gateway, address) for _ in range(STARTS)]
+        with gateway.program(address) as running:
+            running.wait_for(f"{gateway.admin}/readyz")
             time.sleep(2)
-            idle = process.rss()
+            idle = running.rss()
             gateway.sign_in()
             time.sleep(1)
-            signed_in = process.rss()
-            bodies = tuple(_carry(way, process, gateway) for way in ("down", "up"))
-    return Memory(tuple(starts), idle, signed_in, bodies)
+            signed_in = running.rss()
+        data_plane, why = None, ""
+        try:
+            data_plane = _data_plane(DataPlane({mine}, options.gateways[0], rules=_PUBLIC), address)
+        except RuntimeError as error:
+            why = str(error).splitlines()[-1]
+    return Memory(tuple(starts), idle, signed_in, data_plane, why)
+
+
+def _data_plane(gateway: Sallyport, address: str) -> int:
+    """Resident when idle; RuntimeError unless it carries."""
+    with gateway.program(address) as running:
+        running.wait_for(f"{gateway.admin}/readyz")
+        time.sleep(2)
+        idle = running.rss()
+        gateway.check()
+    return idle
 
 
 def _start(gateway: Sallyport, origin: str) -> float:
@@ -96,47 +102,3 @@ def _start(gateway: Sallyport, origin: str) -> float:
     with program as process:
         process.wait_for(f"{gateway.admin}/readyz", every=0.005)
         return time.perf_counter() - begun
-
-
-def _carry(way: str, process: Process, gateway: Sallyport) -> Body:
-    carry = _download if way == "down" else _upload
-    carry(gateway, 8 * MIB)
-    process.forget_peak()
-    before = process.rss()
-    begun = time.perf_counter()
-    carry(gateway, SIZE)
-    return Body(way, time.perf_counter() - begun, process.peak_rss() - before)
-
-
-def _download(gateway: Sallyport, size: int) -> None:
-    connection = _connection(gateway)
-    connection.request("GET", f"/bytes/{size}", headers=gateway.headers)
-    answer = connection.getresponse()
-    got = 0
-    while part := answer.read(MIB):
-        got += len(part)
-    connection.close()
-    if answer.status != 200 or got != size:
-        raise RuntimeError(f"{answer.status}, {got} bytes of {size} came")
-
-
-def _upload(gateway: Sallyport, size: int) -> None:
-    digest = hashlib.sha256()
-
-    def blocks() -> Iterator[bytes]:
-        for _ in range(size // len(_BLOCK)):
-            digest.update(_BLOCK)
-            yield _BLOCK
-
-    connection = _connection(gateway)
-    headers = {**gateway.headers, "Content-Length": str(size)}
-    connection.request("POST", "/upload", blocks(), headers)
-    answer = connection.getresponse()
-    told = answer.read().decode()
-    connection.close()
-    if answer.status != 200 or digest.hexdigest() not in told:
-        raise RuntimeError(f"{answer.status}, the service received {told}")
-
-
-def _connection(gateway: Sallyport) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urllib.parse.urlsplit(gateway.url).netloc, timeout=120)

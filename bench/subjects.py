@@ -1,4 +1,4 @@
-"""What is measured. Each subject is a context manager that is up when it is entered, before the origin it is given.
+"""The peers. Each subject is up when `up` returns, before the origin it is given, and down after `down`.
 
 All of them carry the same request to the same origin. What they do beside carrying stands in `does`.
 """
@@ -13,13 +13,13 @@ import subprocess
 import urllib.parse
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from html.parser import HTMLParser
-from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from bench.machine import BUILD, ROOT, Process, find, free_port, python, said
+from bench.machine import BUILD, ROOT, Process, find, free_port, said
+from bench.provider import provider
 
+_APACHE_MODULES = Path("/usr/lib/apache2/modules")
 BODY = "x" * 149 + "\n"
 PASSWORD = secrets.token_urlsafe(16)
 
@@ -85,7 +85,7 @@ class Nginx(Subject):
     does = "carries"
 
     def version(self) -> str:
-        return "nginx " + said(_needed("nginx"), "-v").rpartition("/")[2]
+        return "nginx " + said(needed("nginx"), "-v").rpartition("/")[2]
 
     def program(self, origin: str) -> Process:
         return nginx(
@@ -107,11 +107,11 @@ class Caddy(Subject):
     does = "carries"
 
     def version(self) -> str:
-        return "Caddy " + said(_needed("caddy"), "version").split(" ")[0]
+        return "Caddy " + said(needed("caddy"), "version").split(" ")[0]
 
     def program(self, origin: str) -> Process:
-        caddy = _needed("caddy")
-        config = _written(
+        caddy = needed("caddy")
+        config = written(
             "Caddyfile",
             f"{{\n admin off\n auto_https off\n}}\nhttp://:{self.port} {{\n reverse_proxy {origin}\n}}\n",
         )
@@ -127,13 +127,10 @@ class GoProxy(Subject):
     does = "carries"
 
     def version(self) -> str:
-        return said(_needed("go"), "version").split(" ")[2].replace("go", "Go ", 1)
+        return said(needed("go"), "version").split(" ")[2].replace("go", "Go ", 1)
 
     def program(self, origin: str) -> Process:
-        binary = BUILD / "goproxy"
-        BUILD.mkdir(parents=True, exist_ok=True)
-        subprocess.run([_needed("go"), "build", "-o", str(binary), "."], cwd=ROOT / "bench" / "goproxy", check=True)
-        command = [str(binary), f"127.0.0.1:{self.port}", origin]
+        command = [built("goproxy"), f"127.0.0.1:{self.port}", origin]
         return Process("goproxy", command, cores=self.core, environment={"GOMAXPROCS": "1"})
 
 
@@ -144,13 +141,13 @@ class OAuth2Proxy(Subject):
     does = "cookie session"
 
     def version(self) -> str:
-        return said(_needed("oauth2-proxy"), "--version").split(" (")[0]
+        return said(needed("oauth2-proxy"), "--version").split(" (")[0]
 
     def program(self, origin: str) -> Process:
         digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
-        users = _written("htpasswd", f"bench:{{SHA}}{digest}\n")
+        users = written("htpasswd", f"bench:{{SHA}}{digest}\n")
         command = [
-            _needed("oauth2-proxy"),
+            needed("oauth2-proxy"),
             f"--http-address=127.0.0.1:{self.port}",
             f"--upstream={origin}/",
             f"--htpasswd-file={users}",
@@ -167,108 +164,95 @@ class OAuth2Proxy(Subject):
 
     def sign_in(self) -> None:
         form = urllib.parse.urlencode({"username": "bench", "password": PASSWORD, "rd": "/"})
-        status, answered, _ = fetch("POST", f"{self.url}oauth2/sign_in", _FORM, form.encode())
-        self.headers = {"Cookie": _cookies(answered)}
+        status, answered, _ = fetch("POST", f"{self.url}oauth2/sign_in", FORM, form.encode())
+        self.headers = {"Cookie": cookies_of(answered)}
         if status != 302 or not self.headers["Cookie"]:
             raise RuntimeError(f"oauth2-proxy answered {status} to the sign-in")
 
 
-class Sallyport(Subject):
-    """Everything on: session, rule, two limits, risk, policy, assertion, metrics, access log in a file."""
+class Apache(Subject):
+    """A peer with the same task as oauth2-proxy, for machines that cannot have it: OpenID Connect, then a sealed
+    session in a cookie that is opened again with every request. One process, as many threads as connections."""
 
-    name = "Sallyport"
-    does = "session, 2 limits, risk, policy, assertion, metrics, access log"
-
-    def __init__(self, core: set[int]) -> None:
-        super().__init__(core)
-        self.admin = f"http://127.0.0.1:{free_port()}"
-        self.folder = BUILD / "sallyport"
+    name = "Apache mod_auth_openidc"
+    does = "cookie session"
 
     def version(self) -> str:
-        return f"Sallyport {version('sallyport')}"
+        found = said("dpkg-query", "--show", "--showformat", "${Version}", "libapache2-mod-auth-openidc")
+        apache = said(needed("apache2"), "-v").partition("Apache/")[2].split(" ")[0]
+        return f"Apache {apache}, module {found.split('-')[0]}"
 
     def program(self, origin: str) -> Process:
-        self.configure(origin)
-        self._add_user()
-        return Process("sallyport", python("-m", "gateway", "run", *self._config()), cores=self.core)
-
-    def sign_in(self) -> None:
-        """Through the form a browser uses."""
-        login = f"{self.url}.sallyport/login"
-        _, answered, page = fetch("GET", login, _BROWSER)
-        fields = _Fields.of(page.decode()) | {"username": "bench", "password": PASSWORD}
-        headers = {**_BROWSER, **_FORM, "Cookie": _cookies(answered), "Origin": self.url.rstrip("/")}
-        status, answered, _ = fetch("POST", login, headers, urllib.parse.urlencode(fields).encode())
-        session = [cookie for cookie in _cookies(answered).split("; ") if cookie.startswith("sallyport=")]
-        if status != 303 or not session:
-            raise RuntimeError(f"the sign-in was answered with {status}")
-        self.headers = {"Cookie": session[0]}
-
-    def _config(self) -> list[str]:
-        return ["--config", str(self.folder / "config.yaml")]
-
-    def configure(self, origin: str) -> None:
-        """A folder with everything on, and no database yet."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.glob("*.db*"):
-            old.unlink()
-        admin = self.admin.removeprefix("http://")
-        _written("sallyport/policies.yaml", _RULES)
-        _written(
-            "sallyport/config.yaml",
-            f"""\
-listen: 127.0.0.1:{self.port}
-admin_listen: {admin}
-public_url: http://127.0.0.1:{self.port}
-upstreams:
-  app: {{url: {origin}}}
-policies: {self.folder}/policies.yaml
-store: {{records: "sqlite:{self.folder}/sallyport.db", shared: memory}}
-keys: {self.folder}/keys
-identity: {{local: {{}}}}
-mfa: {{totp: {{issuer: Bench}}, backup_codes: {{}}}}
-risk: {{}}
-log: {{access: {self.folder}/access.log}}
+        program, folder = needed("apache2"), BUILD / "apache"
+        modules = ("mpm_event", "authn_core", "authz_core", "authz_user", "proxy", "proxy_http", "auth_openidc")
+        if not (_APACHE_MODULES / "mod_auth_openidc.so").exists():
+            raise LeftOutError("mod_auth_openidc is not here")
+        self._provider, self._secret = free_port(), secrets.token_urlsafe(48)
+        config = written(
+            "apache/httpd.conf",
+            "\n".join(f"LoadModule {name}_module {_APACHE_MODULES}/mod_{name}.so" for name in modules)
+            + f"""
+ServerRoot {folder}
+DefaultRuntimeDir {folder}
+PidFile {folder}/pid
+ErrorLog /dev/stderr
+User www-data
+Group www-data
+ServerName 127.0.0.1
+Listen 127.0.0.1:{self.port}
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+KeepAlive On
+MaxKeepAliveRequests 0
+ProxyPass / {origin}/ keepalive=On
+OIDCProviderMetadataURL http://127.0.0.1:{self._provider}/
+OIDCProviderTokenEndpointAuth client_secret_post
+OIDCIDTokenSignedResponseAlg HS256
+OIDCClientID bench
+OIDCClientSecret {self._secret}
+OIDCRedirectURI {self.url}signed-in
+OIDCCryptoPassphrase {secrets.token_urlsafe(32)}
+OIDCSessionType client-cookie
+<Location />
+  AuthType openid-connect
+  Require valid-user
+</Location>
 """,
         )
+        return Process("apache", [program, "-X", "-f", str(config)], cores=self.core)
 
-    def _add_user(self) -> None:
-        add = python("-m", "gateway", "user", "add", "bench", "--password-stdin", *self._config())
-        made = subprocess.run(add, cwd=ROOT, input=PASSWORD + "\n", capture_output=True, text=True, check=False)
-        if made.returncode:
-            raise RuntimeError(f"no user could be added: {made.stdout}{made.stderr}")
+    def sign_in(self) -> None:
+        """As a browser goes: here, to the provider, back with a code."""
+        with provider(self._provider, "bench", self._secret):
+            _, answered, _ = fetch("GET", self.url, {"Accept": "text/html"})
+            state = {"Cookie": cookies_of(answered)}
+            _, answered, _ = fetch("GET", _location(answered), {})
+            status, answered, _ = fetch("GET", _location(answered), state)
+        session = [
+            cookie for cookie in cookies_of(answered).split("; ") if cookie.startswith("mod_auth_openidc_session")
+        ]
+        if status != 302 or not session:
+            raise RuntimeError(f"mod_auth_openidc answered {status} to the sign-in")
+        self.headers = {"Cookie": "; ".join(session)}
 
 
-_RULES = """\
-rules:
-  - name: public
-    match: {paths: [/public/**]}
-    access: public
-    upstream: app
-  - name: everything-else
-    access: authenticated
-    limits:
-      - {name: per-address, key: address, algorithm: sliding_window, rate: 1000000/s}
-      - {name: per-user, key: user, algorithm: token_bucket, rate: 1000000/s, burst: 1000000}
-    risk: {step_up_at: 0.9, refuse_at: 0.95}
-    upstream: app
-    audience: app
-"""
-
-SUBJECTS: tuple[type[Subject], ...] = (Nginx, GoProxy, Caddy, OAuth2Proxy, Sallyport)
-_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-_BROWSER = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+PEERS: tuple[type[Subject], ...] = (Nginx, GoProxy, Caddy, OAuth2Proxy, Apache)
+IDENTITY_PEERS = (OAuth2Proxy.name, Apache.name)
+"""Which peer the gateway is compared with where identity is the work: the first of these that is here."""
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def nginx(name: str, core: set[int], http: str) -> Process:
     """One nginx process in the foreground, nothing logged; `http` goes into its http block."""
-    program = _needed("nginx")
+    program = needed("nginx")
     folder = BUILD / f"{name}-temp"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = "\n".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    config = _written(
+    config = written(
         f"{name}.conf",
         f"""\
 daemon off; master_process off; pid {folder}/pid; error_log stderr error;
@@ -300,37 +284,30 @@ def fetch(
         connection.close()
 
 
-def _cookies(headers: list[tuple[str, str]]) -> str:
+def _location(headers: list[tuple[str, str]]) -> str:
+    return next((value for name, value in headers if name.lower() == "location"), "")
+
+
+def cookies_of(headers: list[tuple[str, str]]) -> str:
     return "; ".join(value.split(";")[0] for name, value in headers if name.lower() == "set-cookie")
 
 
-class _Fields(HTMLParser):
-    """The hidden fields of a page's forms."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden: dict[str, str] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "input" and values.get("type") == "hidden":
-            self.hidden[values.get("name") or ""] = values.get("value") or ""
-
-    @classmethod
-    def of(cls, page: str) -> dict[str, str]:
-        parser = cls()
-        parser.feed(page)
-        return parser.hidden
+def built(name: str) -> str:
+    """The program of `bench/name`, compiled; LeftOutError without Go."""
+    go, binary = needed("go"), BUILD / name
+    BUILD.mkdir(parents=True, exist_ok=True)
+    subprocess.run([go, "build", "-o", str(binary), "."], cwd=ROOT / "bench" / name, check=True)
+    return str(binary)
 
 
-def _needed(program: str) -> str:
+def needed(program: str) -> str:
     found = find(program)
     if found is None:
         raise LeftOutError(f"{program} is not here")
     return found
 
 
-def _written(name: str, text: str) -> Path:
+def written(name: str, text: str) -> Path:
     path = BUILD / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

@@ -14,7 +14,9 @@ from statistics import median
 from bench.bars import Bar
 from bench.load import LoadError, Round, run
 from bench.machine import core_busy, cores, described, find, said
-from bench.subjects import SUBJECTS, GoProxy, LeftOutError, OAuth2Proxy, Sallyport, Subject, origin
+from bench.options import Options
+from bench.sallyport import Sallyport
+from bench.subjects import IDENTITY_PEERS, PEERS, GoProxy, LeftOutError, Nginx, OAuth2Proxy, Subject, origin
 
 FULL = 0.93
 """A subject that used less of its core than this was held back."""
@@ -66,19 +68,33 @@ class Comparison:
     seconds: float
     origin_rate: float
     load: str
+    gateway: str = Sallyport.name
+    """The one that the bars are about."""
 
-    def find(self, subject: type[Subject]) -> Result | None:
-        return next((each for each in self.results if each.name == subject.name), None)
+    def find(self, name: str) -> Result | None:
+        return next((each for each in self.results if each.name == name), None)
+
+    @property
+    def identity(self) -> Result | None:
+        """The peer that knows sessions, too."""
+        return next((found for name in IDENTITY_PEERS if (found := self.find(name))), None)
 
     def bars(self) -> list[Bar]:
-        """This is where Sallyport has to stand."""
-        mine, bare = self.find(Sallyport), self.find(GoProxy)
-        if mine is None or bare is None:
+        """This is where the first gateway has to stand."""
+        mine = self.find(self.gateway)
+        if mine is None:
             return []
-        return [Bar(f"requests/s of Sallyport ÷ {GoProxy.name}", mine.times(bare), 1.0, " ×", at_least=True)]
+        bars = []
+        for name, limit in ((GoProxy.name, 1.2), (OAuth2Proxy.name, 2.0), (Nginx.name, 0.35)):
+            other = self.find(name)
+            why = "" if other else f"{name} was not measured beside it"
+            what = f"requests/s of {self.gateway} ÷ {name}"
+            bars.append(Bar(what, mine.times(other) if other else None, limit, " ×", at_least=True, why=why))
+        return bars
 
     def markdown(self) -> str:
-        columns = ("requests/s", "× Go proxy", "× oauth2-proxy", "p50", "p99", "its core", "per CPU second")
+        peer = self.identity.name if self.identity else OAuth2Proxy.name
+        columns = ("requests/s", "× Go proxy", f"× {peer}", "p50", "p99", "its core", "per CPU second")
         lines = [
             f"| in the middle | {' | '.join(columns)} | what it does |",
             f"| --- |{' ---: |' * len(columns)} --- |",
@@ -92,11 +108,15 @@ class Comparison:
             lines.append(
                 f"**Other programs used up to {worst:.0%} of the core meanwhile: measure on a quiet machine.**"
             )
-        lines += [f"Left out: {reason}." for reason in self.left_out]
+        lines += [f"**Left out: {reason}.**" for reason in self.left_out]
+        if self.identity and self.identity.name != OAuth2Proxy.name:
+            lines.append(
+                f"{self.identity.name} is measured beside, under its own name; its figures are no oauth2-proxy's."
+            )
         return "\n".join(lines)
 
     def _row(self, each: Result) -> str:
-        bare, peer = self.find(GoProxy), self.find(OAuth2Proxy)
+        bare, peer = self.find(GoProxy.name), self.identity
         return (
             f"| {each.name} ({each.version}) | {'≥ ' if each.held_back else ''}{each.rate:,.0f} "
             f"| {f'{each.times(bare):.2f}' if bare else '–'} | {f'{each.times(peer):.2f}' if peer else '–'} "
@@ -107,14 +127,15 @@ class Comparison:
 
     def data(self) -> dict[str, object]:
         """For `--json`."""
-        return asdict(self) | {"machine": described(), "bars": [asdict(bar) | {"met": bar.met} for bar in self.bars()]}
+        return asdict(self) | {"machine": described()}
 
     def _rounds(self) -> Sequence[Round]:
         return self.results[0].rounds if self.results else ()
 
 
-def measure(rounds: int, seconds: float, only: Sequence[str] = ()) -> Comparison:
+def measure(options: Options) -> Comparison:
     """Bring everything up, then `rounds` times every subject for `seconds`."""
+    rounds, seconds = options.rounds or 5, options.seconds or 5.0
     mine, others = cores()
     with ExitStack() as stack:
         process, address = origin(others)
@@ -123,27 +144,14 @@ def measure(rounds: int, seconds: float, only: Sequence[str] = ()) -> Comparison
         alone = run(f"{address}/", min(seconds, 2.0), others, {})
         print(f"origin alone: {alone.rate:,.0f} requests/s", flush=True)
 
-        subjects, left_out = [], []
-        for kind in SUBJECTS:
-            if only and not any(word.lower() in kind.name.lower() for word in only):
-                continue
-            subject = kind({mine})
-            try:
-                version = subject.version()
-                subjects.append((subject.up(address), version))
-                stack.callback(subject.down)
-            except (LeftOutError, RuntimeError) as error:
-                if kind is Sallyport:
-                    raise
-                left_out.append(f"{kind.name} ({error})")
-                print(f"\n  !!  LEFT OUT: {left_out[-1]}\n", flush=True)
+        subjects, left_out = raised(stack, options, mine, address)
         for subject, _ in subjects:
             run(subject.url, 1.0, others, subject.headers)
 
         measured: dict[str, list[Round]] = {subject.name: [] for subject, _ in subjects}
         for number in range(rounds):
-            first = number % len(subjects)
-            for subject, _ in subjects[first:] + subjects[:first]:
+            turn = number % len(subjects)
+            for subject, _ in subjects[turn:] + subjects[:turn]:
                 one = _one(subject, seconds, others)
                 measured[subject.name].append(one)
                 print(f"round {number + 1}/{rounds}  {subject.name:24} {one.rate:>9,.0f}/s  {one.busy:.0%}", flush=True)
@@ -151,7 +159,27 @@ def measure(rounds: int, seconds: float, only: Sequence[str] = ()) -> Comparison
             subject.check()
         results = (Result(one.name, version, one.does, tuple(measured[one.name])) for one, version in subjects)
         wrk = " ".join(said(find("wrk") or "wrk", "-v").split(" ")[:2])
-        return Comparison(tuple(results), tuple(left_out), seconds, alone.rate, wrk)
+        first = options.gateways[0].name
+        return Comparison(tuple(results), tuple(left_out), seconds, alone.rate, wrk, first)
+
+
+def raised(stack: ExitStack, options: Options, core: int, address: str) -> tuple[list[tuple[Subject, str]], list[str]]:
+    """Every subject that is wanted, up before `address` until `stack` is left, with its version; who is not here."""
+    subjects, left_out = [], []
+    wanted = [*(kind({core}) for kind in PEERS), *(Sallyport({core}, gateway) for gateway in options.gateways)]
+    for subject in wanted:
+        if not options.wants(subject.name):
+            continue
+        try:
+            version = subject.version()
+            subjects.append((subject.up(address), version))
+            stack.callback(subject.down)
+        except (LeftOutError, RuntimeError) as error:
+            if isinstance(subject, Sallyport):
+                raise
+            left_out.append(f"{subject.name} ({error})")
+            print(f"\n  !!  LEFT OUT: {left_out[-1]}\n", flush=True)
+    return subjects, left_out
 
 
 def _one(subject: Subject, seconds: float, others: set[int]) -> Round:
