@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 _AUTHORITY = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9._])?))(?::([0-9]{1,5}))?"
+    rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?)\.?)(?::([0-9]{1,5}))?"
 )
 _PORTS = {"http": 80, "https": 443}
 
@@ -40,8 +40,8 @@ def parse(raw: bytes, scheme: str) -> Authority:
             raise BadAuthority("malformed IPv6 address") from None
         shown = f"[{host}]"
     else:
-        host = shown = name.decode("ascii").lower().removesuffix(".")
-        if not host or ".." in host or host.startswith(".") or host.endswith("."):
+        host = shown = name.decode("ascii").lower()
+        if ".." in host:
             raise BadAuthority("empty label")
     port = int(port_text) if port_text else 0
     if port > 65535 or (port_text and port == 0):

@@ -38,7 +38,7 @@ def test_the_port_of_https() -> None:
     [
         *rb"a@b a:80:80 a/b /a a?b a#b a\b a%2e a%00 .a a..b . .. a: :80 a:x a:-1 a:99999 a:65536 a:0".split(),
         *rb"a.. a...:80 [::1 ::1] ::1 [] [x] [::1]x [::1]: [1.1.1.1] [fe80::1%25eth0] [fe80::1%eth0]".split(),
-        *rb"a,b -a <a> a;b a=b *.a * {a} a'b !a $a a&b a|b".split(),
+        *rb"a,b -a 0-. a-. <a> a;b a=b *.a * {a} a'b !a $a a&b a|b".split(),
         *(b"", b" ", b"a b", b"a, b", b"a\x00", b"a\t", b" a", b"a ", "é".encode(), b"\xff"),
         *(b"a" * 300, b"a:" + b"1" * 400),
     ],
