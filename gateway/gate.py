@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from gateway.audit.refusals import refusal
 from gateway.core.clock import Clock
 from gateway.core.contracts import Credential, Ledger, Strangeness
-from gateway.core.decision import ANSWERS, CALM, Quota, Refuse, SignIn, Throttle, Verdict
+from gateway.core.decision import ANSWERS, CALM, Decision, Quota, Refuse, SignIn, Throttle, Verdict
 from gateway.core.eager import aside
 from gateway.core.errors import Broken, StoreAway
 from gateway.core.facts import Facts
@@ -111,6 +111,50 @@ class Gate:
         if rule is not first and (watched := shadowed(candidates, facts, identity)) is not None:
             verdict.shadow = watched.name, ANSWERS[type(decide(watched, facts, identity, risk, now))]
         return verdict
+
+    async def review(self, facts: Facts, before: Verdict) -> Decision:
+        """Whether what `before` has let through, and what is still open, may stay so. Never raises.
+
+        The same walk, but nothing is spent and nothing noted: nobody asks for anything. Whoever was somebody has to be
+        the same still, under a public rule too, for the service was told their name.
+        """
+        try:
+            return await self._again(facts, before, self.book)
+        except StoreAway as away:
+            _log.error("request %s: %s", facts.request_id, away)
+            return Refuse((Reason.FAULT,), 503)
+        except Exception:
+            _log.exception("request %s: a fault while judging again", facts.request_id)
+            return Refuse((Reason.FAULT,), 500)
+
+    async def _again(self, facts: Facts, before: Verdict, book: Book) -> Decision:
+        identity: Identity | None = None
+        if before.identity is not None:
+            for credential in self._credentials:
+                identity = credential.near(facts)
+                if identity is not None:
+                    break
+            else:
+                await aside()
+                identity, _ = await self.identify(facts)
+                for credential in self._credentials:
+                    identity = identity or await credential.again(before.identity)
+            if identity is None:
+                return SignIn((Reason.SESSION_ENDED,))
+        rule = choose(book.find(facts), facts, identity)
+        risk = self._risk.remembered(facts, identity) if identity is not None else CALM
+        if risk is None and identity is not None:
+            await aside()
+            risk = await self._risk.score(facts, identity)
+        risk = risk or CALM
+        now = self._now()
+        decision = decide(rule, facts, identity, risk, now)
+        if book.readings(facts):
+            for other in other_rules(book, facts, identity, rule):
+                decision = stricter(decision, decide(other, facts, identity, risk, now))
+        if rule is not None and before.rule is not None and rule.upstream != before.rule.upstream:
+            return stricter(decision, Refuse((Reason.NOT_ALLOWED,)))  # it is open to a service that is not theirs now
+        return decision
 
     async def identify(self, facts: Facts) -> tuple[Identity | None, bool]:
         """Who this is, and whether a credential came that is no longer good. Raises `StoreAway`."""

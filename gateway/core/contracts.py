@@ -34,6 +34,14 @@ class Credential(Protocol):
         ...
 
 
+    async def again(self, identity: Identity) -> Identity | None:
+        """Who was known before, as they are now, also where what they showed then was replaced meanwhile.
+
+        None where they are nobody any more. For what stays open; it counts as being seen. Raises `StoreAway`.
+        """
+        ...
+
+
 class Factor(Protocol):
     """Prove it again."""
 

@@ -114,6 +114,29 @@ class Sessions:
             return self.near(token)
         return identity
 
+    async def again(self, identity: Identity) -> Identity | None:
+        """The holder of a session that was known before, whatever its token is now; counts as being seen.
+
+        None once it is over.
+        """
+        session = identity.session
+        if session is None:
+            return None
+        for token in self._tokens_of.get((identity.tenant, identity.subject), ()):
+            known = self._near.get(token)
+            if known is None or known.identity.session is None or known.identity.session.id != session.id:
+                continue
+            if (near := self.near(token)) is not None:
+                return near
+        this = (sessions.c.tenant == identity.tenant, sessions.c.id == session.id)
+        async with self._records.read() as connection:
+            row = (await connection.execute(_with_user().where(*this))).first()
+        if row is None or not self._is_alive(row):
+            return None
+        if self._monotonic() - self._last_seen(row) >= self._touch_every:
+            self._touched[row.id] = self._now()
+        return self._identity(row)
+
     # --- changes ----------------------------------------------------------------------------------------------------
 
     async def open(

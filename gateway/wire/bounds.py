@@ -31,3 +31,9 @@ class Bounds:
     """Bytes of an unwanted body that are read and thrown away, so that the refusal can be read."""
     drain_time: float = 2.0
     """How long that may take."""
+    stream: float = 3600.0
+    """Longest silence of an event stream, and of a WebSocket without pings."""
+    message: int = 16_777_216
+    """Largest WebSocket message of a client; closed with 1009 above. 0: no limit."""
+    ping: float = 30.0
+    """Silence of a client on a WebSocket before it is asked whether it is there. 0: never asked."""

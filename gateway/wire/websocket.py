@@ -58,6 +58,7 @@ class FrameReader:
         "_size",
         "_text",
         "closed",
+        "over",
     )
 
     def __init__(self, *, masked: bool, text: bool = False, limit: int = 0, own_pong: bytes | None = None) -> None:
@@ -82,7 +83,9 @@ class FrameReader:
         self._rest = b""
         """The beginning of a character whose end is still to come."""
         self.closed = False
-        """Whether a Close has passed; nothing may come after it."""
+        """Whether a Close has passed."""
+        self.over = False
+        """Whether nothing more is read: after a Close, or a violation."""
 
     @property
     def between(self) -> bool:
@@ -98,7 +101,7 @@ class FrameReader:
         return self._frames(self._held + data if self._held else data)
 
     def _frames(self, data: bytes) -> bytes:
-        if self.closed:
+        if self.over:
             return b""
         end = len(data)
         at = 0
@@ -138,7 +141,7 @@ class FrameReader:
                         payload = unmasked(payload, data[at + 2 : at + 6])
                     if opcode == CLOSE:
                         _check_close(payload)
-                        self.closed = True
+                        self.closed = self.over = True
                         end = at = at + size
                     elif opcode == PONG and payload == self._own_pong:
                         pieces.append(data[kept:at])
@@ -166,7 +169,7 @@ class FrameReader:
         except _Wrong as wrong:
             pieces.append(data[kept : max(kept, frame)] if begun else b"")
             self._left = 0 if begun else 1
-            self.closed = True
+            self.over = True
             raise Violation(wrong.code, b"".join(pieces)) from None
         if at < end:
             self._held = data[at:]
