@@ -7,64 +7,46 @@ opened, and told as a `ConfigError`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import shutil
-import tempfile
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from aiohttp import web
+from typing import TYPE_CHECKING, NoReturn
 
 from gateway import __version__
 from gateway.audit.access_log import AccessLog
+from gateway.audit.event_log import EventLog
 from gateway.audit.metrics import Metrics
 from gateway.audit.recorder import Recorder
 from gateway.catalog import ALGORITHMS
 from gateway.core.clock import Clock, SystemClock
-from gateway.core.contracts import Factor
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, SallyportError, StoreAway
 from gateway.core.events import Event, Kind, Severity
-from gateway.crypto.keys import KeyRing
 from gateway.gate import Gate
-from gateway.identity.cookie import SessionCookie
-from gateway.identity.device import DeviceCookie
-from gateway.identity.local import LocalUsers
-from gateway.identity.passwords import Passwords
-from gateway.identity.sessions import Sessions
-from gateway.identity.throttle import SignInThrottle
+from gateway.identity.strip import Strip
 from gateway.limits.limiter import Limiter
-from gateway.mfa.backup_codes import BackupCodes
-from gateway.mfa.enrolment import Enrolment
-from gateway.mfa.factors import Factors
-from gateway.mfa.interrupted import InterruptedRequests
-from gateway.mfa.stepup import StepUps
-from gateway.mfa.totp import Totp
 from gateway.policy import load as policy
 from gateway.policy.book import Book
 from gateway.policy.watch import Watch
-from gateway.risk.score import Risk
-from gateway.store.event_table import EventTable
-from gateway.store.memory import MemoryKeyValue
-from gateway.store.sql import Records
-from gateway.store.sql_key_value import SqlKeyValue
-from gateway.web.app import make_app, make_runner
-from gateway.web.desk import Desk
-from gateway.web.pages import error_page
+from gateway.services import make_upstream, publish
+from gateway.risk.calm import Calm
 from gateway.web.probes import Probes
 from gateway.wire.bounds import Bounds
 from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
+from gateway.wire.listener import Where, inherited
+from gateway.wire.tls import Files, ServerTls
 from gateway.wire.target import readings
-from gateway.wire.upstream import Endpoint, Upstream
+from gateway.wire.upstream import Place, Upstream
 from gateway.wire.wire import Wire
 
 if TYPE_CHECKING:
-    from gateway.settings import Listen, Settings
-    from gateway.settings import Upstream as UpstreamSettings
+    from gateway.crypto.keys import KeyRing
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.sessions import Sessions
+    from gateway.people import People
+    from gateway.settings import Address, Listen, Settings
+
+    from gateway.store.sql import Records
 
 _log = logging.getLogger("sallyport")
 TICK = 1.0
@@ -74,7 +56,8 @@ COUNT_EVERY = 15
 
 
 class App:
-    """One gateway. `start` raises `ConfigError`; after it every attribute is set."""
+    """One gateway. `start` raises `ConfigError`; after it every attribute is set, those of `people` where records are
+    kept."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -82,22 +65,22 @@ class App:
         self.ports: tuple[int, int] = (0, 0)
         """Where it listens: traffic, admin."""
         self.book: Book
+        self.recorder: Recorder
+        self.people: People | None = None
+        """Who can be known; None where no records are kept: then requests are only carried."""
         self.keys: KeyRing
         self.records: Records
-        self.recorder: Recorder
         self.users: LocalUsers
         self.sessions: Sessions
         self.gate: Gate
         self.wire: Wire
         self.metrics: Metrics
         self.limiter: Limiter
-        self.risk: Risk
-        self._passwords: Passwords
         self._access_log: AccessLog
-        self._runner: web.AppRunner | None = None
         self._probes: Probes | None = None
+        self._secure: dict[str, ServerTls] = {}
+        """TLS of the listeners that have it, by their address."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._private: Path | None = None
         self._reload_problem = ""
         self._loaded_at = self.clock.now()
         self._store_up = True
@@ -119,167 +102,136 @@ class App:
     async def _start(self) -> None:
         settings, clock = self.settings, self.clock
         self.book = self._load_book()  # changes nothing, so it comes first: a typing error in it leaves no keys behind
-        await self._open_stores()
-        self.recorder = Recorder(EventTable(self.records), clock)
+        self.metrics = Metrics(__version__)
+        self.limiter = Limiter(clock, ALGORITHMS)
+        if settings.store.records is not None:
+            self.people = await self._open_people(settings.store.records.get_secret_value())
+        else:
+            self.recorder = Recorder(EventLog(), clock)
+        self.recorder.subscribe(self.metrics.event)
         self.recorder.start()
-        self._open_rooms()
+        self.gate = Gate(
+            self.book,
+            credentials=[self.people.session_cookie] if self.people is not None else [],
+            spend=self.limiter.spend,
+            risk=self.people.risk if self.people is not None else Calm(),
+            ledger=self.recorder,
+            clock=clock,
+        )
         await self._open_doors()
         self._publish_metrics()
         self._tasks = [
             asyncio.create_task(self._keep_house(), name="housekeeping"),
             asyncio.create_task(Watch(settings.policies, self.reload_policies).run(), name="policy watch"),
+            *(
+                asyncio.create_task(tls.watch(name).run(), name=f"certificates of {name}")
+                for name, tls in self._secure.items()
+            ),
         ]
         self.recorder.note(Event(Kind.STARTED, detail={"version": __version__, "rules": len(self.book.rules)}))
         self._started = True
 
-    async def _open_stores(self) -> None:
-        """Keys and database, which belong together: new keys would not open what old ones have sealed."""
-        settings, clock = self.settings, self.clock
-        url = settings.store.records.get_secret_value()
-        sealed_by = None
-        if Records.exists(url):
-            self.records = await Records.open(url, clock=clock)
-            sealed_by = await self.records.sealed_by()
-        self.keys = KeyRing.open(
-            settings.keys,
-            create=sealed_by is None,
-            clock=clock,
-            assertion_lifetime=settings.headers.assertion.lifetime,
-        )
-        if self.keys.created:
-            _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
-        if not hasattr(self, "records"):
-            self.records = await Records.open(url, clock=clock)
-        if sealed_by is None:
-            await self.records.seal_with(self.keys.sealer.current)
-        elif sealed_by not in self.keys.sealer.ids:
-            raise ConfigError(
-                f"the keys in {settings.keys} are not those that sealed {url}",
-                "restore the key folder that belongs to this database",
-            )
+    async def _open_people(self, url: str) -> People:
+        """Who can be known, from the database at `url`. Imported here: a gateway without records has none of it."""
+        from gateway.people import People, open_records
+        from gateway.store.event_table import EventTable
 
-    def _open_rooms(self) -> None:
-        settings, clock, records, recorder = self.settings, self.clock, self.records, self.recorder
-        self.metrics = Metrics(__version__)
-        recorder.subscribe(self.metrics.event)
-        self.limiter = Limiter(clock, ALGORITHMS)
-        self.risk = Risk(
-            records,
-            clock,
-            recorder,
-            weights={str(name): weight for name, weight in settings.risk.weights.items()},
-            geoip=settings.risk.geoip,
+        self.records, self.keys = await open_records(self.settings, url, self.clock)
+        self.recorder = Recorder(EventTable(self.records), self.clock)
+        people = People(
+            self.settings,
+            records=self.records,
+            keys=self.keys,
+            clock=self.clock,
+            recorder=self.recorder,
+            limiter=self.limiter,
+            metrics=self.metrics,
         )
-        recorder.subscribe(self.risk.observe)
-
-        self._passwords = Passwords()
-        self.users = LocalUsers(records, self._passwords, clock, recorder)
-        self.sessions = Sessions(
-            records,
-            clock,
-            recorder,
-            idle=settings.sessions.idle,
-            absolute=settings.sessions.absolute,
-            per_user=settings.sessions.per_user,
-        )
-        self._cookies = Cookies.over(settings.scheme)
-        self.session_cookie = SessionCookie(self.sessions, self._cookies)
-
-        totp = Totp(records, self.keys.sealer, clock)
-        backup_codes = BackupCodes(records, self.keys.mac, clock)
-        built: Mapping[str, Factor] = {"totp": totp, "backup_code": backup_codes}
-        self.factors = Factors(records, {name: built[name] for name in settings.mfa.factors}, clock)
-        self.enrolment = Enrolment(
-            records,
-            totp,
-            backup_codes,
-            self.factors,
-            clock,
-            recorder,
-            issuer=settings.mfa.totp.issuer if settings.mfa.totp is not None else "",
-            enrol_within=settings.mfa.enrol_within,
-            required_groups=settings.mfa.required_groups,
-        )
-        kept = SqlKeyValue(records, clock)
-        self.stepups = StepUps(kept, self.factors, clock, recorder, self.keys.mac, count=self.metrics.challenge)
-        self.interrupted = InterruptedRequests(kept, self.keys.sealer, clock, max_body=settings.interrupted.body)
-        self.gate = Gate(
-            self.book,
-            credentials=[self.session_cookie],
-            spend=self.limiter.spend,
-            risk=self.risk,
-            ledger=recorder,
-            clock=clock,
-        )
+        self.users, self.sessions = people.users, people.sessions
+        return people
 
     def _publish_metrics(self) -> None:
         """What is asked for when somebody scrapes."""
         read = self.metrics.read
         read("policy_reload_success", lambda: 0.0 if self._reload_problem else 1.0)
         read("policy_reload_timestamp_seconds", lambda: self._loaded_at)
-        read("store_up", lambda: {"records": float(self._store_up)})
+        if self._secure:
+            secure = self._secure
+            read("certificate_reload_success", lambda: {name: float(not tls.problem) for name, tls in secure.items()})
+            read(
+                "certificate_expiry_timestamp_seconds",
+                lambda: {(at, name): end for at, tls in secure.items() for name, end in tls.expiry.items()},
+            )
+        read("store_up", lambda: {"records": float(self._store_up)} if self.people is not None else {})
         read("sessions", lambda: float(self._alive))
         read("enrolments", lambda: self._enrolled)
+        read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
         read("limit_counters", lambda: float(len(self.limiter)))
         read("events_dropped", lambda: float(self.recorder.dropped))
         read("access_log_dropped", lambda: float(self._access_log.dropped))
 
     async def _open_doors(self) -> None:
-        settings = self.settings
-        self._private = Path(tempfile.mkdtemp(prefix="sallyport-"))  # 0700: only we can connect to what is inside
-        desk_socket = str(self._private / "desk.sock")
-        self._runner = make_runner(make_app(self._desk()))
-        await self._runner.setup()
-        await web.UnixSite(self._runner, desk_socket).start()
-
+        settings, people = self.settings, self.people
         self._access_log = AccessLog(settings.log.access)
+        upstreams = {
+            name: make_upstream(name, each, self.clock, self.recorder) for name, each in settings.upstreams.items()
+        }
+        publish(upstreams, self.metrics)
         self.wire = Wire(
             self.gate,
-            upstreams={name: _upstream(name, each) for name, each in settings.upstreams.items()},
-            desk=Upstream("sallyport", desk_socket),
+            upstreams=upstreams,
+            desk=Upstream("sallyport", [Place("sallyport", await people.open_desk())], now=self.clock.monotonic)
+            if people is not None
+            else None,
             identity_headers=IdentityHeaders(
-                self.keys.signer.sign,
+                people.keys.signer.sign if people is not None else _sign_nothing,
                 issuer=settings.public_url,
                 style=settings.headers.style,
                 lifetime=settings.headers.assertion.lifetime,
             ),
-            stepups=self.stepups,
-            interrupted=self.interrupted,
-            strip_cookies=self.session_cookie.strip,
-            error_page=partial(error_page, prefix=settings.prefix),
+            stepups=people.stepups if people is not None else None,
+            interrupted=people.interrupted if people is not None else None,
+            strip_cookies=Strip(),
+            error_page=people.error_page if people is not None else None,
             access_log=self._access_log,
             metrics=self.metrics,
             ledger=self.recorder,
             clock=self.clock,
-            cookies=self._cookies,
-            proxies=TrustedProxies(settings.trusted_proxies),
+            cookies=Cookies.over(settings.scheme),
+            proxies=_trusted_proxies(settings),
             bounds=_bounds(settings),
             prefix=settings.prefix,
         )
         admin = await self._open_admin()
-        bound = [await self.wire.listen(_endpoint(address)) for address in settings.listen]
-        first = next((address[1] for address in bound if not isinstance(address, str)), 0)
-        self.ports = first, admin
+        ports = [await self._listen(each) for each in settings.listen]
+        self.ports = next(filter(None, ports), 0), admin
 
-    def _desk(self) -> Desk:
-        return Desk(
+    async def _listen(self, listen: Listen) -> int:
+        """Let clients in; the port."""
+        port = 0
+        for where in inherited() if listen.address.systemd else [_where(listen.address)]:
+            port = await self.wire.listen(
+                where,
+                tls=self._tls(listen),
+                proxy_protocol=listen.proxy_protocol,
+                mode=int(listen.mode, 8),
+                share=self.settings.workers > 1,
+            )
+        return port
+
+    def _tls(self, listen: Listen) -> ServerTls | None:
+        tls = listen.tls
+        if tls is None:
+            return None
+        name = str(listen.address)
+        self._secure[name] = ServerTls(
+            [Files(pair.certificate, pair.key) for pair in tls.pairs],
             clock=self.clock,
-            mac=self.keys.mac,
-            device=DeviceCookie(self.keys.mac, self.clock),
-            ledger=self.recorder,
-            limiter=self.limiter,
-            users=self.users,
-            sessions=self.sessions,
-            throttle=SignInThrottle(MemoryKeyValue(self.clock), self.clock),
-            factors=self.factors,
-            enrolment=self.enrolment,
-            stepups=self.stepups,
-            interrupted=self.interrupted,
-            jwks=self.keys.signer.jwks,
-            risk=self.risk.score,
-            learn=self.risk.learn,
-            prefix=self.settings.prefix,
+            client_certificates=tls.client_certificates,
+            client_ca=tls.client_ca,
+            minimum=tls.minimum,
         )
+        return self._secure[name]
 
     async def _open_admin(self) -> int:
         """The admin listener, where one is asked for; its port."""
@@ -298,6 +250,8 @@ class App:
             upstreams=settings.upstreams,
             factors=settings.mfa.factors,
             admin_groups=settings.mfa.required_groups,
+            people=settings.store.keeps_records,
+            counters=settings.store.counts,
             clock=self.clock,
             readings=readings,
         )
@@ -325,25 +279,12 @@ class App:
         """Once a second: what other processes changed, what has expired, what waits to be written."""
         while True:
             await asyncio.sleep(TICK)
-            try:
-                await self.sessions.refresh()
-                if self._rounds % COUNT_EVERY == 0:
-                    self._alive = (await self.sessions.stats())["sessions"]
-                    self._enrolled = await self.factors.counts()
-                self._rounds += 1
-                self._store_up = True
-            except StoreAway as away:
-                if self._store_up:
-                    _log.error("the store is away: %s", away)
-                self._store_up = False
-            except Exception:
-                # It must not end the housekeeping; and until it is mended nobody tells us of sessions ended elsewhere.
-                _log.exception("housekeeping failed")
-                self._store_up = False
+            if self.people is not None:
+                await self._look_at_store(self.people)
             try:
                 self.limiter.sweep()
                 self._access_log.flush()
-                if self.keys.signer.refresh():
+                if self.people is not None and self.people.keys.signer.refresh():
                     self.wire.identity_headers.forget()
                     _log.info("signing keys have changed, or another one signs now")
             except SallyportError as error:
@@ -351,12 +292,33 @@ class App:
             except Exception:
                 _log.exception("housekeeping failed")
 
+    async def _look_at_store(self, people: People) -> None:
+        """What other processes changed there; counts for the metrics. Never raises."""
+        try:
+            await people.sessions.refresh()
+            if self._rounds % COUNT_EVERY == 0:
+                self._alive = (await people.sessions.stats())["sessions"]
+                self._enrolled = await people.factors.counts()
+            self._rounds += 1
+            self._store_up = True
+        except StoreAway as away:
+            if self._store_up:
+                _log.error("the store is away: %s", away)
+            self._store_up = False
+        except Exception:
+            # It must not end the housekeeping; and until it is mended nobody tells us of sessions ended elsewhere.
+            _log.exception("looking at the store failed")
+            self._store_up = False
+
     def _readiness(self) -> tuple[bool, Mapping[str, str]]:
         """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one."""
         parts = {
-            "store": "up" if self._store_up else "away",
+            "store": "none" if self.people is None else "up" if self._store_up else "away",
             "policy": f"refused: {self._reload_problem}" if self._reload_problem else "loaded",
         }
+        if self._secure:
+            problem = next(filter(None, (tls.problem for tls in self._secure.values())), "")
+            parts["certificates"] = f"refused: {problem}" if problem else "loaded"
         return self._store_up and not self.wire.draining, parts
 
     # -- stop ------------------------------------------------------------------------------------------------------
@@ -372,41 +334,34 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._probes is not None:
             await self._probes.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if hasattr(self, "sessions"):
-            with contextlib.suppress(StoreAway):
-                await self.sessions.close()
+        if self.people is not None:
+            await self.people.close()
         if hasattr(self, "recorder"):
             if self._started:
                 self.recorder.note(Event(Kind.STOPPED))
             await self.recorder.close()
-        if hasattr(self, "risk"):
-            self.risk.close()
-        if hasattr(self, "_passwords"):
-            self._passwords.close()
         if hasattr(self, "_access_log"):
             self._access_log.close()
         if hasattr(self, "records"):
             await self.records.close()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
 
 
-def _endpoint(listen: Listen) -> Endpoint:
+def _sign_nothing(_: Mapping[str, object]) -> NoReturn:
+    raise RuntimeError("an assertion about somebody, where nobody is known")
+
+
+def _where(address: Address) -> Where:
+    return Where(address.host, address.port, address.path, address.descriptor)
+
+
+def _trusted_proxies(settings: Settings) -> TrustedProxies:
+    networks = [each for each in settings.trusted_proxies if each != "unix"]
+    return TrustedProxies(networks, unix="unix" in settings.trusted_proxies, header=settings.forwarded_header)
+
+
+def _endpoint(listen: Address) -> tuple[str, int] | str:
     return listen.path or (listen.host, listen.port)
 
-
-def _upstream(name: str, settings: UpstreamSettings) -> Upstream:
-    return Upstream(
-        name,
-        (settings.host, settings.port),
-        connect_time=settings.timeouts.connect,
-        response_time=settings.timeouts.response,
-        idle_time=settings.timeouts.response,
-        keep=settings.timeouts.idle,
-        connections=settings.connections,
-    )
 
 
 def _bounds(settings: Settings) -> Bounds:
@@ -419,4 +374,7 @@ def _bounds(settings: Settings) -> Bounds:
         head_time=settings.timeouts.head,
         body_time=settings.timeouts.body,
         idle_time=settings.timeouts.idle,
+        stream=settings.timeouts.stream,
+        message=settings.websocket.message,
+        ping=settings.websocket.ping,
     )

@@ -14,18 +14,32 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from gateway.core.errors import ConfigError, Problem
 from gateway.policy import document, problems
 from gateway.policy.schema import Name, Strict, Texts
-from gateway.policy.units import Duration, Size
+from gateway.policy.units import Duration, Percent, Size
 
 DEFAULT_FILE = "config.yaml"
 FILE_VARIABLE = "SALLYPORT_CONFIG"
 """Environment variable that names another file."""
 
-_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+NONE = "none"
+"""A store that is not there."""
+
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]{1,15})?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)+")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -43,46 +57,158 @@ def setting(default: Any, description: str, **bounds: Any) -> Any:
     return Field(default=default, description=description, **bounds)
 
 
-class Listen(Strict):
-    """Where to listen: a host and port, or a Unix socket."""
+def _here(value: Path, info: ValidationInfo) -> Path:
+    """Relative to the folder of the config file."""
+    folder = (info.context or {}).get("folder")
+    return folder / value if folder is not None else value
+
+
+PathField = Annotated[Path, AfterValidator(_here)]
+
+
+def _not_inherited(value: Address) -> Address:
+    if value.systemd or value.descriptor >= 0:
+        raise ValueError("write host:port or unix:/path")
+    return value
+
+
+class _OrText:
+    """In the JSON Schema: a mapping, or its short form."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(core)]}
+
+
+class _OrOne:
+    """In the JSON Schema: a list, or the only item of one."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        many = handler(core)
+        return {"anyOf": [*many["items"].get("anyOf", [many["items"]]), many]}
+
+
+class _OrEverybody:
+    """In the JSON Schema: a network as text, or `Everybody`."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(Everybody.__pydantic_core_schema__)]}
+
+
+class Address(Strict):
+    """Where to listen: one of a host and port, a Unix socket, sockets that somebody else has opened."""
 
     host: str = ""
     port: int = 0
     path: str = ""
-    """Of the Unix socket; empty for a host and port."""
+    """Of the Unix socket."""
+    descriptor: int = -1
+    """Of a socket that is open already."""
+    systemd: bool = False
+    """All sockets that systemd passes on."""
 
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
+        if self.systemd:
+            return "systemd"
+        if self.descriptor >= 0:
+            return f"fd:{self.descriptor}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _listen(value: Any) -> Any:
-    if isinstance(value, Listen):
-        return value
-    if isinstance(value, dict) and "tls" in value:
+def _socket_path(value: str) -> str:
+    """The path in `unix:/path`. Raises ValueError."""
+    path = value.removeprefix("unix:")
+    if not path.startswith("/") or len(path) > 100:
         raise ValueError(
-            "TLS to clients is not there yet; put a TLS terminator in front and name it in trusted_proxies"
+            "a Unix socket needs an absolute path of at most 100 characters, as in unix:/run/sallyport.sock"
         )
+    return path
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, Address):
+        return value
     if not isinstance(value, str):
         raise ValueError("not an address to listen on; write host:port or unix:/path")
     if value.startswith("unix:"):
-        path = value.removeprefix("unix:")
-        if not path.startswith("/") or len(path) > 100:
-            raise ValueError(
-                "a Unix socket needs an absolute path of at most 100 characters, as in unix:/run/sallyport.sock"
-            )
-        return Listen(path=path)
+        return Address(path=_socket_path(value))
+    if value == "systemd":
+        return Address(systemd=True)
+    if re.fullmatch("fd:[0-9]{1,4}", value):
+        return Address(descriptor=int(value.removeprefix("fd:")))
     found = _HOST_PORT.fullmatch(value)
     if found is None or int(found.group(3)) > 65535:
         raise ValueError(f"`{value}` is not an address to listen on; write host:port or unix:/path")
-    return Listen(host=found.group(1) or found.group(2), port=int(found.group(3)))
+    return Address(host=found.group(1) or found.group(2), port=int(found.group(3)))
+
+
+AddressField = Annotated[Address, BeforeValidator(_address), WithJsonSchema({"type": "string"})]
+AdminField = Annotated[
+    Address,
+    BeforeValidator(_address),
+    AfterValidator(_not_inherited),
+    WithJsonSchema({"type": "string", "title": "Address", "pattern": "^(unix:/|.+:[0-9]+$)"}),
+]
+
+
+class Pair(Strict):
+    """A certificate and its key."""
+
+    certificate: PathField = Field(description="PEM: the certificate, then those between it and a known authority.")
+    key: PathField = Field(description="PEM, without a password; nobody else may read the file.")
+
+
+class Tls(Strict):
+    """TLS to clients. The files are watched: new ones count from the next handshake on."""
+
+    certificate: PathField | None = setting(None, "PEM: the certificate, then those between it and a known authority.")
+    key: PathField | None = setting(None, "PEM, without a password; nobody else may read the file.")
+    certificates: tuple[Pair, ...] = setting(
+        (), "Several, instead of `certificate` and `key`: the client's SNI chooses; the first where none fits."
+    )
+    client_certificates: Literal["none", "optional", "required"] = setting(
+        "none", "Whether clients are asked for a certificate, and let in without one."
+    )
+    client_ca: PathField | None = setting(None, "PEM: authorities that sign clients' certificates.")
+    minimum: Literal["1.2", "1.3"] = setting("1.2", "Lowest version of TLS; put it in quotes.")
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every certificate with its key; the first is the default."""
+        if self.certificate is not None and self.key is not None:
+            return (Pair(certificate=self.certificate, key=self.key),)
+        return self.certificates
+
+    @model_validator(mode="after")
+    def _whole(self) -> Tls:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("`certificate` and `key` go together")
+        if (self.certificate is None) == (not self.certificates):
+            raise ValueError("write either `certificate` and `key`, or a list of them as `certificates`")
+        if (self.client_certificates == "none") != (self.client_ca is None):
+            raise ValueError("`client_ca` goes with `client_certificates: optional` or `required`")
+        return self
+
+
+class Listen(Strict):
+    """Where clients come in."""
+
+    address: AddressField = Field(
+        description="`host:port`, `[::1]:8080`, `unix:/path`; `fd:3` or `systemd` for sockets that are open already."
+    )
+    tls: Tls | None = setting(None, "TLS; left out: plain HTTP.")
+    proxy_protocol: bool = setting(
+        False, "Each connection begins with a PROXY header (version 1 or 2) of one of `trusted_proxies`."
+    )
+    mode: Annotated[str, Field(pattern="^0?[0-7]{3}$")] = setting("0660", "Permissions of a Unix socket, in quotes.")
+
+    def __str__(self) -> str:
+        return f"{self.address}{' with TLS' if self.tls is not None else ''}"
 
 
 ListenField = Annotated[
-    Listen,
-    BeforeValidator(_listen),
-    WithJsonSchema({"type": "string", "title": "Listen", "pattern": "^(unix:/|.+:[0-9]+$)"}),
+    Listen, BeforeValidator(lambda value: {"address": value} if isinstance(value, str) else value), _OrText()
 ]
 
 
@@ -104,27 +230,41 @@ def _public_url(url: str) -> str:
     return url.rstrip("/").lower()
 
 
-def _upstream_url(url: str) -> str:
-    if _split(url).scheme == "https":
-        raise ValueError("TLS to a service is not there yet; write http://host:port")
-    return url.rstrip("/")
+class Everybody(Strict):
+    """A network that holds everybody, in words that nobody writes by mistake."""
+
+    network: Network = Field(description="`0.0.0.0/0` or `::/0`.")
+    i_trust_everybody: Literal[True] = Field(description="Whoever connects may choose their own address.")
 
 
-def _network(value: Any) -> Any:
-    if isinstance(value, str):
+def _trusted_proxy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Everybody.model_validate(value).network
+    if isinstance(value, str) and value != "unix":
         try:
             network = ipaddress.ip_network(value)
         except ValueError as error:
             raise ValueError(f"`{value}` is not a network: {error}") from None
         if network.prefixlen == 0:
             raise ValueError(
-                f"`{value}` would let everybody choose their own address; name the networks of your proxies"
+                f"`{value}` would let everybody choose their own address; name the networks of your proxies, or write "
+                f"{{network: {value}, i_trust_everybody: true}}"
             )
         return network
     return value
 
 
-NetworkField = Annotated[Network, BeforeValidator(_network), WithJsonSchema({"type": "string", "title": "CIDR"})]
+def _not_everybody_in_parts(proxies: tuple[TrustedProxy, ...]) -> tuple[TrustedProxy, ...]:
+    for version in (ipaddress.IPv4Network, ipaddress.IPv6Network):
+        named = [proxy for proxy in proxies if isinstance(proxy, version)]
+        together = next(iter(ipaddress.collapse_addresses(named)), None)  # type: ignore[type-var]
+        if together is not None and together.prefixlen == 0 and together not in named:
+            raise ValueError(f"together these are `{together}`, which is everybody; name the networks of your proxies")
+    return proxies
+
+
+TrustedProxy = Network | Literal["unix"]
+TrustedProxyField = Annotated[TrustedProxy, BeforeValidator(_trusted_proxy), _OrEverybody()]
 
 
 def _prefix(value: str) -> str:
@@ -133,23 +273,16 @@ def _prefix(value: str) -> str:
     return value
 
 
-def _here(value: Path, info: ValidationInfo) -> Path:
-    """Relative to the folder of the config file."""
-    folder = (info.context or {}).get("folder")
-    return folder / value if folder is not None else value
-
-
-PathField = Annotated[Path, AfterValidator(_here)]
-
-
 def _records(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         return value
+    if value == NONE:
+        return None
     scheme, colon, rest = value.partition(":")
     if scheme.startswith("postgresql"):
         raise ValueError("PostgreSQL is not there yet; write sqlite:path")
     if scheme != "sqlite" or not colon or not rest or "?" in rest:
-        raise ValueError("not a place for records; write sqlite:path, as in sqlite:data/sallyport.db")
+        raise ValueError("not a place for records; write sqlite:path, as in sqlite:data/sallyport.db, or none")
     path = _here(Path(rest.removeprefix("//")), info)
     return f"sqlite:{path}"
 
@@ -161,44 +294,232 @@ def _access_log(value: str, info: ValidationInfo) -> str:
 class UpstreamTimeouts(Strict):
     """How long to wait for a service."""
 
-    connect: Duration = setting("5s", "For a connection.")
-    response: Duration = setting("60s", "For the head of its answer, and for each further piece of the body.")
-    idle: Duration = setting("60s", "How long an unused connection is kept.")
+    connect: Duration = setting("5s", "For a connection, TLS included.", gt=0)
+    response: Duration = setting("60s", "For the head of its answer.", gt=0)
+    idle: Duration = setting("60s", "For each further piece of its answer.", gt=0)
+    keep: Duration = setting("60s", "How long an unused connection is kept.")
+
+
+class Endpoint(Strict):
+    """One place a service is at."""
+
+    url: str
+    """As it is written, without a slash at the end."""
+    host: str = ""
+    """Host name or address, IPv6 without brackets; empty for a Unix socket."""
+    port: int = 0
+    path: str = ""
+    """Of the Unix socket."""
+    tls: bool = False
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def _endpoint(value: Any) -> Any:
+    if isinstance(value, Endpoint):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not a URL; write http://host:port")
+    if value.startswith("unix:"):
+        path = value.removeprefix("unix:")
+        if not path.startswith("/") or len(path) > 100:
+            raise ValueError("a Unix socket needs an absolute path of at most 100 characters, as in unix:/run/app.sock")
+        return Endpoint(url=value, path=path)
+    parts = _split(value)
+    tls = parts.scheme == "https"
+    port = parts.port or (443 if tls else 80)
+    return Endpoint(url=value.rstrip("/"), host=parts.hostname or "", port=port, tls=tls)
+
+
+def _each_once(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    seen = [endpoint.url for endpoint in endpoints]
+    twice = next((url for url in seen if seen.count(url) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`{twice}` is given twice")
+    return endpoints
+
+
+EndpointField = Annotated[
+    Endpoint,
+    BeforeValidator(_endpoint),
+    WithJsonSchema({"type": "string", "title": "Endpoint", "pattern": "^(https?://|unix:/)"}),
+]
+
+
+def _status_range(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value
+    found = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", str(value))
+    if found is None or int(found[2] or found[1]) < int(found[1]):
+        raise ValueError("not a status or a range of them; write 200 or 200-399")
+    return int(found[1]), int(found[2] or found[1])
+
+
+class Health(Strict):
+    """Ask each endpoint how it is; one that does not answer well gets no requests."""
+
+    path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]*$", max_length=1024)] = setting("/healthz", "What to ask for.")
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:\[\]-]*$", max_length=255)] = setting(
+        "", "`Host` to send; empty: that of the endpoint."
+    )
+    interval: Duration = setting("5s", "How often; a tenth earlier or later by chance.", ge=1)
+    timeout: Duration = setting("2s", "How long an answer may take.", gt=0)
+    healthy: int = setting(2, "Good answers in a row that bring an endpoint back.", ge=1, le=100)
+    unhealthy: int = setting(3, "Failures in a row that take it out.", ge=1, le=100)
+    expect: Annotated[
+        tuple[int, int],
+        BeforeValidator(_status_range),
+        WithJsonSchema({"type": ["string", "integer"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"}),
+    ] = setting("200-399", "Status of a good answer, or a range.")
+
+
+class Ejection(Strict):
+    """Leave an endpoint out for a while when its answers fail (several endpoints only)."""
+
+    failures: int = setting(
+        5, "Failures in a row: not reached, broken off, not in time, or answered 502, 503 or 504.", ge=1, le=1000
+    )
+    for_: Duration = setting("10s", "For how long.", alias="for", gt=0)
+    at_most: Percent = setting("50%", "Share of the endpoints that may be out at once, rounded down.")
+    return_over: Duration = setting("10s", "How long it takes until it has its whole share of requests again.")
+
+
+Failure = Literal["connect", "reset", "502", "503", "504"]
+
+
+class Retries(Strict):
+    """Send a request again, at another endpoint if there is one, where that can do no harm."""
+
+    attempts: int = setting(2, "Tries in all.", ge=1, le=10)
+    budget: Percent = setting("20%", "Retries for each request, over time; ten are always in hand.")
+    on: Annotated[
+        tuple[Annotated[Failure, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)], ...],
+        Field(min_length=1),
+    ] = setting(("connect", "reset"), "After what: `connect`, `reset`, `502`, `503`, `504`.")
+
+
+class Breaker(Strict):
+    """Leave a service alone that fails too often: 503 at once."""
+
+    failures: Percent = setting("50%", "Share of failures that opens it.", gt=0)
+    of: int = setting(20, "Among so many last requests.", ge=1, le=10_000)
+    open_for: Duration = setting("5s", "How long; then one request tries.", gt=0)
+
+
+class Queue(Strict):
+    """Requests that wait while every connection is taken; further ones get 503 with `Retry-After`."""
+
+    length: int = setting(1024, "How many.", ge=0, le=100_000)
+    wait: Duration = setting("1s", "How long, looked at once a second.")
+
+
+def _verified(value: Any) -> Any:
+    if value is False:
+        raise ValueError("write `verify: insecure` if anybody may pretend to be the service")
+    return value
+
+
+class UpstreamTls(Strict):
+    """TLS to a service: whom to believe, and who we are. Files are read again when they change."""
+
+    ca: PathField | None = setting(None, "Authorities to believe (PEM); left out: the system's.")
+    certificate: PathField | None = setting(None, "Our own certificate (PEM, with its chain), for mutual TLS.")
+    key: PathField | None = setting(None, "Its key (PEM, without a password); left out: in `certificate`.")
+    server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]*$", max_length=255)] = setting(
+        "", "The name its certificate has to carry; empty: the host of the URL."
+    )
+    verify: Annotated[Literal[True, "insecure"], BeforeValidator(_verified)] = setting(
+        True, "`insecure`: believe any certificate, and so anybody on the way."
+    )
+
+    @model_validator(mode="after")
+    def _a_key_for_something(self) -> UpstreamTls:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a `key` without a `certificate`")
+        return self
+
+
+def _hash(value: str) -> str:
+    if not re.fullmatch(r"address|user|session|(?:header|cookie):[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+        raise ValueError(f"`{value}` is nothing to tell by; use address, user, session, header:<name>, cookie:<name>")
+    return value
 
 
 class Upstream(Strict):
     """A service behind the gate."""
 
-    later: ClassVar[Mapping[str, str]] = {
-        "endpoints": "one `url` for now; put a load balancer behind it",
-        "health": "the service is tried with each request for now",
-        "tls": "plain http for now",
-        "retries": "nothing is sent twice for now",
-        "breaker": "remove it for now",
-    }
-
-    url: Annotated[str, AfterValidator(_upstream_url)] = Field(description="`http://host:port`.")
+    url: EndpointField | None = setting(None, "Where it is: `http://host:port`, `https://…` or `unix:/path`.")
+    endpoints: Annotated[tuple[EndpointField, ...], AfterValidator(_each_once)] = setting(
+        (), "Where it is, if at several places; instead of `url`."
+    )
+    balance: Literal["round_robin", "least_outstanding", "consistent_hash"] = setting(
+        "round_robin",
+        "Who gets a request: one after the other, who has the fewest to answer, or the same for the same `hash`.",
+    )
+    hash: Annotated[str, AfterValidator(_hash)] = setting(
+        "address",
+        "For `consistent_hash`: `address`, `user`, `session`, `header:<name>` or `cookie:<name>`; the address where a "
+        "request has none.",
+    )
+    health: Health | None = setting(None, "Ask how it is; left out: requests find out.")
+    ejection: Ejection | None = setting({}, "Leave out an endpoint that fails; `null`: never.")
+    retries: Retries | None = setting(
+        None, "Send again what failed; left out: with several endpoints as below, with one never."
+    )
+    breaker: Breaker | None = setting(None, "Leave a service alone that fails; left out: never.")
     timeouts: UpstreamTimeouts = setting({}, "How long to wait for it.")
-    connections: int = setting(512, "Connections it may have at once; more requests get 503.", ge=1, le=65535)
+    connections: int = setting(512, "Connections it may have at once.", ge=1, le=65535)
+    queue: Queue = setting({}, "Requests that wait for one.")
+    resolve: Duration = setting("30s", "How often host names are resolved again.", ge=1)
+    tls: UpstreamTls | None = setting(None, "TLS to it; left out: for https, as below.")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Upstream:
+        if self.url is not None and self.endpoints:
+            raise ValueError("either `url` or `endpoints`")
+        if not self.places:
+            raise ValueError("no `url`; write http://host:port, or several as `endpoints`")
+        if self.tls is not None and not any(place.tls for place in self.places):
+            raise ValueError("`tls` belongs to an https:// URL")
+        if "hash" in self.model_fields_set and self.balance != "consistent_hash":
+            raise ValueError("`hash` belongs to `balance: consistent_hash`")
+        return self
 
     @property
-    def host(self) -> str:
-        """Host name or address, IPv6 without brackets."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """Port; 80 where the URL names none."""
-        return urlsplit(self.url).port or 80
+    def places(self) -> tuple[Endpoint, ...]:
+        """Every endpoint; one at least."""
+        return (self.url,) if self.url is not None else self.endpoints
 
 
 class Store(Strict):
     """Where things are kept."""
 
-    records: Annotated[Secret, BeforeValidator(_records)] = setting(
-        "sqlite:data/sallyport.db", "Users, sessions, factors, events: `sqlite:path`."
+    records: Annotated[
+        Secret | None, BeforeValidator(_records), WithJsonSchema({"type": "string", "title": "Records"})
+    ] = setting(
+        "sqlite:data/sallyport.db",
+        "Users, sessions, factors, events: `sqlite:path`; `none`: nobody is known, and events go to the log.",
     )
-    shared: Literal["memory"] = setting("memory", "Counters and challenges: `memory`, this process alone.")
+    shared: Literal["memory", "none"] = setting(
+        "memory", "Counters and challenges: `memory`, this process alone; `none`: rules have no limits."
+    )
+
+    @model_validator(mode="after")
+    def _counts_for_sign_in(self) -> Store:
+        if self.records is not None and self.shared == NONE:
+            raise ValueError("`shared: none` goes with `records: none`; sign-in counts its tries")
+        return self
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether anybody can be known."""
+        return self.records is not None
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything can be counted."""
+        return self.shared != NONE
 
 
 class Local(Strict):
@@ -306,6 +627,16 @@ class Timeouts(Strict):
     head: Duration = setting("10s", "For a whole request head.", gt=0)
     body: Duration = setting("30s", "For each further piece of a body, and for it to take ours.", gt=0)
     idle: Duration = setting("75s", "For the next request on a connection.", gt=0)
+    stream: Duration = setting("1h", "Silence of an event stream, or of a WebSocket without pings.", gt=0)
+
+
+class WebSocket(Strict):
+    """Open sockets."""
+
+    message: Size = setting("16M", "Largest message of a client, above it 1009; 0: any size.")
+    ping: Duration = setting(
+        "30s", "Silence of a client before it is asked whether it is there; as long again, and it is gone. 0: not asked."
+    )
 
 
 class Drain(Strict):
@@ -361,16 +692,26 @@ class Settings(Strict):
         tuple[ListenField, ...],
         BeforeValidator(lambda value: [value] if isinstance(value, str | dict) else value),
         Field(min_length=1),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-    ] = setting(("127.0.0.1:8080",), "Where clients come in: `host:port` or `unix:/path`; a list for several.")
-    admin_listen: ListenField | None = setting(
+        _OrOne(),
+    ] = setting(
+        ("127.0.0.1:8080",),
+        "Where clients come in: `host:port`, `unix:/path`, or a mapping for TLS and more; a list for several.",
+    )
+    admin_listen: AdminField | None = setting(
         "127.0.0.1:9090", "`/metrics`, `/healthz`, `/readyz` and nothing else; `null`: nowhere."
     )
     public_url: Annotated[str, AfterValidator(_public_url)] = setting(
         "http://127.0.0.1:8080", "What browsers see; also the issuer of assertions."
     )
-    trusted_proxies: tuple[NetworkField, ...] = setting(
-        (), "Networks (CIDR) whose `X-Forwarded-*` is believed; empty: nobody's."
+    trusted_proxies: Annotated[tuple[TrustedProxyField, ...], AfterValidator(_not_everybody_in_parts)] = setting(
+        (),
+        "Networks (CIDR) whose word on their clients is believed: PROXY protocol and `forwarded_header`; `unix`: "
+        "whoever connects to a Unix socket; empty: nobody's.",
+    )
+    forwarded_header: Literal["x-forwarded", "forwarded"] = setting(
+        "x-forwarded",
+        "What trusted proxies write: `x-forwarded` for X-Forwarded-For and -Proto, `forwarded` for Forwarded (RFC "
+        "7239). The other is never read.",
     )
     prefix: Annotated[str, AfterValidator(_prefix)] = setting(
         "/.sallyport/", "Where our own pages and API are, on every host."
@@ -378,6 +719,9 @@ class Settings(Strict):
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="Name → a service behind the gate.")
     policies: PathField = setting(Path("policies/"), "A folder of policy files, or one file.")
     store: Store = setting({}, "Where things are kept.")
+    workers: int = setting(
+        1, "Processes that share the listeners, one for each core; more than 1 needs stores to share.", ge=1, le=256
+    )
     keys: PathField = setting(Path("data/keys"), "Folder of our keys; made on first start.")
     identity: IdentitySources = setting({}, "Who knows the users.")
     sessions: SessionTimes = setting({}, "How long somebody stays signed in.")
@@ -386,10 +730,33 @@ class Settings(Strict):
     headers: Headers = setting({}, "What the service is told.")
     request: RequestLimits = setting({}, "How large a request may be.")
     timeouts: Timeouts = setting({}, "How long to wait for a client.")
+    websocket: WebSocket = setting({}, "Open sockets.")
     interrupted: Interrupted = setting({}, "Requests kept while somebody proves who they are.")
     log: Log = setting({}, "What is written down.")
     drain: Drain = setting({}, "How the gateway stops.")
     connections: Connections = setting({}, "How much may be going on at once.")
+
+    @field_validator("workers")
+    @classmethod
+    def _shared_by_workers(cls, value: int, info: ValidationInfo) -> int:
+        store, listen = info.data.get("store"), info.data.get("listen", ())
+        if value > 1 and store is not None and store.shared == "memory":
+            raise ValueError(
+                f"{value} workers would each count by themselves, and let {value} times as much in, with `store.shared: "
+                "memory`; write 1, or `store: {records: none, shared: none}` where nobody signs in and nothing is limited"
+            )
+        if value > 1 and any(each.address.port == 0 and each.address.host for each in listen):
+            raise ValueError("workers cannot share port 0; write the number of a port in `listen`")
+        return value
+
+    @field_validator("identity", "sessions", "mfa", "risk", "interrupted", mode="before")
+    @classmethod
+    def _needs_records(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refused where no records are kept: settings about people whom nobody could know."""
+        store = info.data.get("store")
+        if store is not None and store.records is None and value != {}:
+            raise ValueError("this is about people who sign in; remove it, or keep `store.records`")
+        return value
 
     @property
     def scheme(self) -> str:

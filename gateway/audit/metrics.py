@@ -30,9 +30,9 @@ PREFIX: Final = "sallyport_"
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
 
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets of durations."""
-SCORES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Upper bounds of the buckets of risk scores."""
 
 COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
@@ -52,18 +52,31 @@ READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "sessions": ("gauge", "Sessions alive", ""),
     "policy_reload_success": ("gauge", "1 when the last reading of the policies succeeded", ""),
     "policy_reload_timestamp_seconds": ("gauge", "When the policies in force were read", ""),
+    "certificate_reload_success": (
+        "gauge",
+        "1 when the last reading of a listener's certificates succeeded",
+        "listener",
+    ),
+    "certificate_expiry_timestamp_seconds": ("gauge", "When a certificate of ours ends", "listener name"),
     "store_up": ("gauge", "1 when the store answered last", "store"),
+    "open_tunnels": ("gauge", "WebSockets open", ""),
     "limit_counters": ("gauge", "Counters kept by rate limits", ""),
     "events_dropped": ("counter", "Security events that could not be kept", ""),
     "access_log_dropped": ("counter", "Access log lines that could not be written", ""),
+    "upstream_endpoint_up": ("gauge", "1 while an endpoint takes part", "upstream endpoint"),
+    "upstream_connections": ("gauge", "Open connections to an endpoint", "upstream endpoint"),
+    "upstream_waiting": ("gauge", "Requests that wait for a connection", "upstream"),
+    "upstream_breaker": ("gauge", "0 closed, 1 half-open, 2 open", "upstream"),
+    "upstream_retries": ("counter", "Requests tried again; outcome: tried, over_budget", "upstream outcome"),
+    "upstream_resolve_failures": ("counter", "Resolutions of a host name that failed", "upstream endpoint"),
 }
-"""What somebody else knows: kind, meaning, label."""
+"""What somebody else knows: kind, meaning, labels with blanks between them."""
 
 FOLD: Final = 1024
 """Durations of one rule that are kept before all are sorted into their buckets."""
 
-Read = Callable[[], float | Mapping[str, float]]
-"""The value now; with a label, a value for each label value."""
+Read = Callable[[], float | Mapping[str, float] | Mapping[tuple[str, str], float]]
+"""The value now; with a label, a value for each label value; with two, for each pair of them."""
 
 
 class Metrics:
@@ -178,14 +191,14 @@ class Metrics:
             for value, each in list(self._histograms[name].items()):
                 histogram.add_metric([value] if label else [], *each.cumulative())
             yield histogram
-        for name, (kind, meaning, label) in READ.items():
+        for name, (kind, meaning, labels) in READ.items():
             if name not in self._read:
                 continue
             family: Any = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-            metric = family(PREFIX + name, meaning, labels=[label] if label else [])
+            metric = family(PREFIX + name, meaning, labels=label.split())
             now = self._read[name]()
-            for value, number in now.items() if isinstance(now, Mapping) else [("", now)]:
-                metric.add_metric([value] if label else [], number)
+            for told, number in now.items() if isinstance(now, Mapping) else [((), now)]:
+                metric.add_metric([told] if isinstance(told, str) else told, number)
             yield metric
         yield InfoMetricFamily(PREFIX + "build", "What is running", value={"version": self._version})
 

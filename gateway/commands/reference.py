@@ -168,7 +168,7 @@ def _kind(field: Schema, schema: Schema) -> str:
     if kind == "array":
         items = field.get("items") or (field.get("prefixItems") or [{}])[0]
         return f"list of {_kind(items, schema)}" if items else "list"
-    named = {"ms|s|m|h|d": "duration", "[kKmMgG]": "size", "/[0-9]*(s|m|h|d)": "rate"}
+    named = {"ms|s|m|h|d": "duration", "[kKmMgG]": "size", "/[0-9]*(s|m|h|d)": "rate", "%$": "percentage"}
     for mark, name in named.items():
         if mark in field.get("pattern", ""):
             return name

@@ -63,6 +63,19 @@ class Reason(StrEnum):
     """Only HTTP/1.0 and HTTP/1.1 are spoken here."""
     TIMED_OUT = "timed_out"
     """The client was too slow."""
+    BAD_PROXY_HEADER = "bad_proxy_header"
+    """A connection did not begin with the PROXY header of a trusted proxy."""
+
+    # a proxy's question
+    UNTRUSTED_PROXY = "untrusted_proxy"
+    """Somebody who is no trusted proxy asks for a decision."""
+    ORIGINAL_UNCLEAR = "original_unclear"
+    """The proxy's headers do not name exactly one request: one is missing, comes twice, or contradicts another."""
+    IDENTITY_CLAIMED = "identity_claimed"
+    """The client sent a header that only the gateway may set, and it is not us who could drop it."""
+
+    CROSS_SITE = "cross_site"
+    """A page of another site opens a WebSocket with the session of whoever reads it."""
 
     # the service behind
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -73,3 +86,5 @@ class Reason(StrEnum):
     """The service did not answer in time."""
     UPSTREAM_BUSY = "upstream_busy"
     """Every connection the service may have is taken."""
+    UPSTREAM_CIRCUIT_OPEN = "upstream_circuit_open"
+    """The service has failed too often; it is left alone for a while."""

@@ -50,6 +50,15 @@ class RiskThresholds:
     refuse_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RouteTimeouts:
+    """How long to wait for the service on this route, in seconds. None: as long as for any other."""
+
+    connect: float | None = None
+    response: float | None = None
+    idle: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """A rule, compiled. Compared and hashed by identity: two loads never mix."""
@@ -68,6 +77,7 @@ class Rule:
     subject_limits: tuple[LimitSpec, ...] = ()
     """Limits whose keys need to know the caller."""
     upstream: str = ""
+    timeouts: RouteTimeouts | None = None
     audience: str = ""
     """`aud` of the assertion; the rule's upstream unless said otherwise."""
     applies: Callable[[Facts, Identity | None], bool] | None = None

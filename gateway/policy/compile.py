@@ -14,7 +14,7 @@ from gateway.core.errors import Problem
 from gateway.core.facts import Facts
 from gateway.core.header_names import folded, is_ours, is_reserved
 from gateway.core.identity import FIRST_FACTORS, Identity, Level
-from gateway.core.rule import LimitSpec, RiskThresholds, Rule, StepUpDemand
+from gateway.core.rule import LimitSpec, RiskThresholds, RouteTimeouts, Rule, StepUpDemand
 from gateway.policy import access, criteria
 from gateway.policy.book import Entry
 from gateway.policy.criteria import CallerCondition, Condition
@@ -48,6 +48,10 @@ class Surroundings:
     """Configured second factors, in the order of the config."""
     admin_groups: Collection[str]
     """Groups whose members never act at aal1."""
+    people: bool = True
+    """Whether anybody can be known: records are kept."""
+    counters: bool = True
+    """Whether anything can be counted."""
 
 
 @dataclass(slots=True)
@@ -133,12 +137,16 @@ class _One:
             request_limits=request_limits,
             subject_limits=subject_limits,
             upstream=self._upstream(text),
+            timeouts=RouteTimeouts(text.timeouts.connect, text.timeouts.response, text.timeouts.idle)
+            if text.timeouts is not None
+            else None,
             audience=text.audience or text.upstream or "",
             applies=_all_of([condition.test for condition in caller]) if caller else None,
             shadow=text.shadow,
             headers=self._headers(text),
         )
         self._check_open(text)
+        self._check_stores(text)
         return Entry(
             rule=rule,
             order=order,
@@ -309,6 +317,20 @@ class _One:
                 self.tell(
                     f"`{key}` has no effect: the rule {whom}", (key,), "remove it, or write `access: authenticated`"
                 )
+
+    def _check_stores(self, text: RuleText) -> None:
+        """A rule about callers where nobody is known would let nobody in; limits where nothing counts, everybody."""
+        if not self._around.people:
+            if text.access not in ("public", "nobody"):
+                told = f"rule `{text.name}` asks who somebody is, but `store.records` is none: nobody is known"
+                self.tell(told, ("access",), "write `access: public`, or keep records")
+            for key in ("users", "groups", "claims", "levels"):
+                if text.match is not None and getattr(text.match, key) is not None:
+                    told = f"`match.{key}` is about callers, but `store.records` is none: nobody is known"
+                    self.tell(told, ("match", key), "remove it, or keep records")
+        if text.limits is not None and not self._around.counters:
+            told = f"rule `{text.name}` has limits, but `store.shared` is none: nothing is counted"
+            self.tell(told, ("limits",), "remove them, or write `shared: memory` in config.yaml")
 
 
 def _covers(earlier: Entry, later: Entry) -> bool:

@@ -225,6 +225,20 @@ class RiskSteps(Strict):
         return self
 
 
+class RouteTimeouts(Strict):
+    """How long to wait for the service on this route; what is left out is as for the upstream."""
+
+    connect: Duration | None = Field(None, gt=0, description="For a connection.")
+    response: Duration | None = Field(None, gt=0, description="For the head of its answer.")
+    idle: Duration | None = Field(None, gt=0, description="For each further piece of its answer.")
+
+    @model_validator(mode="after")
+    def _something(self) -> RouteTimeouts:
+        if not self.model_fields_set:
+            raise ValueError("an empty `timeouts` says nothing; name `connect`, `response` or `idle`")
+        return self
+
+
 class RuleText(Strict):
     """One rule. The first rule that matches a request decides; what no rule matches is refused."""
 
@@ -237,6 +251,9 @@ class RuleText(Strict):
     limits: tuple[Limit, ...] | None = Field(None, min_length=1, description="How often.")
     risk: RiskSteps | None = Field(None, description="From which risk score on it asks for more, or refuses.")
     upstream: str | None = Field(None, description="The service behind, as named in config.yaml.")
+    timeouts: RouteTimeouts | None = Field(
+        None, description="How long to wait for it on this route; left out: as the upstream says."
+    )
     audience: Text | None = Field(None, description="`aud` of the signed assertion; left out: the upstream's name.")
     headers: dict[Text, str] | None = Field(
         None, min_length=1, description="Fixed headers added to the request on its way to the service."

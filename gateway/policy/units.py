@@ -12,6 +12,7 @@ _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _DURATIONS = re.compile(rf"(?:{_DURATION.pattern})+")
 _SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)(?:i?[bB])?")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
 _RATE = re.compile(r"([0-9]{1,9})/([0-9]{1,6})?(s|m|h|d)")
 
 
@@ -34,6 +35,14 @@ def size(text: Any) -> int:
     if found is None:
         raise ValueError("not a size; write 512, 32k, 8M or 1G")
     return int(found.group(1)) * _BYTES[found.group(2).lower()]
+
+
+def percent(text: Any) -> float:
+    """The share in `20%`: 0.2. Raises ValueError."""
+    found = _PERCENT.fullmatch(text) if isinstance(text, str) else None
+    if found is None or float(found.group(1)) > 100:
+        raise ValueError("not a share; write 20%")
+    return float(found.group(1)) / 100
 
 
 class Rate(NamedTuple):
@@ -68,6 +77,13 @@ Size = Annotated[
     WithJsonSchema({"type": ["string", "integer"], "title": "Size", "pattern": r"^[0-9]+[kKmMgG]?(i?[bB])?$"}),
 ]
 """Bytes, written `32k`."""
+
+Percent = Annotated[
+    float,
+    BeforeValidator(percent),
+    WithJsonSchema({"type": "string", "title": "Percent", "pattern": r"^[0-9]{1,3}(\.[0-9]+)?%$"}),
+]
+"""A share from 0.0 to 1.0, written `20%`."""
 
 RateField = Annotated[
     Rate,

@@ -7,7 +7,9 @@ challenges follow RFC 6750, those for step-up RFC 9470.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 from urllib.parse import quote
 
@@ -34,13 +36,19 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.BODY_TOO_LARGE: (413, "The request body is too large."),
     Reason.VERSION_NOT_SUPPORTED: (505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
     Reason.TIMED_OUT: (408, "The request did not arrive in time."),
+    Reason.UNTRUSTED_PROXY: (403, "Only a proxy that is trusted may ask this."),
+    Reason.ORIGINAL_UNCLEAR: (400, "The proxy does not name exactly one request."),
+    Reason.IDENTITY_CLAIMED: (400, "The request says who sends it in a header that only we may set."),
+    Reason.BAD_PROXY_HEADER: (400, "The connection does not begin with the PROXY header of a trusted proxy."),
     Reason.UPSTREAM_UNREACHABLE: (502, "The service behind this address cannot be reached."),
     Reason.UPSTREAM_INVALID: (502, "The service behind this address gave an invalid answer."),
     Reason.UPSTREAM_TIMED_OUT: (504, "The service behind this address did not answer in time."),
     Reason.UPSTREAM_BUSY: (503, "The service behind this address is busy."),
+    Reason.UPSTREAM_CIRCUIT_OPEN: (503, "The service behind this address is given a rest. Try again in a little while."),
     Reason.NO_RULE: (403, "Nothing here is open to you."),
     Reason.NOT_ALLOWED: (403, "You are not allowed to see this."),
     Reason.RISK_REFUSED: (403, "This request looks too unlike you. Try from a device and network you use often."),
+    Reason.CROSS_SITE: (403, "A page of another site asked for this."),
     Reason.RATE_LIMITED: (429, "Too many requests. Wait a little, then try again."),
     Reason.FAULT: (503, "Something went wrong on our side. Nothing was let through."),
 }
@@ -93,17 +101,20 @@ def problem(
 
 
 def refusal(
-    reason: Reason, request_id: str, page: ErrorPage | None, status: int | None = None
+    reason: Reason, request_id: str, page: ErrorPage | None, status: int | None = None, *, retry_after: float = 0.0
 ) -> tuple[int, list[Header], bytes]:
-    """A refusal for `reason`: a page where `page` is given, problem details otherwise."""
+    """A refusal for `reason`: a page where `page` is given, problem details otherwise. `retry_after`: seconds."""
     usual, detail = REFUSALS[reason]
     status = status or usual
+    retry_after = retry_after or (1.0 if reason is Reason.UPSTREAM_BUSY else 0.0)
+    more: list[Header] = [(b"Retry-After", b"%d" % ceil(retry_after))] if retry_after else []
     if page is None:
-        return problem(status, reason, detail, request_id)
+        status, headers, body = problem(status, reason, detail, request_id)
+        return status, [*headers, *more], body
     html = page(status, code_of(reason), HTTPStatus(status).phrase, detail, request_id)
     return (
         status,
-        [(b"Content-Type", b"text/html; charset=utf-8"), (b"Cache-Control", b"no-store"), *PAGE_HEADERS],
+        [(b"Content-Type", b"text/html; charset=utf-8"), (b"Cache-Control", b"no-store"), *PAGE_HEADERS, *more],
         html,
     )
 
@@ -145,9 +156,15 @@ def login_location(prefix: str, target: str, resume: str = "") -> str:
     return f"{location}&resume={quote(resume, safe='')}" if resume else location
 
 
+@cache
+def status_line(status: int) -> bytes:
+    """The first line of an answer."""
+    return b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
+
+
 def encode(status: int, headers: Iterable[Header], body: bytes, *, close: bool, head_only: bool = False) -> bytes:
     """A whole answer in bytes. `head_only` keeps the length and leaves the body out (HEAD)."""
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))]
+    lines = [status_line(status)]
     lines += [b"%s: %s\r\n" % header for header in headers]
     lines.append(b"Content-Length: %d\r\n" % len(body))
     if close:

@@ -17,25 +17,27 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gateway.core.decision import Allow, Verdict
+from gateway.core.decision import Allow, Decision, SignIn, StepUp, Verdict
 from gateway.core.eager import aside, run_eagerly
 from gateway.core.errors import StoreAway
 from gateway.core.facts import Facts
 from gateway.core.header_names import folded
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_lines
-from gateway.wire import answers, interruption, request
+from gateway.wire import answers, forward_auth, interruption, request
 from gateway.wire.headers import without
 from gateway.wire.request import Caller, Declined, Field, Rejected
-from gateway.wire.upstream import Upstream
+from gateway.wire.retries import IDEMPOTENT, RESET
+from gateway.wire.upstream import Times, Upstream
 from gateway.wire.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from gateway.mfa.interrupted import Interrupted
     from gateway.wire.client import ClientConnection
+    from gateway.wire.endpoint import Endpoint
 
 _log = logging.getLogger(__name__)
-_SAFE_AGAIN = frozenset(("GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "SEARCH"))
+
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _HIGH_WATER = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -65,14 +67,26 @@ class Exchange:
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
     resumed: Interrupted | None = None
+    forward_auth = ""
+    """Which kind of proxy asks, where somebody else carries the request."""
     length = 0
     """Length of the body sent to the service; -1 for chunked."""
     upstream: Upstream | None = None
+    times: Times | None = None
+    """How long to wait for the service, where the rule says so itself."""
+    endpoint: Endpoint | None = None
+    """Which of the service's; None where it has but one."""
+    tried: tuple[Endpoint, ...] = ()
+    """Endpoints that have failed this exchange."""
+    tries = 1
     connection: UpstreamConnection | None = None
     head_only = False
+    resumes = True
+    """Whether it may turn out to be an interrupted request going on."""
     sent = b""
     """What was sent first, for one more try on a fresh connection; empty when that would not be safe."""
     retried = False
+    """Whether it was tried again because a kept connection had ended; no failure of anybody's."""
     responded = False
     finished = False
     status = 0
@@ -110,6 +124,11 @@ class Exchange:
         wire = self.wire
         try:
             caller = self.caller = self.client.caller_of(self)
+            if self.raw_target.startswith(wire.auth):
+                question = forward_auth.dialect_of(self.raw_target[len(wire.auth) :])
+                if question is not None:
+                    await forward_auth.answer(self, caller, *question)
+                    return
             facts = self.facts = request.read(self.method, self.raw_target, caller, self.request_id)
             self.head_only = self.method == "HEAD"
             self.length = caller.length
@@ -121,7 +140,7 @@ class Exchange:
                 upstream, block, id_name = wire.desk, caller.desk_block, b"Sallyport-Request-Id"
             else:
                 # One with a body stays what it is: its bytes would follow those of the kept request to the service.
-                if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie:
+                if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie and self.resumes:
                     facts = await interruption.resume(self, facts)
                 verdict = self.verdict = await wire.gate.judge(facts)
                 if type(verdict.decision) is not Allow:
@@ -130,19 +149,22 @@ class Exchange:
                 if self.resumed is not None:
                     wire.went_on(facts, verdict)
                 upstream, block, id_name = wire.upstream_of(verdict), self._block(facts, verdict), b"X-Request-Id"
+                if verdict.rule is not None and verdict.rule.timeouts is not None:
+                    self.times = upstream.times_for(verdict.rule.timeouts)
             self.upstream = upstream
             self.upstream_started = self.client.now()
-            connection = upstream.take()
+            connection = upstream.take(self)
             if connection is None:
                 await aside()
-                connection = await upstream.connect()
+                connection = await upstream.connect(self)
+                self.upstream_started = self.client.now()
             else:
                 connection.fresh = False
             self._forward(facts, connection, block, id_name)
         except Rejected as rejected:
             self.reject(rejected.reason)
         except Declined as declined:
-            self.refuse(declined.reason)
+            self.refuse(declined.reason, declined.retry_after)
         except StoreAway as away:
             _log.error("request %s: %s", self.request_id, away)
             self._fault("StoreAway")
@@ -170,7 +192,7 @@ class Exchange:
             framing,
         )
         self.invite_body()
-        if self.complete and self.length == 0 and facts.method in _SAFE_AGAIN:
+        if self.complete and self.length == 0 and facts.method in IDEMPOTENT:
             self.sent = data
         if self.chunks or self.length < 0:
             data += self._body_out()
@@ -213,8 +235,8 @@ class Exchange:
         self.wire.faulted(self, error)
         self.refuse(Reason.FAULT)
 
-    def refuse(self, reason: Reason) -> None:
-        """Answer with a refusal; where an answer has begun already, break it off."""
+    def refuse(self, reason: Reason, retry_after: float = 0.0) -> None:
+        """Answer with a refusal; where an answer has begun already, break it off. `retry_after`: seconds, if known."""
         if self.finished:
             return
         if self.responded:
@@ -223,10 +245,10 @@ class Exchange:
         self._drop_connection()
         page = self.wire.error_page if self.facts is not None and answers.is_navigation(self.facts) else None
         try:
-            answer = answers.refusal(reason, self.request_id, page)
+            answer = answers.refusal(reason, self.request_id, page, retry_after=retry_after)
         except Exception:  # also a page that cannot be made is a refusal
             _log.exception("request %s: no page", self.request_id)
-            answer = answers.refusal(reason, self.request_id, None)
+            answer = answers.refusal(reason, self.request_id, None, retry_after=retry_after)
         self.reply(*answer)
 
     def reply(self, status: int, headers: Iterable[answers.Header], body: bytes) -> None:
@@ -244,13 +266,6 @@ class Exchange:
         self.client.write(data)
         self.finish(None)
 
-    # -- the client's side -----------------------------------------------------------------------------------------
-
-    def receive(self, body: bytes) -> None:
-        """Some of the request's body has arrived."""
-        self.bytes_in += len(body)
-        self.chunks.append(body)
-        self.pending += len(body)
     def reply_bare(self, status: int, lines: bytes, meaning: int = 0) -> None:
         """Send an answer of ours without a body, its header lines made already.
 
@@ -273,6 +288,13 @@ class Exchange:
         self.client.write(data)
         self.finish(None)
 
+    # -- the client's side -----------------------------------------------------------------------------------------
+
+    def receive(self, body: bytes) -> None:
+        """Some of the request's body has arrived."""
+        self.bytes_in += len(body)
+        self.chunks.append(body)
+        self.pending += len(body)
 
     def received(self) -> None:
         """The parser has taken all there was for now: pass the body on, or hold the client back."""
@@ -373,26 +395,42 @@ class Exchange:
     def upstream_lost(self, connection: UpstreamConnection) -> None:
         """The service closed the connection before its answer was whole."""
         self.connection = None
-        if not self.responded and not connection.heard and not connection.fresh and self.sent and not self.retried:
-            self.retried = True  # it had given up a kept connection just as we used it
-            self._spawn(self._again())
-        elif self.responded:
+        if self.responded:
             self._break_off()
+        elif not connection.heard and not connection.fresh and self.sent and not self.retried:
+            self.retried = True  # it had given up a kept connection just as we used it
+            self.send_again()
+        elif self.may_send_again(RESET):
+            self.send_again()
         else:
             self.refuse(Reason.UPSTREAM_UNREACHABLE if not connection.heard else Reason.UPSTREAM_INVALID)
+
+    def may_send_again(self, why: str) -> bool:
+        """Whether the request, which failed for `why`, can do no harm a second time and is granted one."""
+        return bool(self.sent) and not self.responded and self.upstream is not None and self.upstream.grants(self, why)
+
+    def send_again(self) -> None:
+        """Send the whole request once more, on another connection."""
+        self.connection = None
+        self._spawn(self._again())
 
     async def _again(self) -> None:
         try:
             if self.upstream is None:
-                return
-            connection = await self.upstream.connect()
+                raise RuntimeError("sent again without a service")
+            connection = await self.upstream.connect(self)
             if self.finished:
                 connection.abort()
                 return
             self.connection = connection
             connection.begin(self, self.sent, self.client.now())
+            if self.client.write_paused:
+                connection.pause_reading()
         except Declined as declined:
-            self.refuse(declined.reason)
+            self.refuse(declined.reason, declined.retry_after)
+        except Exception as error:
+            _log.exception("request %s failed", self.request_id)
+            self._fault(type(error).__name__)
 
     def upstream_broke(self) -> None:
         """The service's answer is not one clear response."""
@@ -412,6 +450,14 @@ class Exchange:
         else:
             self.refuse(Reason.UPSTREAM_TIMED_OUT)
 
+    def agree(self, fields: list[Field]) -> None:
+        """Whether the service's 101, with these fields, is what was asked for. Raises ValueError."""
+        raise ValueError("an upgrade nobody asked for")
+
+    def switch(self, connection: UpstreamConnection, early: bytes) -> None:
+        """Both sides have agreed to speak something else. `early`: what the service has said of it already."""
+        raise RuntimeError("an upgrade nobody asked for")
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def finish(self, connection: UpstreamConnection | None) -> None:
@@ -422,10 +468,10 @@ class Exchange:
         now = client.now()
         self.finished = True
         self.connection = None
-        if connection is not None and self.upstream is not None:
+        if connection is not None:
             if client.write_paused:
                 connection.resume_reading()
-            self.upstream.give_back(connection, now)
+            connection.endpoint.give_back(connection, now)
         self.wire.completed(self, now)
         client.exchange_finished(self, now)
 
@@ -439,6 +485,22 @@ class Exchange:
         self._drop_connection()
         self.status = self.status or 499
         self.wire.completed(self, self.client.now())
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing goes on any more."""
+        return self.finished
+
+    def cut(self, decision: Decision) -> None:
+        """Who asked would not be let through any more: say so, or break the answer off where it has begun."""
+        if self.responded:
+            self._break_off()
+            return
+        self._drop_connection()
+        if isinstance(decision, SignIn | StepUp):
+            self.reply(*answers.unauthorized(decision, self.request_id))
+        elif not isinstance(decision, Allow):
+            self.reply(*answers.denied(decision, self.request_id, None))
 
     def _break_off(self) -> None:
         """An answer that has begun cannot be ended well: the client must see that it is not whole."""

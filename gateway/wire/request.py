@@ -7,15 +7,20 @@ from what stands here, never copied around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from gateway.core.certificate import Certificate
 from gateway.core.errors import SallyportError
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.wire import authority, headers, target
 from gateway.wire.authority import Authority, BadAuthority
-from gateway.wire.forwarded import UNKNOWN, TrustedProxies, canonical, network_of
+from gateway.wire.forwarded import TrustedProxies, network_of
 from gateway.wire.headers import Pass
 from gateway.wire.target import BadTarget, Target
+
+if TYPE_CHECKING:
+    from gateway.wire.forward_auth import Dialect, Original
 
 Field = tuple[bytes, bytes]
 
@@ -27,7 +32,6 @@ METHODS = frozenset(
 
 _LARGEST = 2**53
 _AGENT = 512
-_CHAIN = 64
 _REMEMBERED = 4096
 _NO_FIELDS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 """What `Connection` usually lists, and no service sees anyway."""
@@ -46,9 +50,11 @@ class Rejected(SallyportError):  # noqa: N818 - the state is the name
 class Declined(SallyportError):  # noqa: N818
     """A clear request that cannot be carried; the connection goes on."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, retry_after: float = 0.0) -> None:
+        """`retry_after`: seconds after which it may be worth another try; 0.0: nobody knows."""
         super().__init__(reason)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class Caller:
@@ -64,6 +70,7 @@ class Caller:
         "authority",
         "authorization",
         "block",
+        "certificate",
         "chain",
         "cookie",
         "desk_block",
@@ -71,6 +78,7 @@ class Caller:
         "fields",
         "length",
         "network",
+        "original",
         "scheme",
         "seen",
         "version",
@@ -82,11 +90,14 @@ class Caller:
         fields: list[Field],
         *,
         peer: str,
+        trusted: bool,
         proxies: TrustedProxies,
         scheme: str,
         strip_cookies: Callable[[bytes], bytes],
+        certificate: Certificate | None = None,
     ) -> None:
-        """Read the fields. `peer`: canonical address of the other end; `scheme`: what browsers see.
+        """Read the fields. `peer`: canonical address of the other end; `trusted`: whether what it says of others is
+        believed; `scheme`: what browsers see; `certificate`: the client's, verified.
 
         Raises `Rejected`.
         """
@@ -100,6 +111,8 @@ class Caller:
         authorization: bytes | None = None
         self.version = version
         self.fields = fields
+        self.original: tuple[Dialect, Original] | None = None
+        """What a proxy that asks in this way asks about; None: not read yet, or no question."""
         self.length = 0
         """Body length; -1 for chunked."""
         self.expects = False
@@ -148,10 +161,11 @@ class Caller:
         if len(hosts) != 1:
             raise Rejected(Reason.BAD_HOST)
         self.scheme = scheme
-        self.authority = _authority(hosts[0], scheme)
-        self.address, self.chain = _client(peer, fields, proxies)
-        if proxies.trusts(peer):
-            self.scheme = _claimed_scheme(fields, scheme)
+        self.authority = authority_of(hosts[0], scheme)
+        self.address, self.chain = peer, peer.encode()
+        if trusted:
+            self.address, self.chain, self.scheme = proxies.told(peer, fields, scheme)
+        self.certificate = certificate
         self.network = network_of(self.address)
         self.agent = agent[:_AGENT].decode("latin-1")
         self.cookie = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
@@ -205,6 +219,7 @@ def read(method: str, raw_target: bytes, caller: Caller, request_id: str) -> Fac
         authorization=caller.authorization,
         headers=caller.seen,
         request_id=request_id,
+        certificate=caller.certificate,
     )
 
 
@@ -214,13 +229,14 @@ def _origin_form(raw: bytes, caller: Caller) -> bytes:
     if not separator or named.lower() not in (b"http", b"https"):
         raise Rejected(Reason.BAD_TARGET)
     cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    if _authority(rest[:cut], caller.scheme) != caller.authority:
+    if authority_of(rest[:cut], caller.scheme) != caller.authority:
         raise Rejected(Reason.BAD_TARGET)
     origin_form = rest[cut:]
     return origin_form if origin_form.startswith(b"/") else b"/" + origin_form
 
 
-def _authority(raw: bytes, scheme: str) -> Authority:
+def authority_of(raw: bytes, scheme: str) -> Authority:
+    """Host and port, remembered. Raises `Rejected`."""
     known = _authorities.get((raw, scheme))
     if known is None:
         try:
@@ -252,27 +268,3 @@ def _readings(method: str, aim: Target) -> tuple[tuple[str, str], ...]:
     if not others:
         return tuple((method, path) for path in aim.readings) if aim.readings else ()
     return tuple((each, path) for path in (aim.path, *aim.readings) for each in (method, *others))
-
-
-def _client(peer: str, fields: Sequence[Field], proxies: TrustedProxies) -> tuple[str, bytes]:
-    """The client's address, and the chain to tell the service."""
-    if not proxies.trusts(peer):
-        return peer, peer.encode()
-    values = [value for name, value in fields if name.lower() == b"x-forwarded-for"]
-    client = proxies.client(peer, values)
-    # What is no address keeps its place as `unknown`; without it, what a client wrote before would move up.
-    chain = [
-        canonical(part.strip().decode("latin-1")) or UNKNOWN
-        for value in values[-_CHAIN:]
-        for part in value.rsplit(b",", _CHAIN)[-_CHAIN:]
-    ]
-    return client, ", ".join((*chain[-_CHAIN:], peer)).encode()
-
-
-def _claimed_scheme(fields: Sequence[Field], scheme: str) -> str:
-    """`X-Forwarded-Proto` of a trusted proxy; the last one, where several were put."""
-    for name, value in reversed(fields):
-        if name.lower() == b"x-forwarded-proto":
-            claimed = value.rsplit(b",", 1)[-1].strip().lower().decode("latin-1")
-            return claimed if claimed in ("http", "https") else scheme
-    return scheme

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -16,16 +17,18 @@ import httptools
 from gateway.core.header_names import HOP_BY_HOP, folded
 from gateway.wire import familiar
 from gateway.wire.headers import is_our_cookie
+from gateway.wire.retries import UNWELL
 
 if TYPE_CHECKING:
+    from gateway.wire.endpoint import Endpoint
     from gateway.wire.exchange import Exchange
-    from gateway.wire.upstream import Upstream
 
 _INTERIM = 8
 """Informational answers in a row before a service is called mad."""
 _HEADERS = 256
 _HEAD = 65_536
 _INFINITE = float("inf")
+_EVENTS = re.compile(rb"(?i)^content-type:[ \t]*text/event-stream[ \t]*(?:;|\r)", re.MULTILINE)
 _UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -47,18 +50,21 @@ class UpstreamConnection(asyncio.Protocol):
         "_reply",
         "_said",
         "_skip",
+        "_switches",
         "_transport",
         "_until_close",
+        "_unwell",
         "deadline",
+        "endpoint",
         "exchange",
         "fresh",
         "heard",
-        "upstream",
+        "peer",
         "usable",
     )
 
-    def __init__(self, upstream: Upstream) -> None:
-        self.upstream = upstream
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self.exchange: Exchange | None = None
         self.deadline = _INFINITE
         """Monotonic time after which `sweep` calls `expire`."""
@@ -67,6 +73,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.heard = False
         """Whether the service said anything in the present exchange."""
         self.usable = False
+        self.peer: tuple[str, int] | None = None
+        """Address and port of the other end; None for a Unix socket."""
+        self._unwell = False
+        """Whether the answer is none, because the exchange is tried again elsewhere."""
         self._parser = httptools.HttpResponseParser(self)
         self._said: list[tuple[bytes, bytes]] = []
         self._ours: frozenset[bytes] | None = None
@@ -82,6 +92,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._bytes = 0
         self._interim = 0
         self._skip = False
+        self._switches = False
+        """Whether the service has agreed to a protocol that was asked for."""
         self._answered = False
         self._keep_alive = False
         self._until_close = False
@@ -92,19 +104,25 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.usable = True
-        self.upstream.open.add(self)
+        name = transport.get_extra_info("peername")
+        self.peer = name[:2] if isinstance(name, tuple) else None
+        self.endpoint.open.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
-        self.upstream.open.discard(self)
+        self.endpoint.lost(self)
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return
         if self._until_close and error is None:
             self._answered = True
+            if self.endpoint.watched:
+                self.endpoint.answered(exchange.status)
             exchange.relay(b"", last=True)
             exchange.finish(None)
         else:
+            if self.fresh or self.heard:  # what was kept for long may end just as it is used again
+                self.endpoint.failed()
             exchange.upstream_lost(self)
 
     def eof_received(self) -> bool:
@@ -133,7 +151,12 @@ class UpstreamConnection(asyncio.Protocol):
         broken = False
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._switches:
+                exchange.switch(self, data[upgrade.args[0] :])
+                return
+            broken = True
+        except httptools.HttpParserError:
             broken = True
         if not self._answered:
             if not exchange.responded:
@@ -141,9 +164,12 @@ class UpstreamConnection(asyncio.Protocol):
                 broken = broken or self._bytes > _HEAD
             broken = broken or len(self._fields) > _HEADERS
         if broken and not self._answered:
-            self.exchange = None
             self.abort()
-            exchange.upstream_broke()
+            self.endpoint.failed()
+            if self._unwell:
+                exchange.send_again()
+            else:
+                exchange.upstream_broke()
             return
         if self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -160,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._reset()
             self._end(exchange, again=again)
         else:
-            self.deadline = exchange.client.now() + self.upstream.idle_time
+            self.deadline = exchange.client.now() + (exchange.times or self.endpoint.times).idle
 
     def _remember(self, status: int, data: bytes) -> None:
         """Keep the head of `data`, which was one whole answer, where it is plain."""
@@ -179,6 +205,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _end(self, exchange: Exchange, *, again: bool) -> None:
         """The exchange has its whole answer. `again`: whether this connection can carry another."""
         self.exchange = None
+        if self.endpoint.watched:
+            self.endpoint.answered(exchange.status)
         if not again:
             self.usable = False
             self._transport.close()
@@ -213,12 +241,18 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("not a status")
         if status < 200:
             self._interim += 1
-            if status == 101 or self._interim > _INTERIM:
-                raise ValueError("an upgrade nobody asked for, or a flood of informational answers")
+            if self._interim > _INTERIM or len(self._fields) > _HEADERS:
+                raise ValueError("a flood of informational answers, or of what they say")
+            if status == 101:
+                exchange.agree(self._fields)
+                self._switches = True
             self._fields.clear()
             self._reason = b""
             self._skip = True
             return
+        if status in UNWELL and exchange.may_send_again(str(status)):
+            self._unwell = True
+            raise ValueError("no answer to pass on")
         version = self._parser.get_http_version()
         if status > 599 or version not in ("1.1", "1.0") or _UNSAFE.search(self._reason):
             raise ValueError("not a final status of HTTP/1")
@@ -234,6 +268,8 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("chunked in HTTP/1.0")
         bodiless = exchange.head_only or status in (204, 304)
         self._until_close = not bodiless and length is None and not chunked
+        if length is None and _EVENTS.search(block) is not None:  # which may say nothing for long
+            exchange.times = replace(exchange.times or self.endpoint.times, idle=exchange.wire.bounds.stream)
         exchange.respond(status, self._reason, block, length, bodiless=bodiless)
         if exchange.head_only:
             self._answered = True  # llhttp cannot be told that this was HEAD: the head is all there is
@@ -257,12 +293,14 @@ class UpstreamConnection(asyncio.Protocol):
         """Send an exchange's head, and what there is of its body. `now`: monotonic seconds."""
         self.exchange = exchange
         self.heard = False
-        self.deadline = now + self.upstream.response_time
+        self.deadline = now + (exchange.times or self.endpoint.times).response
         self._transport.write(data)
 
     def send(self, data: bytes) -> None:
         """Send more of the body."""
-        self.deadline = self.exchange.client.now() + self.upstream.response_time if self.exchange else _INFINITE
+        exchange = self.exchange
+        times = (exchange.times if exchange is not None else None) or self.endpoint.times
+        self.deadline = exchange.client.now() + times.response if exchange is not None else _INFINITE
         self._transport.write(data)
 
     def pause_reading(self) -> None:
@@ -273,8 +311,17 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         """The client takes more."""
         self._transport.resume_reading()
-        if self.exchange is not None:
-            self.deadline = self.exchange.client.now() + self.upstream.idle_time
+        exchange = self.exchange
+        if exchange is not None:
+            self.deadline = exchange.client.now() + (exchange.times or self.endpoint.times).idle
+
+    def hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """From now on the service speaks to `protocol`, which says when it is over (`connection_lost`)."""
+        self.exchange = None
+        self.usable = False
+        self.deadline = _INFINITE
+        self._transport.set_protocol(protocol)
+        return self._transport
 
     def abort(self) -> None:
         """Drop the connection; nobody is told."""
@@ -287,6 +334,8 @@ class UpstreamConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self.abort()
         if exchange is not None:
+            if exchange.request_sent:  # else it may be the client that is slow
+                self.endpoint.failed()
             exchange.upstream_late()
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import re
 import secrets
-import stat
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +16,6 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
 from gateway.core.cookies import Cookies
 from gateway.core.decision import ANSWERS, Verdict
-from gateway.core.errors import ConfigError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
@@ -32,8 +28,11 @@ from gateway.wire.drain import drain
 from gateway.wire.exchange import Exchange
 from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
+from gateway.wire.listener import Listener, Where, bind
 from gateway.wire.request import Declined
-from gateway.wire.upstream import Endpoint, Upstream
+from gateway.wire.streams import Streams
+from gateway.wire.tls import ServerTls
+from gateway.wire.upstream import Upstream
 
 if TYPE_CHECKING:
     from gateway.mfa.interrupted import InterruptedRequests
@@ -94,13 +93,16 @@ class Wire:
         self.proxies = proxies
         self.bounds = bounds
         self.prefix = prefix
+        self.auth = f"{prefix}auth".encode()
+        """Where proxies ask."""
         self.draining = False
         self._over: list[Exchange] = []
         self.clients: set[ClientConnection] = set()
+        self.streams = Streams(self)
         self.deserted = asyncio.Event()
         """Set by the last client that leaves while draining."""
         self._upstreams = dict(upstreams)
-        self.servers: list[asyncio.Server] = []
+        self.servers: list[Listener] = []
         """What listens."""
         self._sockets: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,33 +117,30 @@ class Wire:
 
     # -- listening -------------------------------------------------------------------------------------------------
 
-    async def listen(self, address: Endpoint) -> Endpoint:
-        """Accept connections on `host:port` or a Unix socket; returns where, for port 0. Raises `ConfigError`."""
-        made: asyncio.Server
-        try:
-            if isinstance(address, str):
-                path = _free(address)
-                made = await self.loop.create_unix_server(self._connection, address, backlog=1024)
-                self._sockets.append(path)
-            else:
-                made = await self.loop.create_server(self._connection, *address, backlog=1024, reuse_address=True)
-        except OSError as error:
-            shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-            busy = "another program uses it; end that, or " if error.errno == errno.EADDRINUSE else ""
-            raise ConfigError(
-                f"cannot listen on {shown}: {error.strerror or error}",
-                f"{busy}change `listen` in the configuration",
-            ) from None
-        self.servers.append(made)
+    async def listen(
+        self,
+        where: Where,
+        *,
+        tls: ServerTls | None = None,
+        proxy_protocol: bool = False,
+        mode: int = 0o660,
+        share: bool = False,
+    ) -> int:
+        """Let clients come in by `where`; returns the port, 0 for a Unix socket.
+
+        `proxy_protocol`: each connection begins with its header; `mode`: of a Unix socket; `share`: the address with
+        other processes. Raises `ConfigError`.
+        """
+        listener = Listener(
+            self, where, bind(where, mode=mode, share=share), tls=tls, proxy_protocol=proxy_protocol
+        )
+        self.servers.append(listener)
+        if where.path:
+            self._sockets.append(Path(where.path))
+        await listener.open()
         if self._timer is None:
             self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
-        if isinstance(address, str):
-            return address
-        bound: tuple[str, int] = made.sockets[0].getsockname()[:2]
-        return bound
-
-    def _connection(self) -> ClientConnection:
-        return ClientConnection(self)
+        return listener.port
 
     async def stop(self, grace: float = 25.0, delay: float = 0.0, hurry: asyncio.Event | None = None) -> None:
         """Say that we are going, serve everybody for `delay` seconds, then accept nothing more and let what is on its
@@ -158,11 +157,11 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # aborted transports tell their protocols on the next turn
         self.settle()
-        for path in self._sockets:
-            path.unlink(missing_ok=True)
 
     def leave_paths(self) -> None:
         """Take our Unix sockets' names away: nobody finds us by them any more."""
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
@@ -170,13 +169,16 @@ class Wire:
 
     def sweep(self, now: float) -> None:
         """End whatever is past its deadline at `now` (monotonic seconds)."""
+        for listener in self.servers:
+            listener.sweep(now)
         late = [client for client in self.clients if client.deadline < now]
         for client in late:
             client.expire()
+        self.streams.sweep(now)
         for upstream in self._upstreams.values():
-            upstream.sweep(now)
+            upstream.sweep(now, self.spawn)
         if self.desk is not None:
-            self.desk.sweep(now)
+            self.desk.sweep(now, self.spawn)
 
     # -- for exchanges ---------------------------------------------------------------------------------------------
 
@@ -218,10 +220,25 @@ class Wire:
 
     # -- remembering -----------------------------------------------------------------------------------------------
 
-    def rejected(self, exchange: Exchange, reason: Reason) -> None:
-        """A request that was not one clear request: an event, because somebody may be trying."""
-        target = exchange.raw_target.partition(b"?")[0][:256].decode("latin-1")
-        self._note(exchange, Kind.REQUEST_REJECTED, Severity.WARNING, {"reason": reason.value, "target": target})
+    def rejected(
+        self, exchange: Exchange, reason: Reason, *, method: str = "", target: bytes = b"", header: bytes = b""
+    ) -> None:
+        """A request that was not one clear request: an event, because somebody may be trying.
+
+        `method` and `target` are those of the request, where it is not the one on the line; `header`: where it shows.
+        """
+        path = (target or exchange.raw_target).partition(b"?")[0][:256].decode("latin-1")
+        detail = {"reason": reason.value, "target": path}
+        if method:
+            detail["method"] = method
+        if header:
+            detail["header"] = header.decode("latin-1")
+        self._note(exchange, Kind.REQUEST_REJECTED, Severity.WARNING, detail)
+
+    def turned_away(self, address: str, reason: Reason, **detail: str | bool) -> None:
+        """A connection that never came to a request."""
+        detail = {"reason": reason.value, **detail}
+        self.ledger.note(Event(Kind.REQUEST_REJECTED, Severity.WARNING, address=address, detail=detail))
 
     def went_on(self, facts: Facts, verdict: Verdict) -> None:
         """An interrupted request goes to its service now: an event, because nobody sees it happen."""
@@ -253,7 +270,7 @@ class Wire:
                 address=facts.address if facts is not None else exchange.client.peer,
                 agent=facts.agent if facts is not None else "",
                 request_id=exchange.request_id,
-                detail={**detail, "method": exchange.method},
+                detail={"method": exchange.method, **detail},
             )
         )
 
@@ -315,6 +332,7 @@ class Wire:
                 upstream=upstream,
                 upstream_seconds=exchange.upstream_seconds,
                 shadow=shadow,
+                forward_auth=exchange.forward_auth,
             )
         except Exception as error:
             _log.exception("request %s: not counted, or not logged", exchange.request_id)
@@ -324,12 +342,3 @@ class Wire:
 def _in_cookies(name: str) -> re.Pattern[bytes]:
     """Finds the values of our cookie `name` in a `Cookie` header."""
     return re.compile(rb"(?:^|;\s*)" + re.escape(name.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)")
-
-
-def _free(address: str) -> Path:
-    """The path of a Unix socket to be made; removes one that a killed gateway left behind."""
-    path = Path(address)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.stat().st_mode):
-            path.unlink()
-    return path

@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("gate",),
     ("wire", "web"),
     ("settings", "catalog"),
+    ("people", "services"),
     ("app",),
     ("commands",),
     ("cli",),
@@ -33,7 +34,21 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
-OPTIONAL = ("maxminddb", "pyotp", "segno", "prometheus_client", "argon2", "webauthn", "redis", "jwt", "jinja2")
+OPTIONAL = (
+    "maxminddb",
+    "pyotp",
+    "segno",
+    "prometheus_client",
+    "argon2",
+    "webauthn",
+    "redis",
+    "jwt",
+    "jinja2",
+    "sqlalchemy",
+    "aiosqlite",
+    "aiohttp",
+    "cryptography",
+)
 """Loaded when somebody needs them: a start should wait for none, and an idle gateway should hold none."""
 
 
