@@ -2,7 +2,8 @@
 
 Rules stand in an index by host and, under each host, by the literal segments their paths begin with. A request looks
 up its own host, the domains above it and "any host", and there its path's own beginnings; the few rules found are
-merged back into the order they were written in. So the time a request takes does not grow with the number of rules.
+merged back into the order they were written in. Rules that share a beginning and go on with a wildcard are told apart
+by a literal segment that has to follow somewhere. So the time a request takes does not grow with the number of rules.
 
 What host, method and path alone decide is remembered, for a bounded number of requests and never for long ones, so
 that nobody can fill the memory with paths of their own making.
@@ -14,9 +15,11 @@ says nothing about a reading. A reading with another *method* is a different req
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
+from itertools import chain
 from operator import attrgetter
 
 from gateway.core.clock import Clock
@@ -73,19 +76,43 @@ class _Place:
     glob: Glob
 
 
+class _Shelf:
+    """Places that share a literal beginning, each list in rule order."""
+
+    __slots__ = ("behind", "open")
+
+    def __init__(self, places: Sequence[_Place]) -> None:
+        common = Counter(chain.from_iterable(set(place.glob.literals) for place in places))
+        self.open: list[_Place] = []
+        """Those with nothing literal to follow."""
+        self.behind: dict[str, list[_Place]] = {}
+        """By a literal segment that has to follow: of each the one that the fewest others have, too."""
+        for place in places:
+            rarest = min(place.glob.literals, key=common.__getitem__, default=None)
+            (self.open if rarest is None else self.behind.setdefault(rarest, [])).append(place)
+
+    def find(self, parts: Sequence[str]) -> Iterator[list[_Place]]:
+        """The lists in which a path of these segments may have its place."""
+        if self.open:
+            yield self.open
+        if self.behind:
+            yield from map(self.behind.__getitem__, self.behind.keys() & set(parts))
+
+
 class _Index:
-    """Host → literal beginning of the path → places, in rule order."""
+    """Host → literal beginning of the path → places."""
 
     def __init__(self, entries: Sequence[Entry], fold: bool = False) -> None:
-        self._hosts: dict[str, dict[tuple[str, ...], list[_Place]]] = {}
+        hosts: dict[str, dict[tuple[str, ...], list[_Place]]] = {}
         self._deepest = 0
         for entry in entries:
             for glob in entry.globs or (_EVERYTHING,):
                 folded = glob.lower() if fold else glob
                 self._deepest = max(self._deepest, len(folded.head))
                 for host in entry.hosts or ("",):
-                    under = self._hosts.setdefault(host, {})
+                    under = hosts.setdefault(host, {})
                     under.setdefault(folded.head, []).append(_Place(entry.order, entry, folded))
+        self._hosts = {host: {head: _Shelf(places) for head, places in under.items()} for host, under in hosts.items()}
 
     def meet(self, host: str, method: str, path: str) -> Iterator[Entry]:
         """Entries whose host, method and path fit, in rule order, each once."""
@@ -93,7 +120,8 @@ class _Index:
         if "." in parts or ".." in parts:
             return  # not canonical: whatever this is, no rule speaks about it
         heads = [tuple(parts[:depth]) for depth in range(min(len(parts), self._deepest) + 1)]
-        found = [places for under in self._under(host) for head in heads if (places := under.get(head)) is not None]
+        shelves = [shelf for under in self._under(host) for head in heads if (shelf := under.get(head)) is not None]
+        found = [places for shelf in shelves for places in shelf.find(parts)]
         last = None
         for place in found[0] if len(found) == 1 else merge(*found, key=_ORDER):
             entry = place.entry
@@ -103,7 +131,7 @@ class _Index:
                 last = entry
                 yield entry
 
-    def _under(self, host: str) -> Iterator[dict[tuple[str, ...], list[_Place]]]:
+    def _under(self, host: str) -> Iterator[dict[tuple[str, ...], _Shelf]]:
         known = self._hosts
         if host and host[0] != "." and (under := known.get(host)) is not None:
             yield under

@@ -39,6 +39,9 @@ _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_](?
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
+_EVERYTHING = Glob("/**")
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the config says that a policy refers to."""
@@ -63,8 +66,8 @@ class Compiler:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     _where: dict[str, str] = field(default_factory=dict)
-    _wide: dict[tuple[str, tuple[str, ...]], list[Entry]] = field(default_factory=dict)
-    """Decisive rules by host and literal beginning of the path."""
+    _wide: dict[tuple[str, tuple[str, ...] | str], list[Entry]] = field(default_factory=dict)
+    """Decisive rules by host and path: what a whole subtree begins with, or the very pattern."""
 
     def add(self, rules: Sequence[RuleText | None], document: Document) -> None:
         """Compile the rules of one file; None stands for one that could not be read."""
@@ -81,9 +84,10 @@ class Compiler:
 
     def _note_unreachable(self, entry: Entry, document: Document, position: int) -> None:
         host = entry.hosts[0] if entry.hosts else ""
-        head = entry.globs[0].head if entry.globs else ()
+        first = entry.globs[0] if entry.globs else _EVERYTHING
         above = [host, *(host[at:] for at in range(1, len(host)) if host[at] == "."), ""]
-        wider = (self._wide.get((one, head[:depth]), ()) for one in above for depth in range(len(head) + 1))
+        paths = [*(first.head[:depth] for depth in range(len(first.head) + 1)), first.text]
+        wider = (self._wide.get((one, path), ()) for one in above for path in paths)
         for earlier in chain.from_iterable(wider):
             if _covers(earlier, entry):
                 message = f"rule `{entry.rule.name}` is never reached: `{earlier.rule.name}` takes all its requests"
@@ -91,8 +95,8 @@ class Compiler:
                 break
         if entry.decisive and not entry.conditions:
             for one in entry.hosts or ("",):
-                for glob in entry.globs or (Glob("/**"),):
-                    self._wide.setdefault((one, glob.head), []).append(entry)
+                for glob in entry.globs or (_EVERYTHING,):
+                    self._wide.setdefault((one, glob.head if glob.subtree else glob.text), []).append(entry)
 
 
 class _One:

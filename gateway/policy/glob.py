@@ -21,7 +21,7 @@ def segments(path: str) -> list[str]:
 class Glob:
     """One compiled pattern."""
 
-    __slots__ = ("_chunks", "_depth", "_exact", "head", "text")
+    __slots__ = ("_chunks", "_depth", "_exact", "head", "literals", "text")
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ValueError with what is wrong."""
@@ -31,6 +31,8 @@ class Glob:
         self._depth = next((i for i, part in enumerate(parts) if "*" in part), len(parts))
         self.head = tuple(parts[: self._depth])
         """The literal segments it begins with; an index need not compare them again."""
+        self.literals = tuple(part for part in parts[self._depth :] if "*" not in part)
+        """The literal segments after that: a path without them is not meant."""
         chunks: list[list[_Segment]] = [[]]
         for part in parts[self._depth :]:
             if part == "**":
@@ -44,6 +46,11 @@ class Glob:
     def everything(self) -> bool:
         """Whether no path is left out."""
         return not self.head and len(self._chunks) > 1 and not any(self._chunks)
+
+    @property
+    def subtree(self) -> bool:
+        """Whether it is its head and all that is below, as `/a/**`."""
+        return self._chunks == [[], []]
 
     def match(self, path: Sequence[str]) -> bool:
         """Whether the path with these segments is meant."""
@@ -75,8 +82,7 @@ class Glob:
         """Whether every path of `other` is surely one of this one; False where that takes thought."""
         if self.text == other.text:
             return True
-        tail_only = self._chunks == [[], []]
-        return tail_only and other.head[: self._depth] == self.head
+        return self.subtree and other.head[: self._depth] == self.head
 
     def lower(self) -> Glob:
         """The same pattern for services that ignore letter case."""

@@ -325,6 +325,29 @@ def test_ten_thousand_rules_are_as_fast_as_ten() -> None:
     assert with_lots <= with_few / 0.7, f"{with_lots:.1f} µs a new look-up"
 
 
+def behind_a_wildcard(rules: int, pattern: str) -> Book:
+    entries = [an_entry(n, globs=(Glob(pattern.format(n)),)) for n in range(rules - 1)]
+    return a_book([*entries, an_entry(rules - 1, "rest")])
+
+
+@pytest.mark.parametrize("pattern", ["/api/*/s{}/**", "/api/**/s{}", "/**/common/s{}", "/*/s{}/common"])
+def test_ten_thousand_rules_that_go_on_with_a_wildcard_are_as_fast_as_ten(pattern: str) -> None:
+    few, lots = behind_a_wildcard(10, pattern), behind_a_wildcard(10_000, pattern)
+    tail = "x" * 300  # too long to be remembered
+    path = pattern.format(7).replace("**", "*").replace("*", tail)
+    assert names(few.find(facts(path))) == names(lots.find(facts(path))) == ["r7"]
+    with_few, with_lots = fastest(few, lots, asked=[facts(path)] * 20)
+    assert with_lots <= with_few / 0.7, f"{with_lots:.1f} µs a new look-up"
+
+
+def test_a_literal_that_all_rules_share_does_not_tell_them_apart() -> None:
+    book = behind_a_wildcard(1_000, "/api/*/v{}/items")
+    assert names(book.find(facts("/api/x/v500/items"))) == ["r500"]
+    assert names(book.find(facts("/api/x/items/v500"))) == ["rest"]
+    (shelf,) = [shelf for under in book._index._hosts.values() for head, shelf in under.items() if head == ("api",)]
+    assert (len(shelf.behind), shelf.open) == (999, [])
+
+
 def test_paths_of_an_attackers_making_fill_no_memory() -> None:
     book = many(10)
     tracemalloc.start()
