@@ -191,7 +191,7 @@ class Metrics:
             for value, each in list(self._histograms[name].items()):
                 histogram.add_metric([value] if label else [], *each.cumulative())
             yield histogram
-        for name, (kind, meaning, labels) in READ.items():
+        for name, (kind, meaning, about) in READ.items():
             if name not in self._read:
                 continue
             family: Any = CounterMetricFamily if kind == "counter" else GaugeMetricFamily

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.core.certificate import Certificate
 from gateway.core.header_names import folded
 
 
@@ -18,6 +19,7 @@ class Facts:
         "address",
         "agent",
         "authorization",
+        "certificate",
         "cookie",
         "headers",
         "host",
@@ -50,6 +52,7 @@ class Facts:
         authorization: bytes = b"",
         headers: Sequence[tuple[bytes, bytes]] = (),
         request_id: str = "",
+        certificate: Certificate | None = None,
     ) -> None:
         self.method = method
         """Upper case token."""
@@ -81,6 +84,8 @@ class Facts:
         self.headers = headers
         """Pairs as they came; ask with `header`."""
         self.request_id = request_id
+        self.certificate = certificate
+        """The client's, verified in the handshake; None where it showed none."""
 
     def header(self, name: bytes) -> list[bytes]:
         """Every value of header `name`, in order; also of `X_Name` or `x.name`, which services read as `X-Name`."""

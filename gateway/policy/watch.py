@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.policy.load import contents, digest
@@ -23,10 +24,19 @@ _log = logging.getLogger(__name__)
 class Watch:
     """Looks at `path` and calls `reload` after each change."""
 
-    def __init__(self, path: Path, reload: Callable[[], Awaitable[None]], *, interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        path: Path,
+        reload: Callable[[], Awaitable[None]],
+        *,
+        interval: float = INTERVAL,
+        look: Callable[[], str] | None = None,
+    ) -> None:
+        """`look`: tells the content of what is not a folder of policies."""
         self._path = path
         self._reload = reload
         self._interval = interval
+        self._look = look or partial(_look, path)
         self._known = self._seen = self._look()
 
     def check(self) -> bool:
@@ -48,8 +58,9 @@ class Watch:
                 except Exception:
                     _log.exception("reloading %s failed; the last good policy stays", self._path)
 
-    def _look(self) -> str:
-        try:
-            return digest(contents(self._path))
-        except OSError as error:
-            return f"away: {error.errno}"
+
+def _look(path: Path) -> str:
+    try:
+        return digest(contents(path))
+    except OSError as error:
+        return f"away: {error.errno}"

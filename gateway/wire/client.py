@@ -19,10 +19,12 @@ import httptools
 from gateway.core.reasons import Reason
 from gateway.wire import familiar
 from gateway.wire.exchange import Exchange
-from gateway.wire.forwarded import UNKNOWN, canonical
 from gateway.wire.request import Caller, Field
+from gateway.wire.upgrade import Upgrade, handshake
 
 if TYPE_CHECKING:
+    from gateway.core.certificate import Certificate
+    from gateway.wire.listener import Listener
     from gateway.wire.wire import Wire
 
 _SLICE = 16_384
@@ -53,30 +55,43 @@ class ClientConnection(asyncio.Protocol):
         "_failed",
         "_fields",
         "_head_bytes",
+        "_listener",
         "_parser",
         "_parsing",
         "_paused",
         "_queue",
         "_repeating",
+        "_switching",
         "_transport",
+        "certificate",
         "deadline",
         "now",
         "peer",
+        "scheme",
+        "trusted",
         "wire",
         "write",
         "write_paused",
     )
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, listener: Listener, peer: str = "", trusted: bool = False) -> None:
+        """`peer`, `trusted`: of the client, where a PROXY header has told it; else of the other end of the socket."""
         self.wire = wire
         self.now = wire.now
-        self.peer = UNKNOWN
-        """Canonical address of the other end."""
+        self.peer = peer
+        """Canonical address of the other end, or `unknown`."""
+        self.trusted = trusted
+        """Whether what the other end says of others is believed."""
+        self.scheme = listener.scheme
+        """What the other end speaks, or what browsers see where TLS ends before us."""
+        self.certificate: Certificate | None = None
+        """The client's, verified; None where it showed none."""
+        self._listener = listener
         self.deadline = _INFINITE
         """Monotonic time after which `sweep` calls `expire`."""
         self.write: Callable[[bytes], None]
         """Sends bytes to the client; the transport's own."""
-        self.write_paused = False
+        self.write_paused: bool = False
         self._parser = httptools.HttpRequestParser(self)
         self._parsing: Exchange | None = None
         self._caller: Caller | None = None
@@ -94,6 +109,8 @@ class ClientConnection(asyncio.Protocol):
         """Bytes that may still be thrown away before the connection ends; -1 while it lives."""
         self._repeating = False
         """Whether the parser reads a head of ours instead of one with `Upgrade`."""
+        self._switching: Exchange | None = None
+        """A handshake, while nobody knows whether what comes behind it is HTTP; it waits in `_backlog`."""
         self._failed: Reason | None = None
         """Why nothing after the queued requests can be understood."""
 
@@ -102,8 +119,10 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
-        name = transport.get_extra_info("peername")
-        self.peer = (canonical(name[0]) if isinstance(name, tuple) else None) or UNKNOWN
+        if not self.peer:
+            self.peer, self.trusted = self._listener.known(transport.get_extra_info("peername"))
+        if self._listener.tls is not None:
+            self.certificate = self._listener.tls.certificate_of(transport.get_extra_info("ssl_object"))
         self.deadline = self.now() + self.wire.bounds.head_time
         self.wire.clients.add(self)
 
@@ -130,6 +149,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._backlog:
             self._backlog.append(data)
+            self.pause_reading()
             return
         idle = self._current is None and self._parsing is None and not self._queue and not self.write_paused
         if idle and self._block and data.endswith(self._block):
@@ -219,7 +239,10 @@ class ClientConnection(asyncio.Protocol):
                     self._parser.feed_data(data)
                     break
                 except httptools.HttpParserUpgrade as upgrade:
-                    data = self._without_upgrade(data[upgrade.args[0] :])
+                    rest = data[upgrade.args[0] :]
+                    if self._may_switch(rest):
+                        break
+                    data = self._without_upgrade(rest)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self._fail(cause.reason if isinstance(cause, _TooMuch) else Reason.FAULT)
@@ -243,10 +266,21 @@ class ClientConnection(asyncio.Protocol):
             if parsing.raw_in > bounds.head + _OVERHEAD * (parsing.bytes_in + _SLICE):
                 self._fail(Reason.BAD_REQUEST)  # chunk extensions without end
 
+    def _may_switch(self, rest: bytes | memoryview) -> bool:
+        """Whether the head that was parsed is a WebSocket handshake. The `rest` then waits for its answer."""
+        offer = handshake(self._parsing) if self._parsing is not None else None
+        if offer is None or self._parsing is None:
+            return False
+        self._queue[-1] = self._switching = Upgrade(self._parsing, offer)
+        self._parsing = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._backlog.append(bytes(rest))
+        return True
+
     def _without_upgrade(self, rest: bytes | memoryview) -> bytes:
         """What to parse instead of the `rest` of the bytes after a head with `Upgrade`.
 
-        No protocol is ever switched. The parser takes such a request for one without a body, and gives up whatever
+        It goes on as if it had none. The parser takes such a request for one without a body, and gives up whatever
         follows; so another one starts, with a head that only says how the body is framed.
         """
         self._parser = httptools.HttpRequestParser(self)
@@ -260,7 +294,7 @@ class ClientConnection(asyncio.Protocol):
         view = memoryview(data)
         at = 0
         while at < len(data) and self._failed is None:
-            if len(self._queue) >= self.wire.bounds.pipeline:
+            if len(self._queue) >= self.wire.bounds.pipeline or self._switching is not None:
                 self._backlog.append(data[at:])
                 return
             self._feed(view[at : at + _SLICE])
@@ -345,9 +379,11 @@ class ClientConnection(asyncio.Protocol):
             exchange.version,
             exchange.fields,
             peer=self.peer,
+            trusted=self.trusted,
             proxies=wire.proxies,
-            scheme=wire.scheme,
+            scheme=self.scheme,
             strip_cookies=wire.strip_cookies,
+            certificate=self.certificate,
         )
         return self._caller
 
@@ -370,7 +406,8 @@ class ClientConnection(asyncio.Protocol):
         if exchange.close or (self.wire.draining and self.last):
             self._end(exchange)
             return
-        if self._backlog:
+        if self._backlog and self._switching in (None, exchange):
+            self._switching = None
             backlog, self._backlog = self._backlog, []
             for index, data in enumerate(backlog):
                 self._feed_slices(data)
@@ -405,6 +442,24 @@ class ClientConnection(asyncio.Protocol):
         self.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+    @property
+    def answering(self) -> Exchange | None:
+        """The exchange under way."""
+        return self._current
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """From now on the client speaks to `protocol`, which says when it is over (`connection_lost`).
+
+        Returns the transport, and what has come behind the handshake already.
+        """
+        early = b"".join(self._backlog)
+        self._backlog.clear()
+        self._switching = None
+        self.deadline = _INFINITE
+        self._transport.set_protocol(protocol)
+        self.resume_reading()
+        return self._transport, early
 
     def abort(self) -> None:
         """Cut the connection so that the client sees a broken answer, not a short one.
