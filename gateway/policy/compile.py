@@ -86,7 +86,7 @@ class Compiler:
         host = entry.hosts[0] if entry.hosts else ""
         first = entry.globs[0] if entry.globs else _EVERYTHING
         above = [host, *(host[at:] for at in range(1, len(host)) if host[at] == "."), ""]
-        paths = [*(first.head[:depth] for depth in range(len(first.head) + 1)), first.text]
+        paths: list[tuple[str, ...] | str] = [*(first.head[:depth] for depth in range(len(first.head) + 1)), first.text]
         wider = (self._wide.get((one, path), ()) for one in above for path in paths)
         for earlier in chain.from_iterable(wider):
             if _covers(earlier, entry):
