@@ -9,7 +9,7 @@ PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench image chart docs clean
+.PHONY: help run test suite suite-compiled lint bench image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,17 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j 2 suite suite-compiled
+
+suite:
 	$(BIN)/python -m pytest -rs
+
+suite-compiled: # what compiling could change, beside the suite; it speaks when it is done
+	@mkdir -p build
+	@{ scripts/compile $(VENV) && if [ -d build/compiled ]; then SALLYPORT_COMPILED=1 $(BIN)/python -m pytest -rs \
+		-o pythonpath="build/compiled ." -o cache_dir=build/pytest tests/wire tests/attacks; fi; } \
+		>build/compiled.log 2>&1 || { cat build/compiled.log; exit 1; }
+	@grep -E "LEFT OUT|passed" build/compiled.log | sed "s/^/Compiled: /"
 
 lint: $(VENV)/.test ## Style, format and types
 	$(BIN)/ruff check .

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from gateway import gate
 from gateway.core.clock import ManualClock
 from gateway.store.sql import Records
 from tests.rig.gateway import Gateway, running
 from tests.rig.ledger import Remembered
+
+
+def pytest_configure() -> None:
+    """What is said to test the compiled gateway must not quietly test the other one."""
+    if os.environ.get("SALLYPORT_COMPILED") and (gate.__file__ or "").endswith(".py"):
+        raise pytest.UsageError("SALLYPORT_COMPILED is set, but `gateway` is not the compiled one: run scripts/compile")
 
 
 @pytest.fixture

@@ -94,12 +94,14 @@ class AccessLog:
         upstream: str = "",
         upstream_seconds: float = 0.0,
         shadow: tuple[str, str] | None = None,
+        forward_auth: str = "",
     ) -> None:
         """Append the line of one request.
 
         `at` is when it began, in seconds since the epoch; `received` are bytes of body, `sent` of the whole answer;
         `seconds` how long it took in all, `upstream_seconds` how long the service took to begin its answer; `shadow`
-        is the shadow rule that would have been chosen, and what it would have answered.
+        is the shadow rule that would have been chosen, and what it would have answered; `forward_auth` is the kind of
+        proxy that asked and carries the request itself.
         """
         second = int(at)
         if second != self._second:
@@ -117,6 +119,8 @@ class AccessLog:
         if len(request_id) > 64 or not request_id.isalnum():
             request_id = _quoted(visible(request_id, 128))[1:-1]
         more = "" if shadow is None else f',"shadow":{{"rule":{_quoted(shadow[0])},"answer":{_quoted(shadow[1])}}}'
+        if forward_auth:
+            more += f',"forward_auth":{_quoted(forward_auth)}'
         batch = self._batch
         batch += (
             f'{{"time":"{self._stamp}{_MILLISECONDS[int((at - second) * 1000.0)]}","status":{status},{about},'
@@ -159,7 +163,7 @@ class _File:
         self._queue: SimpleQueue[bytearray | None] = SimpleQueue()
         self._handed = 0
         self._written = 0
-        self._thread: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         self.dropped = 0
 
     def put(self, batch: bytearray) -> None:
@@ -167,18 +171,18 @@ class _File:
             self.dropped += batch.count(b"\n")
             return
         self._handed += len(batch)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-            self._thread.start()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._run, name="access-log", daemon=True)
+            self._writer.start()
         self._queue.put(batch)
 
     def close(self, timeout: float) -> None:
-        if self._thread is not None:
+        if self._writer is not None:
             self._queue.put(None)
-            self._thread.join(timeout)
-            if self._thread.is_alive():
+            self._writer.join(timeout)
+            if self._writer.is_alive():
                 return  # it still holds the descriptor
-            self._thread = None
+            self._writer = None
         if self._path is not None and self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
