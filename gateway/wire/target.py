@@ -9,9 +9,10 @@ The same normal form is matched, counted, logged and forwarded. What cannot have
 
 Plain dot segments (`.`, `..`, `%2e%2e`) are resolved and repeated slashes are merged; a final slash stays.
 
-Services differ in what else they fold: a second decoding, letter case (Express, IIS), `;parameters` (Tomcat), a file
-extension (Rails), trailing blanks and dots (Windows). Each such *reading* of the path is listed, and the gate lets no
-reading be weaker than its own rule: the literal path chooses the rule, a reading can only add demands.
+Services differ in what else they fold: a second decoding, or none at all (Express), letter case (Express, IIS),
+`;parameters` (Tomcat), a file extension (Rails), trailing blanks and dots (Windows). Each such *reading* of the path is
+listed, and the gate lets no reading be weaker than its own rule: the literal path chooses the rule, a reading can only
+add demands.
 """
 
 from __future__ import annotations
@@ -85,7 +86,11 @@ def normalise(raw: bytes) -> Target:
     folder = bool(texts) and _decode(segments[-1]) in (b"", b".", b"..")
     text = "/" + "/".join(texts) + ("/" if folder else "")
     forwarded = b"/" + b"/".join(encoded) + (b"/" if folder else b"")
-    return Target(text, query.decode("ascii"), forwarded + mark + query, readings(text))
+    others = readings(text)
+    if b"%" in forwarded:
+        sent = forwarded.decode("ascii")
+        others += (sent, sent.lower())  # a router that decodes nothing: `/a%2Bb` is not `/a+b` for it
+    return Target(text, query.decode("ascii"), forwarded + mark + query, others)
 
 
 def readings(path: str) -> tuple[str, ...]:
