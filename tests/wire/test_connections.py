@@ -169,7 +169,7 @@ async def narrow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gate
     await upstream.start()
     config = {
         "upstreams": {
-            "app": {"url": f"http://127.0.0.1:{upstream.port}", "connections": 2},
+            "app": {"url": f"http://127.0.0.1:{upstream.port}", "connections": 2, "queue": {"length": 0}},
             "other": {"url": f"http://127.0.0.1:{port}"},
         }
     }
@@ -201,6 +201,7 @@ async def test_a_service_has_no_more_connections_than_it_may(narrow: Gateway) ->
     answer = await narrow.ask(get())
     assert answer.status == 503
     assert b"ERR-UPSTREAM-BUSY" in answer.body
+    assert answer.one("Retry-After") == b"1"
     go_on.set()
     assert [each.status for each in await asyncio.gather(*asked)] == [200, 200]
     assert (await narrow.ask(get())).status == 200
