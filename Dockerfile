@@ -10,6 +10,7 @@ WORKDIR /source
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 # Compiled (setup.py says what and why): types are checked against the libraries themselves, so those come first.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[geoip,compile]' \
  && pip wheel --no-cache-dir --wheel-dir /wheels '.[geoip]' \
  && rm /wheels/sallyport-*.whl \
