@@ -57,7 +57,7 @@ def test_the_config_of_the_design_is_accepted_as_it_stands(load: Any, tmp_path: 
     read = load(INTERFACE)
     assert [str(one) for one in read.listen] == ["127.0.0.1:8080"]
     assert str(read.admin_listen) == "127.0.0.1:9090"
-    assert read.upstreams["app"].url == "http://127.0.0.1:9000"
+    assert str(read.upstreams["app"].url) == "http://127.0.0.1:9000"
     assert read.policies == tmp_path / "policies"
     assert read.keys == tmp_path / "data" / "keys"
     assert read.store.records.get_secret_value() == f"sqlite:{tmp_path}/data/sallyport.db"
@@ -76,8 +76,11 @@ def test_everything_but_the_upstreams_has_a_default(load: Any) -> None:
     )
     assert (least.timeouts.head, least.timeouts.body, least.timeouts.idle) == (10.0, 30.0, 75.0)
     app = least.upstreams["app"]
-    assert (app.host, app.port, app.connections) == ("127.0.0.1", 9000, 512)
-    assert (app.timeouts.connect, app.timeouts.response, app.timeouts.idle) == (5.0, 60.0, 60.0)
+    (place,) = app.places
+    assert (place.host, place.port, place.path, place.tls, app.connections) == ("127.0.0.1", 9000, "", False, 512)
+    assert (app.timeouts.connect, app.timeouts.response, app.timeouts.idle, app.timeouts.keep) == (5, 60, 60, 60)
+    assert (app.health, app.retries, app.breaker, app.tls, app.resolve) == (None, None, None, None, 30.0)
+    assert (app.queue.length, app.queue.wait) == (1024, 1.0)
     assert (least.mfa.factors, least.mfa.required_groups, least.mfa.enrol_within) == (
         ("totp", "backup_code"),
         ("admins",),
@@ -98,7 +101,7 @@ def test_our_own_config_is_good_with_and_without_its_environment() -> None:
     }
     read = settings.load(ROOT / "config.yaml", environ)
     assert (str(read.listen[0]), str(read.admin_listen), read.scheme) == ("127.0.0.1:1", "127.0.0.1:2", "https")
-    assert read.upstreams["app"].port == 3
+    assert read.upstreams["app"].places[0].port == 3
     assert read.keys == Path("/elsewhere/keys")
     assert read.store.records.get_secret_value() == "sqlite:/elsewhere/sallyport.db"
 
@@ -127,7 +130,7 @@ def test_values_from_files_and_the_environment(load: Any, tmp_path: Path) -> Non
     )
     assert read.mfa.totp.issuer == "Acme"
     assert read.sessions.per_user == 3
-    assert read.upstreams["app"].host == "app"
+    assert read.upstreams["app"].places[0].host == "app"
 
 
 def test_which_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,19 +149,52 @@ def test_which_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("0.0.0.0:80", "0.0.0.0", 80, ""),
         ("'[::1]:8080'", "::1", 8080, ""),
         ("localhost:0", "localhost", 0, ""),
+        ("'[fe80::1%eth0]:8080'", "fe80::1%eth0", 8080, ""),
         ("unix:/run/s.sock", "", 0, "/run/s.sock"),
+        ("systemd", "", 0, ""),
+        ("fd:3", "", 0, ""),
     ],
 )
 def test_where_to_listen(load: Any, text: str, host: str, port: int, path: str) -> None:
-    (one,) = load(LEAST + f"listen: {text}\n").listen
-    assert (one.host, one.port, one.path) == (host, port, path)
-    assert str(one) == text.strip("'")
+    for listen in (text, f"{{address: {text}}}", f"[{{address: {text}, proxy_protocol: false}}]"):
+        (one,) = load(LEAST + f"listen: {listen}\n").listen
+        assert (one.address.host, one.address.port, one.address.path) == (host, port, path)
+        assert (one.tls, one.proxy_protocol, one.mode) == (None, False, "0660")
+        assert str(one) == text.strip("'")
 
 
 def test_several_listeners_and_no_admin(load: Any) -> None:
     read = load(LEAST + "listen: ['127.0.0.1:1', unix:/x]\nadmin_listen: null\n")
     assert [str(one) for one in read.listen] == ["127.0.0.1:1", "unix:/x"]
     assert read.admin_listen is None
+
+
+def test_a_service_at_several_places(load: Any, tmp_path: Path) -> None:
+    read = load("""\
+upstreams:
+  app:
+    endpoints: ['http://a:9000', 'https://b', 'https://[::1]:8443/', unix:/run/app.sock]
+    balance: consistent_hash
+    hash: cookie:sid
+    health: {path: /up, interval: 3s, timeout: 1s, healthy: 1, unhealthy: 2, expect: 200}
+    ejection: {failures: 3, for: 20s, at_most: 30%, return_over: 1m}
+    retries: {attempts: 3, budget: 10%, on: [connect, 503]}
+    breaker: {failures: 25%, of: 40, open_for: 2s}
+    timeouts: {connect: 1s, response: 2s, idle: 3s, keep: 4s}
+    queue: {length: 7, wait: 3s}
+    resolve: 10s
+    tls: {ca: ca.pem, certificate: me.pem, key: key.pem, server_name: app.internal, verify: insecure}
+""").upstreams["app"]
+    assert [(one.url, one.host, one.port, one.path, one.tls) for one in read.places] == [
+        ("http://a:9000", "a", 9000, "", False),
+        ("https://b", "b", 443, "", True),
+        ("https://[::1]:8443", "::1", 8443, "", True),
+        ("unix:/run/app.sock", "", 0, "/run/app.sock", False),
+    ]
+    assert (read.balance, read.hash, read.health.expect) == ("consistent_hash", "cookie:sid", (200, 200))
+    assert read.ejection.model_dump() == {"failures": 3, "for_": 20.0, "at_most": 0.3, "return_over": 60.0}
+    assert (read.retries.budget, read.retries.on, read.breaker.failures) == (0.1, ("connect", "503"), 0.25)
+    assert (read.tls.ca, read.tls.verify) == (tmp_path / "ca.pem", "insecure")
 
 
 def test_factors_can_be_left_out(load: Any) -> None:
@@ -172,25 +208,102 @@ def test_trusted_proxies_are_networks(load: Any) -> None:
     assert read.trusted_proxies == tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32")))
 
 
+def test_everybody_is_trusted_in_plain_words_only(load: Any) -> None:
+    plainly = "{network: %s, i_trust_everybody: true}"
+    read = load(LEAST + f"trusted_proxies: [unix, {plainly % '0.0.0.0/0'}, {plainly % repr('::/0')}, 10.0.0.0/8]\n")
+    four, six, ten = map(ipaddress.ip_network, ("0.0.0.0/0", "::/0", "10.0.0.0/8"))
+    assert read.trusted_proxies == ("unix", four, six, ten)
+
+
+def test_workers_share_what_can_be_shared(load: Any) -> None:
+    assert load(LEAST + "store: {records: none, shared: none}\nworkers: 4\n").workers == 4
+
+
 ONE_MISTAKE = [
     ("{}\n", "1: `upstreams` is missing"),
     ("upstreams: {}\n", "1: `upstreams` is empty"),
-    ("upstreams: {app: {}}\n", "1: `upstreams.app.url` is missing"),
+    ("upstreams: {app: {}}\n", "1: `upstreams.app`: no `url`; write http://host:port, or several as `endpoints`"),
     ("upstreams: {app: http://x}\n", "1: `upstreams.app` must be a mapping"),
     ("upstreams: {'a b': {url: http://x}}\n", "1: `upstreams.a b` is not written right"),
     ("upstreams: {app: {url: x}}\n", "1: `upstreams.app.url`: not a URL; write http://host:port"),
-    ("upstreams: {app: {url: 'https://x'}}\n", "1: `upstreams.app.url`: TLS to a service is not there yet"),
+
     ("upstreams: {app: {url: 'http://u:p@x'}}\n", "1: `upstreams.app.url`: a URL here holds no user name"),
     ("upstreams: {app: {url: 'http://x/y'}}\n", "1: `upstreams.app.url`: write scheme, host and port only"),
     ("upstreams: {app: {url: 'http://x:99999'}}\n", "1: `upstreams.app.url`: Port out of range"),
-    ("upstreams: {app: {url: 'http://x', endpoints: []}}\n", "1: `upstreams.app.endpoints` is not there yet"),
+    ("upstreams: {app: {url: 'http://x', endpoints: ['http://y']}}\n", "1: `upstreams.app`: either `url` or"),
+    ("upstreams: {app: {endpoints: []}}\n", "1: `upstreams.app`: no `url`"),
+    ("upstreams: {app: {endpoints: ['http://x', 'http://x/']}}\n", "1: `upstreams.app.endpoints`: `http://x` is given"),
+    ("upstreams: {app: {url: 'unix:app.sock'}}\n", "1: `upstreams.app.url`: a Unix socket needs an absolute path"),
+    ("upstreams: {app: {url: 'http://x', tls: {}}}\n", "1: `upstreams.app`: `tls` belongs to an https:// URL"),
+    (
+        "upstreams: {app: {url: 'https://x', tls: {verify: false}}}\n",
+        "1: `upstreams.app.tls.verify`: write `verify: insecure` if anybody may pretend",
+    ),
+    ("upstreams: {app: {url: 'https://x', tls: {key: k.pem}}}\n", "1: `upstreams.app.tls`: a `key` without a"),
+    ("upstreams: {app: {url: 'http://x', hash: user}}\n", "1: `upstreams.app`: `hash` belongs to `balance: consistent"),
+    (
+        "upstreams: {app: {url: 'http://x', balance: consistent_hash, hash: ip}}\n",
+        "1: `upstreams.app.hash`: `ip` is nothing to tell by",
+    ),
+    ("upstreams: {app: {url: 'http://x', balance: random}}\n", "1: `upstreams.app.balance` cannot be `random`"),
+    ("upstreams: {app: {url: 'http://x', health: {path: 'x y'}}}\n", "1: `upstreams.app.health.path` is not written"),
+    ("upstreams: {app: {url: 'http://x', health: {expect: 400-200}}}\n", "1: `upstreams.app.health.expect`: not a"),
+    ("upstreams: {app: {url: 'http://x', retries: {budget: 20}}}\n", "1: `upstreams.app.retries.budget`: not a share"),
+    ("upstreams: {app: {url: 'http://x', retries: {on: [500]}}}\n", "1: `upstreams.app.retries.on[1]` cannot be `500`"),
+    ("upstreams: {app: {url: 'http://x', breaker: {failures: 0%}}}\n", "1: `upstreams.app.breaker.failures`: input"),
+    ("upstreams: {app: {url: 'http://x', timeouts: {connect: 0s}}}\n", "1: `upstreams.app.timeouts.connect`: input"),
     (LEAST + "listen: 8080\n", "2: `listen` must be a list"),
     (LEAST + "listen: []\n", "2: `listen` is empty"),
     (LEAST + "listen: 127.0.0.1\n", "2: `listen`: `127.0.0.1` is not an address to listen on"),
     (LEAST + "listen: '*:80'\n", "2: `listen`: `*:80` is not an address to listen on"),
     (LEAST + "listen: localhost:70000\n", "2: `listen`: `localhost:70000` is not an address to listen on"),
     (LEAST + "listen: unix:relative\n", "2: `listen`: a Unix socket needs an absolute path"),
-    (LEAST + "listen: [{address: 'x:1', tls: {}}]\n", "2: `listen[1]`: TLS to clients is not there yet"),
+    (LEAST + "listen: [{address: 'x:1', tls: {}}]\n", "2: `listen[1].tls`: write either `certificate` and `key`"),
+    (LEAST + "listen: {address: 'x:1', tls: {}}\n", "2: `listen.tls`: write either `certificate` and `key`"),
+    (LEAST + "listen: {tls: {certificate: c, key: k}}\n", "2: `listen.address` is missing"),
+    (
+        LEAST + "listen: {address: 'x:1', tls: {certificate: c}}\n",
+        "2: `listen.tls`: `certificate` and `key` go together",
+    ),
+    (
+        LEAST + "listen: {address: 'x:1', tls: {certificate: c, key: k, certificates: [{certificate: c, key: k}]}}\n",
+        "2: `listen.tls`: write either",
+    ),
+    (
+        LEAST + "listen: {address: 'x:1', tls: {certificate: c, key: k, client_ca: a}}\n",
+        "2: `listen.tls`: `client_ca` goes with",
+    ),
+    (
+        LEAST + "listen: {address: 'x:1', tls: {certificate: c, key: k, client_certificates: required}}\n",
+        "2: `listen.tls`: `client_ca` goes with",
+    ),
+    (
+        LEAST + "listen: {address: 'x:1', tls: {certificate: c, key: k, minimum: '1.1'}}\n",
+        "2: `listen.tls.minimum` cannot be `1.1` (",
+    ),
+    (
+        LEAST + "listen: {address: 'x:1', proxy_protcol: true}\n",
+        "2: `listen.proxy_protcol` is not a known key (did you",
+    ),
+    (LEAST + "listen: {address: unix:/s, mode: '0999'}\n", "2: `listen.mode` is not written right"),
+    (LEAST + "listen: {address: unix:/s, mode: 0660}\n", "2: `listen.mode` must be text (put it in quotes)"),
+    (LEAST + "admin_listen: systemd\n", "2: `admin_listen`: write host:port or unix:/path"),
+    (LEAST + "workers: 0\n", "2: `workers`: input should be greater than or equal to 1"),
+    (LEAST + "workers: 2\n", "2: `workers`: 2 workers would each count by themselves"),
+    (
+        LEAST + "listen: 'x:0'\nstore: {records: none, shared: none}\nworkers: 2\n",
+        "4: `workers`: workers cannot share port 0",
+    ),
+    (LEAST + "trusted_proxies: [0.0.0.0/1, 128.0.0.0/1]\n", "2: `trusted_proxies`: together these are `0.0.0.0/0`"),
+    (LEAST + "trusted_proxies: ['::/1', '8000::/1']\n", "2: `trusted_proxies`: together these are `::/0`"),
+    (LEAST + "trusted_proxies: [{network: 0.0.0.0/0}]\n", "2: `trusted_proxies[1].i_trust_everybody` is missing"),
+    (
+        LEAST + "trusted_proxies: [{network: 0.0.0.0/0, i_trust_everybody: false}]\n",
+        "2: `trusted_proxies[1].i_trust_everybody`",
+    ),
+    (LEAST + "trusted_proxies: [UNIX]\n", "2: `trusted_proxies[1]`: `UNIX` is not a network"),
+    (LEAST + "trusted_proxies: [8]\n", "2: `trusted_proxies[1]`"),
+    (LEAST + "forwarded_header: both\n", "2: `forwarded_header` cannot be `both` (one of: x-forwarded, forwarded)"),
     (LEAST + "public_url: app.example.com\n", "2: `public_url`: not a URL"),
     (LEAST + "public_url: https://a.example/app\n", "2: `public_url`: write scheme, host and port only"),
     (LEAST + "trusted_proxies: [0.0.0.0/0]\n", "2: `trusted_proxies[1]`: `0.0.0.0/0` would let everybody choose"),
@@ -203,7 +316,7 @@ ONE_MISTAKE = [
     (LEAST + "prefix: /a b/\n", "2: `prefix`: a prefix starts and ends with a slash"),
     (LEAST + "store: {records: 'postgresql://u:p@h/d'}\n", "2: `store.records`: PostgreSQL is not there yet"),
     (LEAST + "store: {records: data.db}\n", "2: `store.records`: not a place for records"),
-    (LEAST + "store: {shared: 'redis://:hunter2@x'}\n", "2: `store.shared` cannot be that (one of: memory)"),
+    (LEAST + "store: {shared: 'redis://:hunter2@x'}\n", "2: `store.shared` cannot be that (one of: memory, none)"),
     (LEAST + "identity: {oidc: []}\n", "2: `identity.oidc` is not there yet (`local` users for now)"),
     (LEAST + "mfa: {sms: {}}\n", "2: `mfa.sms` is not there yet"),
     (LEAST + "mfa: {totp: {isuer: x}}\n", "2: `mfa.totp.isuer` is not a known key (did you mean `issuer`?)"),
