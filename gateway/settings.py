@@ -251,6 +251,8 @@ def _trusted_proxy(value: Any) -> Any:
                 f"{{network: {value}, i_trust_everybody: true}}"
             )
         return network
+    if value != "unix":
+        raise ValueError("not a network; write it as text, as in 10.0.0.0/8")
     return value
 
 

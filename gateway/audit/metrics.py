@@ -195,7 +195,7 @@ class Metrics:
             if name not in self._read:
                 continue
             family: Any = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-            metric = family(PREFIX + name, meaning, labels=label.split())
+            metric = family(PREFIX + name, meaning, labels=about.split())
             now = self._read[name]()
             for told, number in now.items() if isinstance(now, Mapping) else [((), now)]:
                 metric.add_metric([told] if isinstance(told, str) else told, number)

@@ -122,6 +122,8 @@ def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
     here: list[Any] = [model]
     for step in path:
         following: list[Any] = []
+        if isinstance(step, str):  # the only item of a list may stand there without the list
+            here = [member for part in here for member in _items(part)]
         for part in here:
             if isinstance(part, type) and issubclass(part, BaseModel):
                 following += (
@@ -130,7 +132,17 @@ def _models_at(model: type[BaseModel], path: Path) -> list[type[BaseModel]]:
             else:
                 following += get_args(part)[-1:] if get_origin(part) is dict else get_args(part)[:1]
         here = [part for annotation in following for part in _members(annotation)]
-    return [part for part in here if isinstance(part, type) and issubclass(part, BaseModel)]
+    whole = [member for part in here for member in _items(part)]
+    return [part for part in whole if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
+def _items(part: Any) -> Iterator[Any]:
+    """What a list holds; anything else is itself."""
+    if get_origin(part) in (tuple, list):
+        for item in get_args(part)[:1]:
+            yield from _members(item)
+    else:
+        yield part
 
 
 def _members(annotation: Any) -> Iterator[Any]:
