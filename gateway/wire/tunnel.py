@@ -95,7 +95,7 @@ class Tunnel:
         elif self.closing:
             return
         elif not ping:
-            if now - max(self._heard_at, self._heard_service_at) >= self._connection.upstream.stream_time:
+            if now - max(self._heard_at, self._heard_service_at) >= self.wire.bounds.stream:
                 self.end(websocket.GOING_AWAY)
         elif self._asked_at < _INFINITE:
             if now - self._asked_at >= ping:
