@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 
@@ -103,9 +104,16 @@ class RecordingUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
-    async def start(self, port: int = 0, backlog: int = 256) -> None:
-        """Listen on a free port of 127.0.0.1, or on `port`."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port, limit=1 << 20, backlog=backlog)
+    async def start(
+        self, port: int = 0, backlog: int = 256, *, path: str = "", tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Listen on a free port of 127.0.0.1, on `port`, or on the Unix socket `path`."""
+        if path:
+            self._server = await asyncio.start_unix_server(self._connected, path, limit=1 << 20)
+            return
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", port, limit=1 << 20, backlog=backlog, ssl=tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
