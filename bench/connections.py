@@ -19,7 +19,7 @@ from bench.sallyport import Sallyport
 from bench.subjects import BODY, origin
 
 COUNTS = (1_000, 5_000)
-WARM = 200
+WARM = 20
 """Opened, used and closed before: what the first ones make once is not the price of one more."""
 KB = 1_000
 
@@ -63,14 +63,16 @@ def measure(options: Options) -> Idle:
         stack.callback(gateway.down)
         with ExitStack() as first:
             for _ in range(WARM):
-                _connected(first, gateway)
+                _ask(first.enter_context(_connected(gateway)), gateway)
         resident = {0: _settled(gateway)}
-        opened = 0
+        clients: list[socket.socket] = []
         for count in COUNTS:
-            while opened < count:
-                _connected(stack, gateway)
-                opened += 1
+            while len(clients) < count:
+                clients.append(stack.enter_context(_connected(gateway)))
+                _ask(clients[-1], gateway)
             resident[count] = _settled(gateway)
+        for client in clients:
+            _ask(client, gateway)  # none of them was closed meanwhile
     return Idle(resident)
 
 
@@ -79,9 +81,12 @@ def _settled(gateway: Sallyport) -> int:
     return gateway.process.rss()
 
 
-def _connected(stack: ExitStack, gateway: Sallyport) -> None:
-    """One more connection with one answered request; RuntimeError when the answer is not the origin's."""
-    client = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+def _connected(gateway: Sallyport) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+
+
+def _ask(client: socket.socket, gateway: Sallyport) -> None:
+    """One request on it; RuntimeError when the answer is not the origin's."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in gateway.headers.items())
     client.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\n{fields}\r\n".encode())
     answer = b""

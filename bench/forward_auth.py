@@ -14,7 +14,7 @@ from bench.bars import Bar
 from bench.load import Round, run
 from bench.machine import Process, core_busy, cores, described, free_port
 from bench.options import Options
-from bench.sallyport import Sallyport
+from bench.sallyport import Asked
 from bench.subjects import built, fetch, nginx, origin
 from bench.throughput import QUIET
 
@@ -22,7 +22,7 @@ BARE = "a bare Go handler, 204"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Answers:
     """By who is asked, the rounds of each."""
 
     rounds: dict[str, tuple[Round, ...]]
@@ -53,7 +53,7 @@ class Asked:
         return asdict(self)
 
 
-def measure(options: Options) -> Asked:
+def measure(options: Options) -> Answers:
     """In turns: nothing is asked, the bare handler, each gateway."""
     rounds, seconds = options.rounds or 3, options.seconds or 3.0
     mine, others = cores()
@@ -69,7 +69,7 @@ def measure(options: Options) -> Asked:
         stack.enter_context(bare).wait_for(f"http://127.0.0.1:{bare_port}/")
         asked[BARE] = (bare, f"http://127.0.0.1:{bare_port}/", {})
         for installed in options.gateways:
-            gateway = Sallyport({mine}, installed).up(address)
+            gateway = Asked({mine}, installed).up(address)
             stack.callback(gateway.down)
             asked[gateway.name] = (gateway.process, f"{gateway.url}.sallyport/auth/nginx", gateway.headers)
         fronts = {}
@@ -87,7 +87,7 @@ def measure(options: Options) -> Asked:
                 foreign = max(foreign, (core_busy(mine) - busy - used) / seconds)
             print(f"round {number + 1}/{rounds}", flush=True)
     told = {name: tuple(each) for name, each in measured.items()}
-    return Asked(told, foreign, options.gateways[0].name)
+    return Answers(told, foreign, options.gateways[0].name)
 
 
 def _front(stack: ExitStack, number: int, core: int, url: str) -> tuple[Process, str]:

@@ -100,6 +100,13 @@ log: {{access: {self.folder}/access.log}}
         return [self.gateway.interpreter, "-P", *arguments]
 
 
+class Asked(Sallyport):
+    """The same, believing what a proxy on this machine says of the request it asks about."""
+
+    def _settings(self, origin: str) -> str:
+        return super()._settings(origin) + "trusted_proxies: [127.0.0.1/32]\n"
+
+
 class DataPlane(Sallyport):
     """Nothing but carrying by rule: no sessions, no pages, no database."""
 
