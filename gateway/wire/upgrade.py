@@ -18,10 +18,10 @@ from gateway.core.decision import Decision, Refuse, Verdict
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_lines
-from gateway.wire import authority, websocket
-from gateway.wire.authority import BadAuthority
+from gateway.wire import websocket
 from gateway.wire.exchange import Exchange
 from gateway.wire.headers import without
+from gateway.wire.origin import comes_from_us
 from gateway.wire.request import Declined, Field
 from gateway.wire.tunnel import Tunnel
 from gateway.wire.upstream_connection import UpstreamConnection, reply_lines
@@ -84,7 +84,7 @@ class Upgrade(Exchange):
 
     def _block(self, facts: Facts, verdict: Verdict) -> bytes:
         known_by_cookie = verdict.identity is not None and verdict.identity.session is not None
-        if known_by_cookie and not _comes_from_us(facts):
+        if known_by_cookie and not comes_from_us(facts):
             verdict.decision = Refuse((Reason.CROSS_SITE,))
             self.wire.ledger.note(refusal(facts, verdict))
             raise Declined(Reason.CROSS_SITE)
@@ -95,6 +95,10 @@ class Upgrade(Exchange):
         return without(_OURS, super()._block(facts, verdict)) + offer
 
     def agree(self, fields: list[Field]) -> None:
+        """Whether the service agrees to what was offered, and nothing more: makes our answer of its own.
+
+        Raises ValueError.
+        """
         said = _said(fields)
         protocol = said.get(b"sec-websocket-protocol", [])
         if (
@@ -121,6 +125,7 @@ class Upgrade(Exchange):
         self._answer = b"".join(lines)
 
     def switch(self, connection: UpstreamConnection, early: bytes) -> None:
+        """The handshake is done: answer it, and carry frames from now on."""
         self.status = 101
         self.responded = self.finished = True  # as HTTP; the tunnel says when all is over
         self.connection = None
@@ -131,28 +136,15 @@ class Upgrade(Exchange):
 
     @property
     def over(self) -> bool:
+        """Whether nothing goes on any more."""
         return self.finished if self.tunnel is None else self.tunnel.closing
 
     def cut(self, decision: Decision) -> None:
+        """Who asked would not be let through any more: close with 1008, or answer where it is no socket yet."""
         if self.tunnel is not None:
             self.tunnel.end(websocket.POLICY_VIOLATION)
         else:
             super().cut(decision)
-
-
-def _comes_from_us(facts: Facts) -> bool:
-    """Whether the page that opens the socket is of the site it opens it to, or no browser's at all."""
-    origins = facts.header(b"origin")
-    if not origins:
-        return True
-    scheme, separator, named = origins[0].partition(b"://")
-    if len(origins) > 1 or not separator or scheme.lower() != facts.scheme.encode():
-        return False
-    try:
-        where = authority.parse(named, facts.scheme)
-    except BadAuthority:
-        return False
-    return (where.host, where.port) == (facts.host, facts.port)
 
 
 def _said(fields: list[Field]) -> dict[bytes, list[bytes]]:

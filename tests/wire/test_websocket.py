@@ -78,9 +78,7 @@ def test_text_is_what_python_calls_utf8(payload: bytes, cuts: list[int], size: i
     except UnicodeDecodeError:
         expected = 1007
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
-    spelled = b"".join(
-        frame(0 if at else TEXT, piece, final=at == len(pieces) - 1) for at, piece in enumerate(pieces)
-    )
+    spelled = b"".join(frame(0 if at else TEXT, piece, final=at == len(pieces) - 1) for at, piece in enumerate(pieces))
     assert fed(reader(), spelled, cuts)[1] == expected
     assert fed(reader(), b"".join((spelled, frame(PING))), cuts)[1] == expected
 
@@ -157,7 +155,12 @@ def test_a_mistake_is_found_before_its_frame_is_whole() -> None:
 def test_a_character_may_be_cut_by_frames_and_control_frames_stand_between() -> None:
     source = reader()
     euro = "€".encode()
-    data = frame(TEXT, euro[:1], final=False) + frame(PING, b"\xff") + frame(0, euro[1:2], final=False) + frame(0, euro[2:])
+    data = (
+        frame(TEXT, euro[:1], final=False)
+        + frame(PING, b"\xff")
+        + frame(0, euro[1:2], final=False)
+        + frame(0, euro[2:])
+    )
     assert fed(source, data, list(range(len(data)))) == (data, 0)
 
 
