@@ -40,6 +40,8 @@ class RoundRobin:
     def __init__(self) -> None:
         self._order: Sequence[Endpoint] = ()
         self._next = -1
+        self._spare = -1
+        """Where requests that failed elsewhere were sent last: they take nobody's turn."""
 
     def arrange(self, endpoints: Sequence[Endpoint]) -> None:
         """See `Balance`."""
@@ -53,11 +55,14 @@ class RoundRobin:
     def pick(self, exchange: Exchange, avoid: Collection[Endpoint] = ()) -> Endpoint:
         """See `Balance`."""
         order = self._order
-        for _ in order:
+        if not avoid:
             self._next = (self._next + 1) % len(order)
-            if order[self._next] not in avoid:
+            return order[self._next]
+        for _ in order:
+            self._spare = (self._spare + 1) % len(order)
+            if order[self._spare] not in avoid:
                 break
-        return order[self._next]
+        return order[self._spare]
 
 
 class LeastOutstanding:

@@ -194,6 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
         if (
             length is None
             or status in (204, 304)
+            or status in UNWELL  # each of these may have to be kept from the client
             or self._ours is None
             or not 0 < len(data) - length <= familiar.LONGEST
         ):
