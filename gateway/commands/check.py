@@ -22,6 +22,8 @@ class _Surroundings(NamedTuple):
     upstreams: Collection[str]
     factors: Collection[str]
     admin_groups: Collection[str]
+    people: bool
+    counters: bool
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,7 +72,14 @@ def check(config: Path | None, environ: Mapping[str, str]) -> tuple[list[Problem
     around: _Surroundings | None
     try:
         read = settings.load(config, environ)
-        around = _Surroundings(read.policies, read.upstreams, read.mfa.factors, read.mfa.required_groups)
+        around = _Surroundings(
+            read.policies,
+            read.upstreams,
+            read.mfa.factors,
+            read.mfa.required_groups,
+            read.store.keeps_records,
+            read.store.counts,
+        )
     except ConfigError as error:
         problems += error.problems
         around = _as_far_as_readable(config, environ)
@@ -82,6 +91,8 @@ def check(config: Path | None, environ: Mapping[str, str]) -> tuple[list[Problem
                 upstreams=around.upstreams,
                 factors=around.factors,
                 admin_groups=around.admin_groups,
+                people=around.people,
+                counters=around.counters,
                 environ=environ,
                 readings=readings,
             )
@@ -101,7 +112,7 @@ def _as_far_as_readable(config: Path | None, environ: Mapping[str, str]) -> _Sur
     except (OSError, ConfigError):
         return None
     data = _mapping(data)
-    mfa = _mapping(data.get("mfa"))
+    mfa, store = _mapping(data.get("mfa")), _mapping(data.get("store"))
     offered = {"totp": "totp", "backup_codes": "backup_code"}
     groups = mfa.get("required_groups", ["admins"])
     return _Surroundings(
@@ -109,6 +120,8 @@ def _as_far_as_readable(config: Path | None, environ: Mapping[str, str]) -> _Sur
         upstreams=tuple(_mapping(data.get("upstreams"))),
         factors=[name for key, name in offered.items() if mfa.get(key, {}) is not None],
         admin_groups=[str(group) for group in groups] if isinstance(groups, list) else ["admins"],
+        people=store.get("records") != settings.NONE,
+        counters=store.get("shared") != settings.NONE,
     )
 
 

@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         upstreams=read.upstreams,
         factors=factors,
         admin_groups=read.mfa.required_groups,
+        people=read.store.keeps_records,
+        counters=read.store.counts,
         readings=readings,
     )
     try:

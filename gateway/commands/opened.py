@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
-    """Raises `ConfigError` where the database is not fit to be used."""
+    """Raises `ConfigError` where there is no database, or none that is fit to be used."""
     from gateway.audit.recorder import Recorder
     from gateway.core.clock import SystemClock
+    from gateway.core.errors import ConfigError
     from gateway.store.event_table import EventTable
     from gateway.store.sql import Records
 
+    if settings.store.records is None:
+        raise ConfigError("`store.records` is none: there are no users", "write store: {records: sqlite:path}")
     clock = SystemClock()
     records = await Records.open(settings.store.records.get_secret_value(), clock=clock)
     try:

@@ -1,4 +1,4 @@
-"""The session cookie of a request, and the Cookie header as the service behind us may see it.
+"""The session cookie of a request.
 
 A header is taken apart once; browsers send the same bytes again and again, so what was found is remembered by them.
 Two cookies of our name are nobody's: a sibling host can plant one, and which of the two a parser believes is luck.
@@ -15,18 +15,10 @@ from gateway.core.errors import Broken
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity
 from gateway.identity.sessions import Sessions
+from gateway.identity.strip import MAX_REMEMBERED_HEADER, REMEMBERED, name_of
 from gateway.store.near import Near
 
-REMEMBERED = 10_000
-MAX_REMEMBERED_HEADER = 4096
-"""Longer headers are taken apart each time: what is remembered stays small."""
-
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-_OURS = frozenset(
-    name.encode()
-    for cookies in (Cookies.over("http"), Cookies.over("https"))
-    for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
-)
 
 
 class SessionCookie:
@@ -38,7 +30,6 @@ class SessionCookie:
         self._sessions = sessions
         self._cookie = cookies.session.encode()
         self._tokens: Near[bytes, str] = Near(REMEMBERED)
-        self._stripped: Near[bytes, bytes] = Near(REMEMBERED)
 
     def near(self, facts: Facts) -> Identity | None:
         """Who it is, where that is known without waiting; None says nothing: ask `identify`."""
@@ -60,20 +51,13 @@ class SessionCookie:
             raise Broken("the session is over or was never there")
         return identity
 
+    async def again(self, identity: Identity) -> Identity | None:
+        """Whoever holds the session of `identity` now: a proof may have given it another token."""
+        return await self._sessions.again(identity)
+
     def token(self, cookie: bytes) -> str:
         """The session token in a `Cookie` header; empty without one. Raises `Broken`."""
         return self._token(cookie)
-
-    def strip(self, cookie: bytes) -> bytes:
-        """The header without any cookie of ours, of either scheme; empty when nothing is left."""
-        if b"sallyport" not in cookie:
-            return cookie
-        stripped = self._stripped.get(cookie)
-        if stripped is None:
-            stripped = b";".join([pair for pair in cookie.split(b";") if _name(pair) not in _OURS]).lstrip(b" ")
-            if len(cookie) <= MAX_REMEMBERED_HEADER:
-                self._stripped.keep(cookie, stripped)
-        return stripped
 
     def _token(self, cookie: bytes) -> str:
         token = self._tokens.get(cookie)
@@ -86,7 +70,7 @@ class SessionCookie:
     def _read(self, cookie: bytes) -> str:
         if self._cookie not in cookie:
             return ""
-        values = [pair.partition(b"=")[2].strip() for pair in cookie.split(b";") if _name(pair) == self._cookie]
+        values = [pair.partition(b"=")[2].strip() for pair in cookie.split(b";") if name_of(pair) == self._cookie]
         if not values:
             return ""
         if len(values) > 1:
@@ -95,7 +79,3 @@ class SessionCookie:
         if not _TOKEN.fullmatch(token):
             raise Broken("the session cookie is malformed")
         return token
-
-
-def _name(pair: bytes) -> bytes:
-    return pair.partition(b"=")[0].strip()

@@ -51,19 +51,24 @@ def load(
     upstreams: Collection[str],
     factors: Collection[str],
     admin_groups: Collection[str],
+    people: bool = True,
+    counters: bool = True,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
     readings: Readings | None = None,
 ) -> Book:
     """The book of the policy at `path`, its examples judged. Raises `ConfigError` with every problem.
 
-    `readings` gives the other paths a service might take a path for, so that examples meet what requests meet.
+    `people` and `counters`: whether rules may ask who somebody is, and how often. `readings` gives the other paths a
+    service might take a path for, so that examples meet what requests meet.
     """
     book, judgements = read(
         path,
         upstreams=upstreams,
         factors=factors,
         admin_groups=admin_groups,
+        people=people,
+        counters=counters,
         clock=clock,
         environ=environ,
         readings=readings,
@@ -80,6 +85,8 @@ def read(
     upstreams: Collection[str],
     factors: Collection[str],
     admin_groups: Collection[str],
+    people: bool = True,
+    counters: bool = True,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
     readings: Readings | None = None,
@@ -88,7 +95,7 @@ def read(
     clock = clock or SystemClock()
     environ = os.environ if environ is None else environ
     found = _settled(path)
-    compiler = Compiler(Surroundings(upstreams, factors, admin_groups))
+    compiler = Compiler(Surroundings(upstreams, factors, admin_groups, people, counters))
     texts: list[tuple[Document, PolicyText]] = []
     for file, text in found:
         try:

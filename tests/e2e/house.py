@@ -183,9 +183,9 @@ class House:
             assert known is not None
             proof = Proof("password", self.clock.now())
             _, identity = await self.app.sessions.open(known, proof, address="127.0.0.1", agent="elsewhere")
-            setup = await self.app.enrolment.begin_totp(identity)
+            setup = await self.app.people.enrolment.begin_totp(identity)
             secret = parse_qs(urlsplit(setup.uri).query)["secret"][0]
-            codes = await self.app.enrolment.confirm(identity, setup.id, Phone(secret, self.clock).code)
+            codes = await self.app.people.enrolment.confirm(identity, setup.id, Phone(secret, self.clock).code)
             assert identity.session is not None
             await self.app.sessions.end(known.tenant, known.subject, identity.session.id)
             return secret, codes

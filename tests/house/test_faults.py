@@ -78,7 +78,7 @@ async def cold(gateway: Gateway) -> bytes:
     """Somebody who has to be looked up."""
     raw = await warm(gateway)
     gateway.app.sessions._forget("", "")
-    gateway.app.session_cookie._tokens.clear()
+    gateway.app.people.session_cookie._tokens.clear()
     return raw
 
 

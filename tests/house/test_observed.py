@@ -483,7 +483,7 @@ async def test_objects_hide_what_they_hold(day: Day) -> None:
         app.keys.mac,
         app.keys.signer,
         app.sessions,
-        app.stepups,
+        app.people.stepups,
         app.users,
     )
     text = " ".join(map(repr, held))

@@ -102,7 +102,7 @@ async def uses(gateway: Gateway, code: str) -> bool:
     """Whether a backup code is taken; the rig's policy wants totp, our own pages take either."""
     ann = await gateway.app.users.find("ann")
     assert ann is not None
-    checked = await gateway.app.factors.check(ann.tenant, ann.subject, "backup_code", code, hint=False)
+    checked = await gateway.app.people.factors.check(ann.tenant, ann.subject, "backup_code", code, hint=False)
     return checked.proof is not None
 
 

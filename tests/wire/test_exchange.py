@@ -24,7 +24,7 @@ async def _interrupted(gateway: Gateway, *more: tuple[bytes, bytes]) -> bytes:
     assert identity.session is not None
     head = ((b"Host", b"good.test"), (b"Content-Type", FORM), (b"Content-Length", b"3"), *more)
     kept = Interrupted("POST", "good.test", b"/x", head, b"a=1")
-    ticket = await gateway.app.interrupted.keep(f"session:{identity.session.id}", kept)
+    ticket = await gateway.app.people.interrupted.keep(f"session:{identity.session.id}", kept)
     cookies = Cookies.over("http")
     return f"{cookies.session}={token}; {cookies.resume}={ticket}".encode()
 

@@ -1,0 +1,184 @@
+"""Everybody who can be known, and the pages they see: what a gateway has that keeps records.
+
+A gateway that only carries requests imports nothing of this: no database, no web framework, no passwords.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.core.contracts import Factor
+from gateway.core.cookies import Cookies
+from gateway.core.errors import ConfigError, StoreAway
+from gateway.crypto.keys import KeyRing
+from gateway.identity.cookie import SessionCookie
+from gateway.identity.device import DeviceCookie
+from gateway.identity.local import LocalUsers
+from gateway.identity.passwords import Passwords
+from gateway.identity.sessions import Sessions
+from gateway.identity.throttle import SignInThrottle
+from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.enrolment import Enrolment
+from gateway.mfa.factors import Factors
+from gateway.mfa.interrupted import InterruptedRequests
+from gateway.mfa.stepup import StepUps
+from gateway.mfa.totp import Totp
+from gateway.risk.score import Risk
+from gateway.store.memory import MemoryKeyValue
+from gateway.store.sql import Records
+from gateway.store.sql_key_value import SqlKeyValue
+from gateway.web.app import make_app, make_runner
+from gateway.web.desk import Desk
+from gateway.web.pages import error_page
+
+if TYPE_CHECKING:
+    from gateway.audit.metrics import Metrics
+    from gateway.audit.recorder import Recorder
+    from gateway.core.clock import Clock
+    from gateway.limits.limiter import Limiter
+    from gateway.settings import Settings
+
+_log = logging.getLogger("sallyport")
+
+
+async def open_records(settings: Settings, url: str, clock: Clock) -> tuple[Records, KeyRing]:
+    """Database and keys, which belong together: new keys would not open what old ones have sealed.
+
+    Raises `ConfigError`.
+    """
+    records: Records | None = None
+    sealed_by = None
+    try:
+        if Records.exists(url):
+            records = await Records.open(url, clock=clock)
+            sealed_by = await records.sealed_by()
+        keys = KeyRing.open(
+            settings.keys,
+            create=sealed_by is None,
+            clock=clock,
+            assertion_lifetime=settings.headers.assertion.lifetime,
+        )
+        if keys.created:
+            _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
+        if records is None:
+            records = await Records.open(url, clock=clock)
+        if sealed_by is None:
+            await records.seal_with(keys.sealer.current)
+        elif sealed_by not in keys.sealer.ids:
+            raise ConfigError(
+                f"the keys in {settings.keys} are not those that sealed {url}",
+                "restore the key folder that belongs to this database",
+            )
+    except BaseException:
+        if records is not None:
+            await records.close()
+        raise
+    return records, keys
+
+
+class People:
+    """Users, sessions, factors, risk, and the front desk."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        records: Records,
+        keys: KeyRing,
+        clock: Clock,
+        recorder: Recorder,
+        limiter: Limiter,
+        metrics: Metrics,
+    ) -> None:
+        """Raises `ConfigError` for risk settings that are not fit."""
+        self.records = records
+        self.keys = keys
+        self.risk = Risk(
+            records,
+            clock,
+            recorder,
+            weights={str(name): weight for name, weight in settings.risk.weights.items()},
+            geoip=settings.risk.geoip,
+        )
+        recorder.subscribe(self.risk.observe)
+        self._passwords = Passwords()
+        self.users = LocalUsers(records, self._passwords, clock, recorder)
+        self.sessions = Sessions(
+            records,
+            clock,
+            recorder,
+            idle=settings.sessions.idle,
+            absolute=settings.sessions.absolute,
+            per_user=settings.sessions.per_user,
+        )
+        self.session_cookie = SessionCookie(self.sessions, Cookies.over(settings.scheme))
+
+        totp = Totp(records, keys.sealer, clock)
+        backup_codes = BackupCodes(records, keys.mac, clock)
+        built: Mapping[str, Factor] = {"totp": totp, "backup_code": backup_codes}
+        self.factors = Factors(records, {name: built[name] for name in settings.mfa.factors}, clock)
+        self.enrolment = Enrolment(
+            records,
+            totp,
+            backup_codes,
+            self.factors,
+            clock,
+            recorder,
+            issuer=settings.mfa.totp.issuer if settings.mfa.totp is not None else "",
+            enrol_within=settings.mfa.enrol_within,
+            required_groups=settings.mfa.required_groups,
+        )
+        kept = SqlKeyValue(records, clock)
+        self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
+        self.interrupted = InterruptedRequests(kept, keys.sealer, clock, max_body=settings.interrupted.body)
+        self.error_page = partial(error_page, prefix=settings.prefix)
+
+        self._desk = Desk(
+            clock=clock,
+            mac=keys.mac,
+            device=DeviceCookie(keys.mac, clock),
+            ledger=recorder,
+            limiter=limiter,
+            users=self.users,
+            sessions=self.sessions,
+            throttle=SignInThrottle(MemoryKeyValue(clock), clock),
+            factors=self.factors,
+            enrolment=self.enrolment,
+            stepups=self.stepups,
+            interrupted=self.interrupted,
+            jwks=keys.signer.jwks,
+            risk=self.risk.score,
+            learn=self.risk.learn,
+            prefix=settings.prefix,
+        )
+        self._private: Path | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def open_desk(self) -> str:
+        """Serve the front desk on a Unix socket that only we can connect to; its path."""
+        self._private = Path(tempfile.mkdtemp(prefix="sallyport-"))  # 0700
+        path = str(self._private / "desk.sock")
+        self._runner = make_runner(make_app(self._desk))
+        await self._runner.setup()
+        await web.UnixSite(self._runner, path).start()
+        return path
+
+    async def close(self) -> None:
+        """Close the desk, write what waits, let go of files; the database is still open then."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        with contextlib.suppress(StoreAway):
+            await self.sessions.close()
+        self.risk.close()
+        self._passwords.close()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
