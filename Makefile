@@ -37,7 +37,7 @@ lint: $(VENV)/.test ## Style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.run ## Measure against nginx, Caddy, a bare Go proxy and oauth2-proxy (ARGS="--write" keeps the table)
+bench: $(VENV)/.run ## Measure everything, beside nginx, Caddy, Go and an identity proxy (ARGS="--write" keeps the tables)
 	@scripts/system-parts bench
 	@$(BIN)/python -m bench $(ARGS)
 

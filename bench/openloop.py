@@ -26,8 +26,8 @@ SHARES = (0.25, 0.5, 0.75)
 QUANTILES = ("p50", "p99", "p99.9")
 ROOM = 0.95
 """A rate above this share of a subject's capacity is none it can carry: the queue would only grow."""
-PUNCTUAL = 0.25
-"""Milliseconds; a generator whose own p99 is later than this did not keep its schedule."""
+PUNCTUAL = 250.0
+"""Microseconds; a generator whose own p99 is later than this did not keep its schedule."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Point:
     unanswered: int
     """Requests not answered two seconds after the last was due; their waiting until then counts."""
     quantiles: dict[str, float]
-    """Milliseconds from due to answered."""
+    """Microseconds from due to answered."""
     lag: float
-    """Milliseconds, p99: how late the generator itself was."""
+    """Microseconds, p99: how late the generator itself was."""
     foreign: float = 0.0
     """Share of the subject's core that others used meanwhile."""
 
@@ -55,11 +55,11 @@ class Pair:
     alone: tuple[Point, ...]
 
     def total(self, quantile: str) -> float:
-        """Milliseconds, median of the rounds."""
+        """Microseconds, median of the rounds."""
         return median(point.quantiles[quantile] for point in self.subject)
 
     def added(self, quantile: str) -> float:
-        """Milliseconds above the origin alone, median of the rounds' differences."""
+        """Microseconds above the origin alone, median of the rounds' differences."""
         both = zip(self.subject, self.alone, strict=True)
         return median(with_it.quantiles[quantile] - bare.quantiles[quantile] for with_it, bare in both)
 
@@ -100,13 +100,13 @@ class Latencies:
         standing_in = "" if peer == OAuth2Proxy.name else f" (stands in for {OAuth2Proxy.name}, which is not here)"
         what = f"p99 added by {self.gateway} at half of its capacity, against {peer}{standing_in}"
         measured = mine.added("p99") if peer else None
-        return [Bar(what, measured, round(limit, 3), " ms", why="no identity proxy is here")]
+        return [Bar(what, measured, round(limit), " µs", why="no identity proxy is here")]
 
     def markdown(self) -> str:
         return "\n".join([*self._same(), "", *self._halves(), "", *self._notes()])
 
     def _same(self) -> Iterator[str]:
-        yield f"| added at the same rate: p50 / p99 / p99.9, ms |{' |'.join(f' {rate:,}/s' for rate in self.rates)} |"
+        yield f"| added at the same rate: p50 / p99 / p99.9, µs |{' |'.join(f' {rate:,}/s' for rate in self.rates)} |"
         yield f"| --- |{' ---: |' * len(self.rates)}"
         for each in self.subjects:
             cells = [
@@ -118,7 +118,7 @@ class Latencies:
         yield f"| *the origin alone, whole* | {' | '.join(totals)} |"
 
     def _halves(self) -> Iterator[str]:
-        yield "| at half of its own capacity: p50 / p99 / p99.9, ms | capacity | rate | whole | added |"
+        yield "| at half of its own capacity: p50 / p99 / p99.9, µs | capacity | rate | whole | added |"
         yield "| --- | ---: | ---: | ---: | ---: |"
         for each in self.subjects:
             if each.half:
@@ -133,7 +133,7 @@ class Latencies:
         if (lost := sum(point.unanswered for point in points)) > 0:
             yield f"{lost:,} requests were not answered in time; they are in the figures with the time they had waited."
         if (lag := max(point.lag for point in points)) > PUNCTUAL:
-            yield f"**The generator itself was up to {lag:.2f} ms late (p99): measure on a quiet machine.**"
+            yield f"**The generator itself was up to {lag:,.0f} µs late (p99): measure on a quiet machine.**"
         if (worst := max(point.foreign for point in points)) > QUIET:
             yield f"**Other programs used up to {worst:.0%} of the core meanwhile: measure on a quiet machine.**"
         yield from (f"**Left out: {reason}.**" for reason in self.left_out)
@@ -148,7 +148,7 @@ class Latencies:
 
 
 def _cell(value: Callable[[str], float]) -> str:
-    return " / ".join(f"{value(quantile):.2f}" for quantile in QUANTILES)
+    return " / ".join(f"{value(quantile):,.0f}" for quantile in QUANTILES)
 
 
 def _median(points: tuple[Point, ...], quantile: str) -> float:
@@ -236,6 +236,6 @@ def read(output: str, told: str, name: str, foreign: float = 0.0) -> Point:
         raise LoadError(f"{name}: {told.strip() or 'nothing was measured'}") from None
     if report["errors"]:
         raise LoadError(f"{name}: {report['errors']} of {report['requests']} answers were errors at {report['rate']}/s")
-    quantiles = {quantile: report["latency"][quantile] / 1e3 for quantile in ("p50", "p90", "p99", "p99.9", "max")}
-    lag = report["lag"]["p99"] / 1e3
+    quantiles = {quantile: report["latency"][quantile] for quantile in ("p50", "p90", "p99", "p99.9", "max")}
+    lag = report["lag"]["p99"]
     return Point(round(report["rate"]), report["achieved"], report["unanswered"], quantiles, lag, foreign)
