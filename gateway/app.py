@@ -27,14 +27,13 @@ from gateway.limits.limiter import Limiter
 from gateway.policy import load as policy
 from gateway.policy.book import Book
 from gateway.policy.watch import Watch
-from gateway.services import make_upstream, publish
 from gateway.risk.calm import Calm
+from gateway.services import make_upstream, publish
 from gateway.web.probes import Probes
 from gateway.wire.bounds import Bounds
 from gateway.wire.forwarded import TrustedProxies
 from gateway.wire.identity_headers import IdentityHeaders
 from gateway.wire.listener import Where, inherited
-from gateway.wire.tls import Files, ServerTls
 from gateway.wire.target import readings
 from gateway.wire.upstream import Place, Upstream
 from gateway.wire.wire import Wire
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
     from gateway.identity.sessions import Sessions
     from gateway.people import People
     from gateway.settings import Address, Listen, Settings
-
     from gateway.store.sql import Records
+    from gateway.wire.tls import ServerTls
 
 _log = logging.getLogger("sallyport")
 TICK = 1.0
@@ -223,6 +222,8 @@ class App:
         tls = listen.tls
         if tls is None:
             return None
+        from gateway.wire.tls import Files, ServerTls  # brings cryptography
+
         name = str(listen.address)
         self._secure[name] = ServerTls(
             [Files(pair.certificate, pair.key) for pair in tls.pairs],

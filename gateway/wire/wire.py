@@ -31,12 +31,12 @@ from gateway.wire.identity_headers import IdentityHeaders
 from gateway.wire.listener import Listener, Where, bind
 from gateway.wire.request import Declined
 from gateway.wire.streams import Streams
-from gateway.wire.tls import ServerTls
 from gateway.wire.upstream import Upstream
 
 if TYPE_CHECKING:
     from gateway.mfa.interrupted import InterruptedRequests
     from gateway.mfa.stepup import StepUps
+    from gateway.wire.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 
