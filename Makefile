@@ -32,6 +32,9 @@ suite-compiled: # what compiling could change, beside the suite; it speaks when 
 		>build/compiled.log 2>&1 || { cat build/compiled.log; exit 1; }
 	@grep -E "LEFT OUT|passed" build/compiled.log | sed "s/^/Compiled: /"
 
+fuzz: $(VENV)/.fuzz ## Fuzz the parsers, each target for FUZZ_SECONDS (60); FUZZ="target headers" names some
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ)
+
 lint: $(VENV)/.test ## Style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,3 +73,8 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing Sallyport and what its tests use ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test,geoip]' | $(PROGRESS)
 	@touch $@ $(VENV)/.run
+
+# atheris is not made for every machine; without it the inputs are mutated blindly, and the run says so.
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[fuzz]' | $(PROGRESS) || true
+	@touch $@

@@ -6,7 +6,7 @@ from gateway.wire.forwarded import UNKNOWN, canonical
 from gateway.wire.proxy_protocol import LONGEST, Addressed, BadProxyHeader, parse
 
 
-def read(data: bytes) -> Addressed | None | str:
+def read(data: bytes) -> Addressed | str | None:
     try:
         return parse(data)
     except BadProxyHeader:

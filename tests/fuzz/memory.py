@@ -265,6 +265,7 @@ class _House:
 
     def stop(self) -> None:
         """Stop the gateway."""
+        atexit.unregister(self.stop)
         self._loop.run_until_complete(self._running.__aexit__(None, None, None))
         self._loop.close()
 
