@@ -36,6 +36,11 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=args.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Events are for machines: nothing before their JSON, and none left out.
+    events = logging.getLogger("sallyport.events")
+    events.addHandler(logging.StreamHandler(sys.stderr))
+    events.setLevel(logging.INFO)
+    events.propagate = False
     uvloop.run(_serve(settings.load(args.config, os.environ)))
     return 0
 
