@@ -42,10 +42,8 @@ def guided(name: str, seconds: int) -> None:
     quoted = ("".join(f"\\x{octet:02x}" for octet in word) for word in NASTY)
     words.write_text("".join(f'"{word}"\n' for word in quoted))
     options = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/", f"-timeout={SLOWEST}", "-max_len=4096"]
-    atheris.Setup(
-        [name, *options, f"-dict={words}", "-reduce_inputs=0", "-print_final_stats=1"]
-    options += [str(folder / "corpus"), str(HERE / "corpus" / name)], target.one
-    )
+    options += [f"-dict={words}", "-reduce_inputs=0", "-print_final_stats=1"]
+    atheris.Setup([name, *options, str(folder / "corpus"), str(HERE / "corpus" / name)], target.one)
     atheris.Fuzz()
 
 
