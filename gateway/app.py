@@ -201,6 +201,8 @@ class App:
             bounds=_bounds(settings),
             prefix=settings.prefix,
         )
+        for warning in settings.warnings:
+            _log.warning(warning)
         admin = await self._open_admin()
         ports = [await self._listen(each) for each in settings.listen]
         self.ports = next(filter(None, ports), 0), admin

@@ -761,6 +761,14 @@ class Settings(Strict):
         return value
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed, and still worth a second thought."""
+        everybody = [str(each) for each in self.trusted_proxies if each != "unix" and each.prefixlen == 0]
+        return tuple(
+            f"trusted_proxies holds {each}: whoever connects can choose their own address" for each in everybody
+        )
+
+    @property
     def scheme(self) -> str:
         """`http` or `https`, as browsers see us."""
         return urlsplit(self.public_url).scheme

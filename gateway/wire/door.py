@@ -12,11 +12,14 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.wire.listener import Listener
 
 HANDSHAKE = 0.1
 """Seconds that a handshake under way may take: most round trips, and the balancer's is the shortest of them."""
@@ -31,48 +34,51 @@ _INSTRUCTIONS = (
 """Classic BPF over the TCP header (linux/filter.h): operation, jump if true, jump if false, operand."""
 
 
-def shut(servers: Sequence[asyncio.Server]) -> None:
+def shut(listeners: Sequence[Listener]) -> None:
     """Let nobody new in; connections made before are still accepted. Does nothing where the kernel cannot."""
     code = array.array("B", b"".join(struct.pack("=HBBI", *each) for each in _INSTRUCTIONS))
     program = struct.pack("HP", len(_INSTRUCTIONS), code.buffer_info()[0])
-    for sock in _tcp(servers):
+    for sock in _tcp(listeners):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
 
 
-def open_again(servers: Sequence[asyncio.Server]) -> None:
+def open_again(listeners: Sequence[Listener]) -> None:
     """Undo `shut`."""
-    for sock in _tcp(servers):
+    for sock in _tcp(listeners):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
 
 
-async def close(servers: Sequence[asyncio.Server], within: float) -> None:
-    """Shut, accept whoever has come until now, which takes `within` seconds at most, and listen no more."""
-    shut(servers)
+async def close(listeners: Sequence[Listener], within: float) -> None:
+    """Shut, accept whoever has come until now, which takes `within` seconds at most, and listen no more.
+
+    Whoever waits at a socket that others keep open is theirs.
+    """
+    for listener in listeners:
+        if listener.passed_on:
+            listener.close()
+    listeners = [listener for listener in listeners if not listener.passed_on]
+    shut(listeners)
     loop = asyncio.get_running_loop()
     until = loop.time() + within
-    if within > HANDSHAKE and any(True for _ in _tcp(servers)):
+    if within > HANDSHAKE and _tcp(listeners):
         await asyncio.sleep(HANDSHAKE)
-    while _waiting(servers) and loop.time() < until:  # noqa: ASYNC110 - the loop accepts, and tells nobody
+    while _knocking(listeners) and loop.time() < until:  # noqa: ASYNC110 - the loop accepts, and tells nobody
         await asyncio.sleep(0)
-    for server in servers:
-        server.close()
+    for listener in listeners:
+        listener.close()
 
 
-def _waiting(servers: Sequence[asyncio.Server]) -> bool:
+def _knocking(listeners: Sequence[Listener]) -> bool:
     """Whether somebody is to be accepted."""
     queue = select.poll()
-    for server in servers:
-        for sock in server.sockets:
-            queue.register(sock.fileno(), select.POLLIN)
+    for listener in listeners:
+        for sock in listener.sockets:
+            queue.register(sock, select.POLLIN)
     return bool(queue.poll(0))
 
 
-def _tcp(servers: Sequence[asyncio.Server]) -> Iterator[socket.socket]:
-    """The listening sockets, as such: the loop's own stand-ins take no options of the kernel's."""
-    for server in servers:
-        for sock in server.sockets:
-            with socket.socket(fileno=os.dup(sock.fileno())) as one:
-                if one.family in (socket.AF_INET, socket.AF_INET6):
-                    yield one
+def _tcp(listeners: Sequence[Listener]) -> list[socket.socket]:
+    ours = [listener for listener in listeners if not listener.passed_on]
+    return [sock for listener in ours for sock in listener.sockets if sock.family != socket.AF_UNIX]

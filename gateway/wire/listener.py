@@ -162,6 +162,11 @@ class Listener:
         return int(name[1]) if isinstance(name, tuple) else 0
 
     @property
+    def passed_on(self) -> bool:
+        """Whether others opened its sockets, and keep them open when we have gone."""
+        return self.where.descriptor >= 0
+
+    @property
     def arriving(self) -> bool:
         """Whether somebody has connected who has not been let in or turned away yet."""
         return bool(self._arriving)
