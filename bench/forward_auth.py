@@ -7,7 +7,7 @@ smallest thing it has (`empty_gif`): `return` would be taken before anybody is a
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 from bench.bars import Bar
@@ -38,10 +38,13 @@ class Answers:
         return [Bar(what, self.times(self.gateway), 0.8, " ×", at_least=True)]
 
     def markdown(self) -> str:
-        lines = ["| nginx asks | requests/s | × bare | p50 | p99 |", "| --- | ---: | ---: | ---: | ---: |"]
+        columns = ("requests/s", "× bare", "p50", "p99", "CPU of the asked, each")
+        lines = [f"| nginx asks | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
         for name, rounds in self.rounds.items():
             rate, p50, p99 = (median(getattr(one, each) for one in rounds) for each in ("rate", "p50", "p99"))
-            lines.append(f"| {name} | {rate:,.0f} | {self.times(name):.2f} | {p50:.2f} ms | {p99:.2f} ms |")
+            cpu = median(one.busy / one.rate for one in rounds) * 1e6
+            cells = (f"{rate:,.0f}", f"{self.times(name):.2f}", f"{p50:.2f} ms", f"{p99:.2f} ms", f"{cpu:.1f} µs")
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         lines += ["", described()]
         if self.foreign > QUIET:
             lines.append(
@@ -81,10 +84,11 @@ def measure(options: Options) -> Answers:
         for number in range(rounds):
             for name, (program, _, headers) in asked.items():
                 front, url = fronts[name]
-                busy, used = core_busy(mine), front.cpu() + program.cpu()
-                measured[name].append(run(url, seconds, others, headers))
-                used = front.cpu() + program.cpu() - used
-                foreign = max(foreign, (core_busy(mine) - busy - used) / seconds)
+                busy, by_front, by_asked = core_busy(mine), front.cpu(), program.cpu()
+                one = run(url, seconds, others, headers)
+                by_front, by_asked = front.cpu() - by_front, program.cpu() - by_asked
+                measured[name].append(replace(one, busy=by_asked / seconds))
+                foreign = max(foreign, (core_busy(mine) - busy - by_front - by_asked) / seconds)
             print(f"round {number + 1}/{rounds}", flush=True)
     told = {name: tuple(each) for name, each in measured.items()}
     return Answers(told, foreign, options.gateways[0].name)
