@@ -21,6 +21,8 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
+FAREWELL = 0.5
+"""Seconds for a TLS connection to end as it should; one that does not has been cut (RFC 9112, section 9.8)."""
 NEWCOMER = 0.1
 """Weight with which an endpoint that was out begins again."""
 
@@ -165,7 +167,10 @@ class Endpoint:
         if tls is None:
             return (await loop.create_connection(protocol, host, port))[1]
         name = tls.server_name or self.address[0]
-        return (await loop.create_connection(protocol, host, port, ssl=tls.context, server_hostname=name))[1]
+        connecting = loop.create_connection(
+            protocol, host, port, ssl=tls.context, server_hostname=name, ssl_shutdown_timeout=FAREWELL
+        )
+        return (await connecting)[1]
 
     def lost(self, connection: UpstreamConnection) -> None:
         """A connection has ended."""
