@@ -37,6 +37,8 @@ class Reason(StrEnum):
     """The rule does not let this caller in."""
     RISK_REFUSED = "risk_refused"
     """The risk score reached the rule's `refuse_at`."""
+    CROSS_SITE = "cross_site"
+    """A page of another site opens a WebSocket with the session of whoever reads it."""
     RATE_LIMITED = "rate_limited"
     """A limit of the rule is used up."""
     FAULT = "fault"
@@ -73,9 +75,6 @@ class Reason(StrEnum):
     """The proxy's headers do not name exactly one request: one is missing, comes twice, or contradicts another."""
     IDENTITY_CLAIMED = "identity_claimed"
     """The client sent a header that only the gateway may set, and it is not us who could drop it."""
-
-    CROSS_SITE = "cross_site"
-    """A page of another site opens a WebSocket with the session of whoever reads it."""
 
     # the service behind
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
