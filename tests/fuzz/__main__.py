@@ -70,17 +70,19 @@ def blind(name: str, seconds: int) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("names", nargs="*", default=NAMES, choices=NAMES, metavar="name")
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(NAMES))
     parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
     parser.add_argument("--guided", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in NAMES]:
+        parser.error(f"no target called {', '.join(unknown)}")
     if args.guided:
         guided(args.names[0], args.seconds)
     with_atheris = find_spec("atheris") is not None
     if not with_atheris:
         print("atheris is not installed (pip install --editable '.[fuzz]'): the inputs are mutated blindly")
     broken = []
-    for name in args.names:
+    for name in args.names or NAMES:
         print(f"{name}: {args.seconds} s", flush=True)
         (KEPT / name / "corpus").mkdir(parents=True, exist_ok=True)
         if with_atheris:
