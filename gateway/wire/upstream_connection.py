@@ -18,6 +18,7 @@ from gateway.core.header_names import HOP_BY_HOP, folded
 from gateway.wire import familiar
 from gateway.wire.headers import is_our_cookie
 from gateway.wire.retries import UNWELL
+from gateway.wire.upstream_tls import ended_well
 
 if TYPE_CHECKING:
     from gateway.wire.endpoint import Endpoint
@@ -114,7 +115,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return
-        if self._until_close and error is None:
+        if self._until_close and error is None and ended_well(self._transport):
             self._answered = True
             if self.endpoint.watched:
                 self.endpoint.answered(exchange.status)
@@ -271,6 +272,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._until_close = not bodiless and length is None and not chunked
         if length is None and _EVENTS.search(block) is not None:  # which may say nothing for long
             exchange.times = replace(exchange.times or self.endpoint.times, idle=exchange.wire.bounds.stream)
+            exchange.events = True
         exchange.respond(status, self._reason, block, length, bodiless=bodiless)
         if exchange.head_only:
             self._answered = True  # llhttp cannot be told that this was HEAD: the head is all there is
@@ -321,6 +323,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = None
         self.usable = False
         self.deadline = _INFINITE
+        if self.endpoint.watched:
+            self.endpoint.answered(101)
         self._transport.set_protocol(protocol)
         return self._transport
 

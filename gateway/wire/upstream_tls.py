@@ -7,6 +7,7 @@ half-written pair is tried again later, and the last good one is used meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from pathlib import Path
@@ -82,3 +83,19 @@ class UpstreamTls:
             # A password would be asked for on the terminal otherwise.
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
         return context
+
+
+def ended_well(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other end said that it had sent everything; over TLS, anybody can end the TCP connection below.
+
+    RFC 9112, section 9.8. True without TLS, where nobody can tell.
+    """
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return bool(tls.read(1) == b"")
+    except ssl.SSLZeroReturnError:
+        return True
+    except (ssl.SSLError, ValueError):
+        return False
