@@ -89,6 +89,8 @@ class Exchange:
     """Whether it was tried again because a kept connection had ended; no failure of anybody's."""
     responded = False
     finished = False
+    events = False
+    """Whether the answer is an event stream, which has no end of its own."""
     status = 0
     bytes_out = 0
     ended = 0.0
@@ -123,12 +125,12 @@ class Exchange:
         """Read, judge, and forward or answer. Never raises: a fault closes the gate."""
         wire = self.wire
         try:
-            caller = self.caller = self.client.caller_of(self)
             if self.raw_target.startswith(wire.auth):
                 question = forward_auth.dialect_of(self.raw_target[len(wire.auth) :])
                 if question is not None:
-                    await forward_auth.answer(self, caller, *question)
+                    await forward_auth.answer(self, *question)
                     return
+            caller = self.caller = self.client.caller_of(self)
             facts = self.facts = request.read(self.method, self.raw_target, caller, self.request_id)
             self.head_only = self.method == "HEAD"
             self.length = caller.length
@@ -474,6 +476,16 @@ class Exchange:
             connection.endpoint.give_back(connection, now)
         self.wire.completed(self, now)
         client.exchange_finished(self, now)
+
+    def end_events(self) -> None:
+        """An event stream ends here in good order: its client asks again, for what comes after the last event it has
+        (HTML, section 9.2.3).
+        """
+        if self.responded and not self.finished:
+            self.close = True
+            self.relay(b"", last=True)
+            self._drop_connection()
+            self.finish(None)
 
     def abandon(self) -> None:
         """The client is gone."""

@@ -27,7 +27,8 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from gateway.core.decision import Allow, SignIn, StepUp, Throttle, Verdict
+from gateway.audit.refusals import refusal
+from gateway.core.decision import Allow, Refuse, SignIn, StepUp, Throttle, Verdict
 from gateway.core.eager import aside
 from gateway.core.errors import SallyportError
 from gateway.core.facts import Facts
@@ -36,6 +37,7 @@ from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_headers, ratelimit_lines
 from gateway.wire import answers, headers, request, target
 from gateway.wire.identity_headers import STYLES
+from gateway.wire.origin import comes_from_us
 from gateway.wire.request import Caller, Field, Rejected
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Dialect(NamedTuple):
     name: str
     """As in the path: `auth/<name>`."""
     needed: tuple[bytes, ...]
-    """Headers without which its question is none."""
+    """Headers without which its question is none, beside the one that names the client."""
     by_line: bool = False
     """Whether method and target of the request are those of the question."""
     three_answers: bool = False
@@ -59,8 +61,7 @@ class Dialect(NamedTuple):
     """Whether it has to be told which headers of the client's to remove."""
 
 
-_X = (b"x-forwarded-method", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-uri", b"x-forwarded-for")
-_NGINX = (b"x-original-method", b"x-forwarded-for")
+_X = (b"x-forwarded-method", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-uri")
 
 DIALECTS = {
     dialect.name: dialect
@@ -68,13 +69,14 @@ DIALECTS = {
         Dialect("", _X),
         Dialect("traefik", _X),
         Dialect("caddy", _X),
-        Dialect("nginx", _NGINX, three_answers=True),
-        Dialect("envoy", (b"x-forwarded-proto", b"x-forwarded-for"), by_line=True, removes=True),
+        Dialect("nginx", (b"x-original-method",), three_answers=True),
+        Dialect("envoy", (b"x-forwarded-proto",), by_line=True, removes=True),
     )
 }
 """By name; the one without is for any proxy that asks as Traefik and Caddy do."""
 
-_NAMING = frozenset((*_X, b"x-original-method", b"x-original-url", b"x-original-uri"))
+_CLIENTS = frozenset((b"x-forwarded-for", b"forwarded"))
+_NAMING = frozenset((*_X, *_CLIENTS, b"x-original-method", b"x-original-url", b"x-original-uri"))
 """Headers that say something about the original request."""
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
@@ -86,7 +88,7 @@ _NO_STORE = b"Cache-Control: no-store\r\n"
 class Original(Caller):
     """Who sent the request that is asked about: what `Caller` has read, with the host and scheme the proxy names."""
 
-    __slots__ = ("method", "overrides", "target")
+    __slots__ = ("method", "opens_socket", "overrides", "target")
 
     def __init__(self, caller: Caller, scheme: str, authority: bytes, method: str, target: bytes) -> None:
         self.fields = caller.fields
@@ -94,6 +96,7 @@ class Original(Caller):
         self.length = 0
         self.expects = False
         self.seen = caller.seen
+        self.certificate = None  # that of the connection is the proxy's
         self.address = caller.address
         self.network = caller.network
         self.agent = caller.agent
@@ -108,6 +111,8 @@ class Original(Caller):
             value.decode("latin-1").strip().upper() for name in _OVERRIDES for value in self._header(name)
         )
         """Methods that some framework might act on instead."""
+        # Some proxies keep `Upgrade` to themselves; a page cannot set the key.
+        self.opens_socket = bool(self._header("sec-websocket-key") or self._header("upgrade"))
 
     def _header(self, fold: str) -> list[bytes]:
         return [value for name, value in self.seen if folded(name) == fold]
@@ -141,20 +146,21 @@ def dialect_of(question: bytes) -> tuple[Dialect, bytes] | None:
     return None
 
 
-async def answer(exchange: Exchange, caller: Caller, dialect: Dialect, rest: bytes) -> None:
+async def answer(exchange: Exchange, dialect: Dialect, rest: bytes) -> None:
     """Judge the request that is asked about, and answer in `dialect`. Never raises."""
     wire = exchange.wire
     exchange.forward_auth = dialect.name or "auth"
     reply = _Reply(exchange, dialect)
     method, raw = exchange.method, rest
     try:
+        caller = exchange.caller = exchange.client.caller_of(exchange)
         known = caller.original
         if known is not None and known[0] is dialect:
             original = known[1]
         else:
-            if not wire.proxies.trusts(exchange.client.peer):
+            if not exchange.client.trusted:
                 raise Rejected(Reason.UNTRUSTED_PROXY)
-            original = _read(dialect, caller)
+            original = _read((*dialect.needed, wire.proxies.names), dialect.by_line, caller)
             caller.original = dialect, original
         if not dialect.by_line:
             method, raw = original.method, original.target
@@ -167,6 +173,8 @@ async def answer(exchange: Exchange, caller: Caller, dialect: Dialect, rest: byt
         if facts.path.startswith(wire.prefix):
             raise Rejected(Reason.NO_RULE)  # our pages are ours to serve: no service may get what is meant for them
         verdict = exchange.verdict = await wire.gate.judge(facts)
+        if original.opens_socket and isinstance(verdict.decision, Allow):
+            _watch_origin(exchange, facts, verdict)
         decision = verdict.decision
         if isinstance(decision, Allow):
             reply.allow(facts, verdict)
@@ -177,7 +185,8 @@ async def answer(exchange: Exchange, caller: Caller, dialect: Dialect, rest: byt
         else:
             reply.refuse(decision.reasons[0], decision.status)
     except Rejected as rejected:
-        exchange.close = exchange.close or rejected.reason is Reason.UNTRUSTED_PROXY
+        if exchange.caller is None or rejected.reason is Reason.UNTRUSTED_PROXY:
+            exchange.close = True  # where the question itself is none, or not to be answered
         wire.rejected(exchange, rejected.reason, method=method, target=raw)
         reply.refuse(rejected.reason)
     except Unclear as unclear:
@@ -188,6 +197,13 @@ async def answer(exchange: Exchange, caller: Caller, dialect: Dialect, rest: byt
         wire.faulted(exchange, type(error).__name__)
         reply.refuse(Reason.FAULT)
     exchange.method = method  # what is counted and logged, later in this turn, is the request that was judged
+
+
+def _watch_origin(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
+    """A page of another site opens no socket with somebody's cookie (RFC 6455, section 10.2)."""
+    if verdict.identity is not None and verdict.identity.session is not None and not comes_from_us(facts):
+        verdict.decision = Refuse((Reason.CROSS_SITE,))
+        exchange.wire.ledger.note(refusal(facts, verdict))
 
 
 async def _ask_for_proof(
@@ -224,10 +240,10 @@ def _comes_back_to(facts: Facts, original: Original) -> str:
 # -- the question ----------------------------------------------------------------------------------------------------
 
 
-def _read(dialect: Dialect, caller: Caller) -> Original:
+def _read(needed: tuple[bytes, ...], by_line: bool, caller: Caller) -> Original:
     """What the headers of the question say. Raises `Unclear`, and `Rejected` for a malformed host."""
     said = _said(caller.fields)
-    for name in dialect.needed:
+    for name in needed:
         if name not in said:
             raise Unclear(name)
     method = _agreed(said, b"x-original-method", b"x-forwarded-method")
@@ -238,14 +254,14 @@ def _read(dialect: Dialect, caller: Caller) -> Original:
         schemes.append(scheme)
         hosts.append(authority)
         targets.append(path)
-    elif not dialect.by_line and b"x-original-uri" not in said and b"x-forwarded-uri" not in said:
+    elif not by_line and b"x-original-uri" not in said and b"x-forwarded-uri" not in said:
         raise Unclear(b"x-original-url")
     targets += [said[name] for name in (b"x-original-uri", b"x-forwarded-uri") if name in said]
     if b"x-forwarded-proto" in said:
         schemes.append(_scheme(said[b"x-forwarded-proto"]))
     if b"x-forwarded-host" in said:
         hosts.append(said[b"x-forwarded-host"])
-    if dialect.by_line:
+    if by_line:
         hosts.append(caller.authority.raw)
         if targets or method:
             raise Unclear(b"x-forwarded-uri" if targets else b"x-forwarded-method")
@@ -269,7 +285,7 @@ def _said(fields: list[Field]) -> dict[bytes, bytes]:
             continue
         lower = name.lower()
         if lower in _NAMING:
-            if lower == b"x-forwarded-for":
+            if lower in _CLIENTS:
                 said[lower] = value  # a list, in as many lines as proxies like
             elif lower in said or not value:
                 raise Unclear(lower)

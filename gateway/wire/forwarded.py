@@ -130,6 +130,8 @@ class TrustedProxies:
         self._networks = tuple(networks)
         self.unix = unix
         self._header = header
+        self.names = b"forwarded" if header == "forwarded" else b"x-forwarded-for"
+        """The header that names clients."""
 
     def trusts(self, address: str) -> bool:
         """Whether `address` (canonical) is a listed proxy."""

@@ -6,7 +6,7 @@ from what stands here, never copied around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.certificate import Certificate
