@@ -50,7 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast and how large.")
     parser.add_argument("kind", nargs="?", choices=[*KINDS, "all"], default="all")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (throughput 5, others 3)")
-    parser.add_argument("--seconds", type=float, help="seconds of each (throughput 5, openloop 3, others 2)")
+    parser.add_argument("--seconds", type=int, help="whole seconds of each (throughput 5, others 3 or 2)")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="subjects whose name has this in it"
     )
@@ -64,7 +64,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if any(number is not None and number < 1 for number in (arguments.rounds, arguments.seconds)):
+        parser.error("rounds and seconds are at least 1")
+    return arguments
 
 
 if __name__ == "__main__":

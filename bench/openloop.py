@@ -98,9 +98,13 @@ class Latencies:
             return []
         limit = by_name[peer].added("p99") if peer else 0.0
         standing_in = "" if peer == OAuth2Proxy.name else f" (stands in for {OAuth2Proxy.name}, which is not here)"
-        what = f"p99 added by {self.gateway} at half of its capacity, against {peer}{standing_in}"
-        measured = mine.added("p99") if peer else None
-        return [Bar(what, measured, round(limit), " µs", why="no identity proxy is here")]
+        what = (
+            f"p99 added by {self.gateway} at half of its capacity, against {peer or 'an identity proxy'}{standing_in}"
+        )
+        measured, why = mine.added("p99"), "no identity proxy is here"
+        if limit < 0:
+            peer, why = None, "the origin alone was slower than the peer: this machine is not quiet"
+        return [Bar(what, measured if peer else None, round(limit), " µs", why=why)]
 
     def markdown(self) -> str:
         return "\n".join([*self._same(), "", *self._halves(), "", *self._notes()])

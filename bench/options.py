@@ -29,7 +29,7 @@ class Options:
     """How long, and of what; what is None is for each measurement to say."""
 
     rounds: int | None = None
-    seconds: float | None = None
+    seconds: int | None = None
     only: tuple[str, ...] = ()
     gateways: tuple[Gateway, ...] = field(default_factory=lambda: (Gateway(),))
     """The bars are about the first; the others stand beside it."""

@@ -87,8 +87,12 @@ def test_who_stands_in_is_named() -> None:
     told = latencies((Sallyport.name, 130.0), (Apache.name, 130.0))
     assert f"{Apache.name} (stands in for oauth2-proxy, which is not here)" in told.bars()[0].what
     assert f"| {Apache.name} | carries 2,000/s at most |" in told.markdown()
-    (bar,) = latencies((Sallyport.name, 130.0)).bars()
-    assert bar.verdict == "NOT MEASURED"
+
+
+def test_without_a_peer_or_with_a_peer_faster_than_nothing_there_is_no_verdict() -> None:
+    assert verdicts(latencies((Sallyport.name, 130.0)).bars()) == ["NOT MEASURED"]
+    (bar,) = latencies((Sallyport.name, 130.0), (OAuth2Proxy.name, 20.0)).bars()
+    assert (bar.verdict, "not quiet" in bar.why) == ("NOT MEASURED", True)
 
 
 @pytest.mark.parametrize("output", ["", '{"rate": 10, "requests": 5, "errors": 1}'])
