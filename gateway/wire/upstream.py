@@ -179,6 +179,7 @@ class Upstream:
                 if connection is not None:
                     if connection.usable:
                         connection.fresh = False
+                        exchange.endpoint = connection.endpoint
                         return connection
                     continue
             try:
