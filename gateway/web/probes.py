@@ -20,8 +20,8 @@ import orjson
 
 from gateway.core.errors import ConfigError
 
-Metrics = Callable[[], tuple[bytes, str]]
-"""The exposition and its content type."""
+Metrics = Callable[[str], tuple[bytes, str]]
+"""The exposition and its content type, for what `Accept` asks."""
 Readiness = Callable[[], tuple[bool, Mapping[str, str]]]
 """Whether to send traffic, and the state of each part in a word or a sentence."""
 
@@ -78,9 +78,9 @@ class Probes:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def answer(self, method: bytes, target: bytes) -> Answer:
+    def answer(self, method: bytes, target: bytes, accept: str) -> Answer:
         """To one request. Never raises."""
-        known = {b"/metrics": self._show_metrics, b"/healthz": _alive, b"/readyz": self._ready}
+        known = {b"/metrics": lambda: self._show_metrics(accept), b"/healthz": _alive, b"/readyz": self._ready}
         found = known.get(target.partition(b"?")[0])
         if found is None:
             return HTTPStatus.NOT_FOUND, b"not found\n", _TEXT
@@ -92,8 +92,8 @@ class Probes:
             _log.exception("a probe failed")
             return HTTPStatus.INTERNAL_SERVER_ERROR, b"failed\n", _TEXT
 
-    def _show_metrics(self) -> Answer:
-        return HTTPStatus.OK, *self._metrics()
+    def _show_metrics(self, accept: str) -> Answer:
+        return HTTPStatus.OK, *self._metrics(accept)
 
     def _ready(self) -> Answer:
         ready, parts = self._readiness()
@@ -112,6 +112,7 @@ class _Connection(asyncio.Protocol):
         self._probes = probes
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
+        self._accept = b""
         self._received = 0
         self._head = False
         self._answered = False
@@ -143,12 +144,20 @@ class _Connection(asyncio.Protocol):
                 if not self._head:
                     return
         method = self._parser.get_method() if self._head else b""
-        answer = self._probes.answer(method, self._target) if self._head else (status, b"bad request\n", _TEXT)
+        if self._head:
+            answer = self._probes.answer(method, self._target, self._accept.decode("latin-1"))
+        else:
+            answer = status, b"bad request\n", _TEXT
         self._reply(*answer, head_only=method == b"HEAD")
 
     def on_url(self, piece: bytes) -> None:
         """Part of httptools' protocol."""
         self._target += piece
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Part of httptools' protocol."""
+        if name.lower() == b"accept":
+            self._accept = value
 
     def on_headers_complete(self) -> None:
         """Part of httptools' protocol."""

@@ -19,9 +19,11 @@ class Parts:
     def readiness(self) -> tuple[bool, dict[str, str]]:
         return self.ready, {"store": "up" if self.ready else "away"}
 
-    def metrics(self) -> tuple[bytes, str]:
+    def metrics(self, accept: str) -> tuple[bytes, str]:
         if not self.ready:
             raise RuntimeError("secret")
+        if accept:
+            return b"", accept
         return b"m 1\n" * 100_000, "text/plain; version=1.0.0"
 
 
@@ -54,6 +56,8 @@ async def test_three_answers(port: int, parts: Parts) -> None:
     metrics = await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert metrics.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=1.0.0\r\nContent-Length: 400000\r")
     assert metrics.count(b"m 1\n") == 100_000
+    asked = await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\nACCEPT: open/metrics\r\n\r\n")
+    assert b"Content-Type: open/metrics\r\nContent-Length: 0\r\n" in asked
     parts.ready = False
     assert (await ask(port, b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 503 ")
     broken = await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
