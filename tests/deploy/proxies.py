@@ -80,7 +80,6 @@ async def caddy(folder: Path, sallyport: int, service: int) -> AsyncIterator[int
         yield port
 
 
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
