@@ -79,7 +79,15 @@ async def _serve(settings: Settings) -> None:
         asked_to_stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop.set)
+        loop.add_signal_handler(number, stop, number)
+
+    if parent >= 0:
+
+        def alone() -> None:
+            loop.remove_reader(parent)
+            stop(signal.SIGTERM)
+
+        loop.add_reader(parent, alone)
 
     app = App(settings)
     await app.start()

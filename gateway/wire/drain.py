@@ -38,18 +38,25 @@ async def drain(wire: Wire, time: float, delay: float, hurry: asyncio.Event) -> 
     idle = {client for client in wire.clients if client.idle}
     await _within(min(delay, time), hurry)
     hurry.clear()
+    listeners = list(wire.servers)
     wire.leave_paths()
     await door.close(wire.servers, end - loop.time())
-    while wire.clients and not hurry.is_set() and (left := end - loop.time()) > 0:
+    wire.servers.clear()
+    while (
+        (wire.clients or any(listener.arriving for listener in listeners))
+        and not hurry.is_set()
+        and (left := end - loop.time()) > 0
+    ):
+        wire.streams.going_away()
         before, idle = idle, {client for client in wire.clients if client.idle}
-        _let_go(before & idle)  # who was idle and then used its connection has been told to leave, and is gone
+        let_go(before & idle)  # who was idle and then used its connection has been told to leave, and is gone
         wire.deserted.clear()
         await _within(min(LINGER, left), hurry, wire.deserted)
     for client in list(wire.clients):
         client.abort()
 
 
-def _let_go(clients: Iterable[ClientConnection]) -> None:
+def let_go(clients: Iterable[ClientConnection]) -> None:
     """Close connections on which nothing is on its way, as far as this machine can know."""
     by_number = {client.fileno(): client for client in clients}
     arrived = select.poll()

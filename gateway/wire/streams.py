@@ -64,9 +64,13 @@ class Streams:
         self._walk()
 
     def going_away(self) -> None:
-        """Tell every socket that we are about to stop."""
+        """Tell every socket that we are about to stop, and end event streams: their clients come back elsewhere."""
         for tunnel in list(self.tunnels):
             tunnel.going_away()
+        for client in list(self._wire.clients):
+            exchange = client.answering
+            if exchange is not None and exchange.events:
+                exchange.end_events()
 
     def _walk(self) -> None:
         """One slice of the round."""

@@ -163,6 +163,23 @@ async def test_what_takes_too_long_is_cut_and_seen_to_be(mine: Gateway) -> None:
             assert client.reset
 
 
+async def test_event_streams_end_in_good_order(mine: Gateway) -> None:
+    """Else they would last until the time is up, and their clients would see a broken answer."""
+
+    async def events(_: Request, line: Line) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await line.send(head + b"9\r\nid: 1\r\n\r\n\r\n")
+        await line.closed.wait()
+
+    mine.upstream.script = events
+    async with await mine.connect() as client:
+        await client.send(GET)
+        await client.read_until(b"id: 1\r\n\r\n\r\n")
+        async with stopping(mine):
+            assert await client.read_rest() == b"0\r\n\r\n"
+            assert not client.reset
+
+
 async def test_whoever_asks_again_waits_for_nothing(mine: Gateway) -> None:
     release = asyncio.Event()
 
@@ -179,7 +196,7 @@ async def test_whoever_asks_again_waits_for_nothing(mine: Gateway) -> None:
             async with asyncio.timeout(PATIENCE):
                 while hurry.is_set():
                     await asyncio.sleep(0.01)
-                while mine.app.wire.servers[0].is_serving():
+                while mine.app.wire.servers:
                     await asyncio.sleep(0.01)
             hurry.set()  # nor the rest
             assert await client.is_closed()
