@@ -41,7 +41,16 @@ def run(args: argparse.Namespace) -> int:
     events.addHandler(logging.StreamHandler(sys.stderr))
     events.setLevel(logging.INFO)
     events.propagate = False
-    uvloop.run(_serve(settings.load(args.config, os.environ)))
+    read = settings.load(args.config, os.environ)
+
+    def serve(read: Settings, parent: int = -1) -> None:
+        uvloop.run(_serve(read, parent))
+
+    if read.workers > 1:
+        from gateway.commands import workers
+
+        return workers.run(read, serve)
+    serve(read)
     return 0
 
 
@@ -61,7 +70,8 @@ def _fill_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, parent: int) -> None:
+    """Until told to stop, or until the descriptor `parent` ends; -1: there is none."""
     import asyncio
     import logging
     import signal

@@ -19,7 +19,9 @@ _OURS = frozenset(
     "forwarded x-real-ip x-client-ip x-cluster-client-ip true-client-ip client-ip x-request-id x-rewrite-url "
     "x-http-method x-http-method-override x-method-override proxy".split()
 )
-_OUR_PREFIXES = ("x-forwarded-", "x-original-", "remote-", "x-auth-request-", "sallyport-")
+_CERTIFICATES = ("client-cert", "x-client-cert", "ssl-client", "x-ssl-", "tls-client", "x-tls-client", "x-amzn-mtls-")
+"""By which those who end TLS tell services of a client's certificate; RFC 9440, Apache, nginx, HAProxy, AWS."""
+_OUR_PREFIXES = ("x-forwarded-", "x-original-", "remote-", "x-auth-request-", "sallyport-", *_CERTIFICATES)
 
 
 _NOT_FOR_RULES = frozenset("x-forwarded remote sallyport signature".split())

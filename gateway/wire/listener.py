@@ -49,10 +49,10 @@ class Where(NamedTuple):
     """Of a socket that somebody else has bound: systemd, or the process that started us."""
 
     def __str__(self) -> str:
-        if self.descriptor >= 0:
-            return f"fd:{self.descriptor}"
         if self.path:
             return f"unix:{self.path}"
+        if self.descriptor >= 0:
+            return f"fd:{self.descriptor}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

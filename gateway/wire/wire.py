@@ -135,7 +135,7 @@ class Wire:
             self, where, bind(where, mode=mode, share=share), tls=tls, proxy_protocol=proxy_protocol
         )
         self.servers.append(listener)
-        if where.path:
+        if where.path and not listener.passed_on:
             self._sockets.append(Path(where.path))
         await listener.open()
         if self._timer is None:

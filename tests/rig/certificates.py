@@ -99,4 +99,4 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
     beside = path.with_name(f".{path.name}")
     beside.write_bytes(data)
     beside.chmod(mode)
-    os.replace(beside, path)  # noqa: PTH105 - the point is that it is one step
+    os.replace(beside, path)

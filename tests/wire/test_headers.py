@@ -13,6 +13,8 @@ OURS = sorted(
     | {"Sallyport-Host", "Sallyport-Request-Id", "Sallyport-Anything", "X-Request-Id", "X-Real-IP", "Forwarded"}
     | {"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix"}
     | {"X-Forwarded-Uri", "X-Forwarded-Method", "X-Original-URL", "X-Original-URI", "X-Rewrite-URL"}
+    | {"Client-Cert", "Client-Cert-Chain", "X-Client-Cert", "X-Forwarded-Client-Cert", "X-SSL-Cert", "SSL-Client-Cert"}
+    | {"X-SSL-Client-Cert", "X-SSL-Client-S-DN", "Ssl-Client-Verify", "X-Forwarded-Tls-Client-Cert-Info"}
     | {"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Remote-Addr", "Remote-User"}
 )
 
