@@ -254,6 +254,17 @@ async def test_the_log_has_the_request_that_was_judged(site: Site) -> None:
     assert line["address"] == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("sent", "got"),
+    [("a=1; sallyport=x; b=2", b"a=1; b=2"), ("sallyport=x; b=2", b"b=2"), ("a=1; sallyport=x", b"a=1;"),
+     ("a=1; __Host-sallyport=x; b=2", b"a=1; b=2"), ("xsallyport=1; b=2", b"xsallyport=1; b=2")],
+)  # fmt: skip
+async def test_the_service_does_not_get_the_session(site: Site, sent: str, got: bytes) -> None:
+    visitor = site.visitor()
+    assert (await visitor.get("/public/x", Cookie=sent)).status == 200
+    assert site.service.only.one("Cookie").rstrip() == got
+
+
 async def test_without_sallyport_nobody_passes(site: Site) -> None:
     app = site.gateway.app
     await app.stop(grace=0.0)
