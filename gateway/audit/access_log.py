@@ -56,13 +56,13 @@ log = logging.getLogger("sallyport.access_log")
 
 
 class AccessLog:
-    """The access log of one process, to `target`: a file, or `-` for standard output.
+    """The access log of one process, to `target`: a file, `-` for standard output, or empty for nowhere.
 
     Raises `ConfigError` for a file that cannot be opened.
     """
 
     def __init__(self, target: str = "-") -> None:
-        self._file = _File(None if target == "-" else Path(target))
+        self._file = _File(None if target == "-" else Path(target)) if target else None
         self._batch = bytearray()  # one block that grows: a list of lines costs twice the time in malloc
         self._known: dict[tuple[str, ...], str] = {}
         self._second = -1
@@ -71,7 +71,7 @@ class AccessLog:
     @property
     def dropped(self) -> int:
         """Lines that could not be written."""
-        return self._file.dropped
+        return self._file.dropped if self._file is not None else 0
 
     def write(
         self,
@@ -103,6 +103,8 @@ class AccessLog:
         is the shadow rule that would have been chosen, and what it would have answered; `forward_auth` is the kind of
         proxy that asked and carries the request itself.
         """
+        if self._file is None:
+            return
         second = int(at)
         if second != self._second:
             self._second = second
@@ -144,14 +146,15 @@ class AccessLog:
 
     def flush(self) -> None:
         """Hand on what was written so far; to be called a few times a second."""
-        if self._batch:
+        if self._batch and self._file is not None:
             batch, self._batch = self._batch, bytearray()
             self._file.put(batch)
 
     def close(self, timeout: float = 5.0) -> None:
         """Write everything, waiting `timeout` seconds for a reader that is slow."""
         self.flush()
-        self._file.close(timeout)
+        if self._file is not None:
+            self._file.close(timeout)
 
 
 class _File:

@@ -51,6 +51,15 @@ def test_a_shadow_rule_is_told_beside_the_answer(tmp_path: Path) -> None:
     assert (watched["answer"], watched["shadow"]) == ("allow", {"rule": "reports-strict", "answer": "refuse"})
 
 
+def test_no_log_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = AccessLog("")
+    write(log)
+    log.close()
+    assert log.dropped == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_request_is_a_line(tmp_path: Path) -> None:
     log = AccessLog(str(tmp_path / "logs" / "access.log"))
     write(

@@ -122,6 +122,18 @@ async def test_nothing_is_kept(alone: Gateway) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["access.log", "config.yaml", "policies"]
 
 
+async def test_other_proxies_may_ask(tmp_path: Path) -> None:
+    config = {"store": {"records": "none"}, "trusted_proxies": ["127.0.0.1/32"]}
+    policy = POLICY.replace("127.0.0.0/8", "192.0.2.0/24")
+    async with running(tmp_path, policy=policy, config=config) as gateway:
+        for target, status in ((b"/x", 200), (b"/closed/x", 403), (b"/.sallyport/login", 403)):
+            asked = b"X-Original-URL: http://good.test%b\r\nX-Original-Method: GET\r\n" % target
+            way = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n"
+            answer = await gateway.ask(request(target=b"/.sallyport/auth/nginx", head=asked + way + NAVIGATES))
+            assert answer.status == status
+            assert answer.all("X-Forwarded-User") == []
+
+
 async def test_as_a_process_it_is_small_and_its_events_are_lines_of_json() -> None:
     upstream = RecordingUpstream()
     await upstream.start()
@@ -160,7 +172,7 @@ admin_listen: 127.0.0.1:0
 upstreams: {{app: {{url: "http://127.0.0.1:9"}}}}
 policies: p.yaml
 store: {{records: none}}
-log: {{access: access.log}}
+log: {{access: ""}}
 ''')
 async def main():
     app = App(settings.load(folder / "config.yaml", {{}}))
