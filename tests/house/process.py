@@ -163,10 +163,10 @@ class Serving:
         self.process = process
         self.err = ""
 
-    async def until(self, words: str) -> None:
-        """Wait until it has said `words` on standard error."""
+    async def until(self, words: str, times: int = 1) -> None:
+        """Wait until it has said `words` on standard error, so many times."""
         async with asyncio.timeout(PATIENCE):
-            while words not in self.err:
+            while self.err.count(words) < times:
                 line = await self.process.stderr.readline()  # type: ignore[union-attr]
                 assert line, f"ended without saying {words!r}: {self.err}"
                 self.err += line.decode()
