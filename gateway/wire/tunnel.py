@@ -250,7 +250,7 @@ class Side(asyncio.Protocol):
             self.transport.write(last)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        if self.reader.closed:
+        if self.reader.closed or not (last or self.transport.can_write_eof()):  # TLS cannot end one half
             self.transport.close()
         elif self.other.stalled:
             self.transport.resume_reading()

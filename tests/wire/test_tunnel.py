@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +16,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from demo.service import application
+from tests.rig.certificates import Authority
 from tests.rig.frames import (
     BINARY,
     CLOSE,
@@ -53,6 +56,24 @@ async def gateway(house: Gateway) -> AsyncIterator[Gateway]:
         tunnel.exchange.client.abort()
     await closed(house)
     assert house.upstream.violations == []
+
+
+Serving = Callable[[web.Application, ssl.SSLContext | None], Awaitable[int]]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def serving() -> AsyncIterator[Serving]:
+    """Serves an application until the test ends; gives its port."""
+    async with AsyncExitStack() as ending:
+
+        async def serve(served: web.Application, tls: ssl.SSLContext | None) -> int:
+            runner = web.AppRunner(served, shutdown_timeout=1.0)
+            await runner.setup()
+            ending.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+            return int(runner.addresses[0][1])
+
+        yield serve
 
 
 async def closed(gateway: Gateway, count: int = 0) -> None:
@@ -290,12 +311,8 @@ async def test_case_72_a_thousand_idle_sockets_are_reaped(gateway: Gateway) -> N
         socket.client.close()
 
 
-async def test_a_real_client_and_the_demo_service(tmp_path: Path) -> None:
-    runner = web.AppRunner(application())
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
+async def test_a_real_client_and_the_demo_service(tmp_path: Path, serving: Serving) -> None:
+    port = await serving(application(), None)
     config = {"upstreams": {"app": {"url": f"http://127.0.0.1:{port}"}, "other": {"url": f"http://127.0.0.1:{port}"}}}
     async with running(tmp_path, config=config) as gateway, aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{gateway.port}/public/ws"
@@ -309,4 +326,52 @@ async def test_a_real_client_and_the_demo_service(tmp_path: Path) -> None:
             await socket.ping(b"x")
         assert socket.close_code == 1000
         await closed(gateway)
-    await runner.cleanup()
+
+
+@pytest.mark.parametrize("end", ["client", "service", "gateway"])
+async def test_over_tls_on_both_sides(tmp_path: Path, end: str, serving: Serving) -> None:
+    authority = Authority(tmp_path)
+    made = authority.make("both", "good.test")
+    opened: list[web.WebSocketResponse] = []
+
+    async def service(asked: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(max_msg_size=0)
+        opened.append(socket)
+        await socket.prepare(asked)
+        async for message in socket:
+            await socket.send_bytes(message.data)
+        return socket
+
+    application = web.Application()
+    application.router.add_get("/public/ws", service)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(made.certificate, made.key)
+    behind = {
+        "url": f"https://127.0.0.1:{await serving(application, server)}",
+        "tls": {"ca": str(authority.path), "server_name": "good.test"},
+    }
+    listen = {"address": "127.0.0.1:0", "tls": {"certificate": str(made.certificate), "key": str(made.key)}}
+    trusting = ssl.create_default_context(cafile=str(authority.path))
+    async with (
+        running(tmp_path, config={"listen": listen, "upstreams": {"app": behind, "other": behind}}) as gateway,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(10),
+    ):
+        url = f"wss://127.0.0.1:{gateway.port}/public/ws"
+        headers = {"Host": "good.test", "Origin": "https://good.test"}
+        async with session.ws_connect(
+            url, headers=headers, ssl=trusting, server_hostname="good.test", max_msg_size=0
+        ) as socket:
+            for size in (0, 100, 1_000_000):
+                await socket.send_bytes(bytes(size))
+                assert await socket.receive_bytes() == bytes(size)
+            if end == "client":
+                await socket.close()
+            elif end == "service":
+                await opened[0].close(code=3333)
+                assert (await socket.receive()).data == 3333
+            else:
+                gateway.app.wire.streams.going_away()
+                assert (await socket.receive()).data == 1001
+        await closed(gateway)
+        assert opened[0].close_code in (1000, 3333, 1001)
