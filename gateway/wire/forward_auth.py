@@ -326,7 +326,7 @@ def _more_readings(facts: Facts, raw: bytes, overrides: tuple[str, ...]) -> tupl
     """The readings of a request whose target and headers the service gets as they came. Raises `Rejected`."""
     path = raw.partition(b"?")[0]
     segments = [unquote_to_bytes(segment) for segment in path.split(b"/")]
-    if b"." in segments or b".." in segments:
+    if b"." in segments or b".." in segments or not raw.isascii():  # the latter never gets past our own parser either
         raise Rejected(Reason.BAD_TARGET)
     others: list[str] = []
     if b"" in segments[1:-1]:
