@@ -167,6 +167,10 @@ class App:
         read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
         read("limit_counters", lambda: float(len(self.limiter)))
         read("events_dropped", lambda: float(self.recorder.dropped))
+        read("connections", lambda: float(len(self.wire.clients)))
+        read("connections_turned_away", lambda: float(self.wire.admission.turned_away))
+        read("requests_in_flight", lambda: float(self.wire.admission.in_flight))
+        read("requests_shed", lambda: float(self.wire.admission.shed))
         read("access_log_dropped", lambda: float(self._access_log.dropped))
 
     async def _open_doors(self) -> None:
@@ -369,6 +373,22 @@ def _endpoint(listen: Address) -> tuple[str, int] | str:
 
 def _bounds(settings: Settings) -> Bounds:
     return Bounds(
+def _room(settings: Settings) -> int:
+    """Connections of clients that there are descriptors for, beside those to services and our own files."""
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    others = sum(each.connections for each in settings.upstreams.values()) + 256
+    # One in ten may be on its way out while others are let in, and as many are being turned away.
+    room = max(16, (most - others) * 10 // 12) if most != resource.RLIM_INFINITY else settings.connections.clients
+    if room < settings.connections.clients:
+        _log.warning(
+            "only %d files may be open: %d clients at once, not connections.clients %d; raise the limit (ulimit -n)",
+            most, room, settings.connections.clients,
+        )  # fmt: skip
+    return min(room, settings.connections.clients)
+
+
         head=settings.request.head,
         target=settings.request.target,
         headers=settings.request.headers,
@@ -381,3 +401,7 @@ def _bounds(settings: Settings) -> Bounds:
         message=settings.websocket.message,
         ping=settings.websocket.ping,
     )
+        clients=_room(settings),
+        per_address=settings.connections.per_address,
+        in_flight=settings.connections.in_flight,
+        wait=settings.connections.wait,

@@ -45,6 +45,7 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
     "request_duration_seconds": ("From a request's first byte to its answer's last", "rule", SECONDS),
     "upstream_duration_seconds": ("Until a service began its answer", "upstream", SECONDS),
+    "loop_lag_seconds": ("How late the loop turns, looked at ten times a second", "", SECONDS),
     "risk_score": ("Risk scores of requests by somebody known", "", SCORES),
 }
 READ: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -62,6 +63,10 @@ READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "open_tunnels": ("gauge", "WebSockets open", ""),
     "limit_counters": ("gauge", "Counters kept by rate limits", ""),
     "events_dropped": ("counter", "Security events that could not be kept", ""),
+    "connections": ("gauge", "Connections of clients", ""),
+    "connections_turned_away": ("counter", "Connections that were too many", ""),
+    "requests_in_flight": ("gauge", "Requests that wait for an answer to begin", ""),
+    "requests_shed": ("counter", "Requests that were too many, refused before any work", ""),
     "access_log_dropped": ("counter", "Access log lines that could not be written", ""),
     "upstream_endpoint_up": ("gauge", "1 while an endpoint takes part", "upstream endpoint"),
     "upstream_connections": ("gauge", "Open connections to an endpoint", "upstream endpoint"),
@@ -134,6 +139,13 @@ class Metrics:
         for histograms in self._histograms.values():
             for histogram in histograms.values():
                 histogram.fold()
+
+    def lag(self, seconds: float) -> None:
+        """The loop turned so late."""
+        lags = self._histograms["loop_lag_seconds"][""]
+        lags.new.append(seconds)
+        if len(lags.new) >= FOLD:
+            lags.fold()
 
     def challenge(self, factor: str, outcome: str) -> None:
         """A challenge was answered."""

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from gateway import settings
 
     _fill_standard_streams()
+    _raise_limit()
     logging.basicConfig(
         level=args.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -52,6 +53,16 @@ def run(args: argparse.Namespace) -> int:
         return workers.run(read, serve)
     serve(read)
     return 0
+
+
+def _raise_limit() -> None:
+    """As many open files as the system lets us have: each connection is one, and the usual 1,024 are for programs that
+    call select(2).
+    """
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _fill_standard_streams() -> None:

@@ -52,6 +52,8 @@ class Kind(StrEnum):
     POLICY_REJECTED = "policy_rejected"
     UPSTREAM_DOWN = "upstream_down"
     UPSTREAM_UP = "upstream_up"
+    LOOP_LATE = "loop_late"
+    OVERLOADED = "overloaded"
     FAULT = "fault"
     STARTED = "started"
     STOPPED = "stopped"

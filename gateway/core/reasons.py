@@ -76,6 +76,9 @@ class Reason(StrEnum):
     IDENTITY_CLAIMED = "identity_claimed"
     """The client sent a header that only the gateway may set, and it is not us who could drop it."""
 
+    OVERLOADED = "overloaded"
+    """More is going on than we can carry; nothing was looked at."""
+
     # the service behind
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     """No connection to the service could be made."""

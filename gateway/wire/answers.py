@@ -50,11 +50,16 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.RISK_REFUSED: (403, "This request looks too unlike you. Try from a device and network you use often."),
     Reason.CROSS_SITE: (403, "A page of another site asked for this."),
     Reason.RATE_LIMITED: (429, "Too many requests. Wait a little, then try again."),
+    Reason.OVERLOADED: (503, "Too much is going on here. Try again in a little while."),
     Reason.FAULT: (503, "Something went wrong on our side. Nothing was let through."),
 }
 """Reason → status and sentence."""
 
 PAGE_HEADERS: tuple[Header, ...] = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+
+
+_SOON = frozenset((Reason.UPSTREAM_BUSY, Reason.OVERLOADED))
+"""It may be otherwise in a second."""
 
 
 def code_of(reason: Reason) -> str:
@@ -106,7 +111,7 @@ def refusal(
     """A refusal for `reason`: a page where `page` is given, problem details otherwise. `retry_after`: seconds."""
     usual, detail = REFUSALS[reason]
     status = status or usual
-    retry_after = retry_after or (1.0 if reason is Reason.UPSTREAM_BUSY else 0.0)
+    retry_after = retry_after or (1.0 if reason in _SOON else 0.0)
     more: list[Header] = [(b"Retry-After", b"%d" % ceil(retry_after))] if retry_after else []
     if page is None:
         status, headers, body = problem(status, reason, detail, request_id)

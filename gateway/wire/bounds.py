@@ -35,5 +35,13 @@ class Bounds:
     """Longest silence of an event stream, and of a WebSocket without pings."""
     message: int = 16_777_216
     """Largest WebSocket message of a client; closed with 1009 above. 0: no limit."""
+    clients: int = 10_000
+    """Connections of clients at once."""
+    per_address: int = 0
+    """Of these, from one address; 0: as many as come."""
+    in_flight: int = 5_000
+    """Requests that may wait for an answer to begin; 503 above."""
+    wait: float = 1.0
+    """How long requests may wait for their turn; 503 above."""
     ping: float = 30.0
     """Silence of a client on a WebSocket before it is asked whether it is there. 0: never asked."""

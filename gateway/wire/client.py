@@ -125,9 +125,14 @@ class ClientConnection(asyncio.Protocol):
             self.certificate = self._listener.tls.certificate_of(transport.get_extra_info("ssl_object"))
         self.deadline = self.now() + self.wire.bounds.head_time
         self.wire.clients.add(self)
+        bounds = self.wire.bounds
+        if len(self.wire.clients) > bounds.clients or bounds.per_address:
+            self.wire.admission.enter(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.wire.clients.discard(self)
+        if self.wire.bounds.per_address:
+            self.wire.admission.leave(self)
         if self.wire.draining and not self.wire.clients:
             self.wire.deserted.set()
         self._queue.clear()
@@ -434,7 +439,18 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = self.now() + self.wire.bounds.body_time  # for what is still to be read by the client
             self._transport.close()
             return
-        # Closing with unread bytes would reset the connection and take the answer with it (RFC 9112, section 9.6).
+        self._linger()
+
+    def turn_away(self, answer: bytes) -> None:
+        """Say `answer` to whatever is asked, and close."""
+        self._transport.write(answer)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Throw away what still comes, until the client closes as well.
+
+        Closing with unread bytes would reset the connection and take the answer with it (RFC 9112, section 9.6).
+        """
         self._draining = self.wire.bounds.drain
         self._parsing = None
         self.deadline = self.now() + self.wire.bounds.drain_time
@@ -485,7 +501,25 @@ class ClientConnection(asyncio.Protocol):
             self._fail(Reason.TIMED_OUT)
             self._answer_failure()
 
-    # for draining
+    # for draining, and for others
+
+    @property
+    def waiting(self) -> bool:
+        """Whether we wait for a request, or for the rest of its head."""
+        nothing = self._current is None and not self._queue and not self._backlog and self._failed is None
+        return nothing and self._draining < 0 and not self._transport.is_closing()
+
+    @property
+    def waiting_since(self) -> float:
+        """Monotonic time."""
+        bounds = self.wire.bounds
+        fresh = self._parsing is not None or self._caller is None
+        return self.deadline - (bounds.head_time if fresh else bounds.idle_time)
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a request waits for its answer to begin."""
+        return self._current is not None and not self._current.responded
 
     @property
     def last(self) -> bool:

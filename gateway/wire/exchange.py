@@ -115,6 +115,11 @@ class Exchange:
     def start(self) -> None:
         """Begin; called when the request's head is whole and its turn has come."""
         self.request_id = self.wire.next_id()
+        if self.wire.overloaded:
+            self.wire.admission.shed += 1
+            self.close = True
+            self.refuse(Reason.OVERLOADED)
+            return
         try:
             run_eagerly(self.run(), self._spawn)
         except RuntimeError:

@@ -21,6 +21,7 @@ from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.crypto.tokens import new_token
 from gateway.gate import Gate
+from gateway.wire.admission import Admission
 from gateway.wire.answers import ErrorPage
 from gateway.wire.bounds import Bounds
 from gateway.wire.client import ClientConnection
@@ -42,6 +43,10 @@ _log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 1.0
 """Seconds between two looks at all deadlines: one timer for everything, none for a request."""
+
+
+AT_ONCE = 64
+"""Clients whose time is up that are dealt with in one turn of the loop: some milliseconds."""
 
 
 class Wire:
@@ -96,6 +101,9 @@ class Wire:
         self.auth = f"{prefix}auth".encode()
         """Where proxies ask."""
         self.draining = False
+        self.overloaded = False
+        """Whether requests are refused before any work."""
+        self.admission = Admission(self)
         self._over: list[Exchange] = []
         self.clients: set[ClientConnection] = set()
         self.streams = Streams(self)
@@ -138,6 +146,7 @@ class Wire:
         if where.path and not listener.passed_on:
             self._sockets.append(Path(where.path))
         await listener.open()
+            self.admission.start()
         if self._timer is None:
             self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
         return listener.port
@@ -145,6 +154,7 @@ class Wire:
     async def stop(self, grace: float = 25.0, delay: float = 0.0, hurry: asyncio.Event | None = None) -> None:
         """Say that we are going, serve everybody for `delay` seconds, then accept nothing more and let what is on its
         way finish; after `grace` seconds in all, cut the rest. Each time `hurry` is set, the present wait ends.
+        self.admission.stop()
         """
         await drain(self, grace, delay, hurry or asyncio.Event())
         if self._timer is not None:
@@ -171,13 +181,21 @@ class Wire:
         """End whatever is past its deadline at `now` (monotonic seconds)."""
         for listener in self.servers:
             listener.sweep(now)
-        late = [client for client in self.clients if client.deadline < now]
-        for client in late:
-            client.expire()
+        self._expire([client for client in self.clients if client.deadline < now], now)
+        self.admission.sweep()
         self.streams.sweep(now)
         for upstream in self._upstreams.values():
             upstream.sweep(now, self.spawn)
         if self.desk is not None:
+    def _expire(self, late: list[ClientConnection], now: float) -> None:
+        """A few in each turn of the loop: thousands that dribble their heads are late at the same time."""
+        for client in late[-AT_ONCE:]:
+            if client.deadline < now:
+                client.expire()
+        del late[-AT_ONCE:]
+        if late:
+            self.loop.call_soon(self._expire, late, now)
+
             self.desk.sweep(now, self.spawn)
 
     # -- for exchanges ---------------------------------------------------------------------------------------------
