@@ -213,32 +213,18 @@ class App:
 
     async def _listen(self, listen: Listen) -> int:
         """Let clients in; the port."""
-        port = 0
+        port, tls = 0, open_tls(listen, self.clock)
+        if tls is not None:
+            self._secure[str(listen.address)] = tls
         for where in inherited() if listen.address.systemd else [_where(listen.address)]:
             port = await self.wire.listen(
                 where,
-                tls=self._tls(listen),
+                tls=tls,
                 proxy_protocol=listen.proxy_protocol,
                 mode=int(listen.mode, 8),
                 share=self.settings.workers > 1,
             )
         return port
-
-    def _tls(self, listen: Listen) -> ServerTls | None:
-        tls = listen.tls
-        if tls is None:
-            return None
-        from gateway.wire.tls import Files, ServerTls  # brings cryptography
-
-        name = str(listen.address)
-        self._secure[name] = ServerTls(
-            [Files(pair.certificate, pair.key) for pair in tls.pairs],
-            clock=self.clock,
-            client_certificates=tls.client_certificates,
-            client_ca=tls.client_ca,
-            minimum=tls.minimum,
-        )
-        return self._secure[name]
 
     async def _open_admin(self) -> int:
         """The admin listener, where one is asked for; its port."""
@@ -357,6 +343,22 @@ def _sign_nothing(_: Mapping[str, object]) -> NoReturn:
     raise RuntimeError("an assertion about somebody, where nobody is known")
 
 
+def open_tls(listen: Listen, clock: Clock | None = None) -> ServerTls | None:
+    """The TLS of a listener, where it has some. Raises `ConfigError` for certificates that cannot be used."""
+    tls = listen.tls
+    if tls is None:
+        return None
+    from gateway.wire.tls import Files, ServerTls  # brings cryptography
+
+    return ServerTls(
+        [Files(pair.certificate, pair.key) for pair in tls.pairs],
+        clock=clock or SystemClock(),
+        client_certificates=tls.client_certificates,
+        client_ca=tls.client_ca,
+        minimum=tls.minimum,
+    )
+
+
 def _where(address: Address) -> Where:
     return Where(address.host, address.port, address.path, address.descriptor)
 
@@ -371,8 +373,6 @@ def _endpoint(listen: Address) -> tuple[str, int] | str:
 
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
 def _room(settings: Settings) -> int:
     """Connections of clients that there are descriptors for, beside those to services and our own files."""
     import resource
@@ -389,6 +389,8 @@ def _room(settings: Settings) -> int:
     return min(room, settings.connections.clients)
 
 
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
         head=settings.request.head,
         target=settings.request.target,
         headers=settings.request.headers,
@@ -400,8 +402,8 @@ def _room(settings: Settings) -> int:
         stream=settings.timeouts.stream,
         message=settings.websocket.message,
         ping=settings.websocket.ping,
-    )
         clients=_room(settings),
         per_address=settings.connections.per_address,
         in_flight=settings.connections.in_flight,
         wait=settings.connections.wait,
+    )

@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     WithJsonSchema,
@@ -744,8 +745,9 @@ class Settings(Strict):
         store, listen = info.data.get("store"), info.data.get("listen", ())
         if value > 1 and store is not None and store.shared == "memory":
             raise ValueError(
-                f"{value} workers would each count by themselves, and let {value} times as much in, with `store.shared: "
-                "memory`; write 1, or `store: {records: none, shared: none}` where nobody signs in and nothing is limited"
+                f"{value} workers would each count by themselves, and let {value} times as much in, with "
+                "`store.shared: memory`; write 1, or `store: {records: none, shared: none}` where nobody signs in and "
+                "nothing is limited"
             )
         if value > 1 and any(each.address.port == 0 and each.address.host for each in listen):
             raise ValueError("workers cannot share port 0; write the number of a port in `listen`")
@@ -760,13 +762,12 @@ class Settings(Strict):
             raise ValueError("this is about people who sign in; remove it, or keep `store.records`")
         return value
 
+    _warnings: tuple[Problem, ...] = PrivateAttr(())
+
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Problem, ...]:
         """What is allowed, and still worth a second thought."""
-        everybody = [str(each) for each in self.trusted_proxies if each != "unix" and each.prefixlen == 0]
-        return tuple(
-            f"trusted_proxies holds {each}: whoever connects can choose their own address" for each in everybody
-        )
+        return self._warnings
 
     @property
     def scheme(self) -> str:
@@ -788,4 +789,14 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         message = f"cannot be read: {error.strerror or error}"
         raise ConfigError([Problem(message, str(path), suggestion="--config names another file")]) from None
     written = document.read(text, str(path), environ=environ, folder=path.parent)
-    return problems.validate(Settings, written, {"folder": path.parent})
+    read = problems.validate(Settings, written, {"folder": path.parent})
+    read._warnings = tuple(
+        written.problem(
+            f"{proxy} is everybody: whoever connects can choose their own address",
+            ("trusted_proxies", index),
+            "name the networks of your proxies",
+        )
+        for index, proxy in enumerate(read.trusted_proxies)
+        if proxy != "unix" and proxy.prefixlen == 0
+    )
+    return read

@@ -40,8 +40,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Check, tell, and return 0 or 1."""
-    problems, book = check(args.config, os.environ)
-    warnings = book.warnings if book is not None else ()
+    problems, warnings, book = _looked_at(args.config, os.environ)
     if args.json:
         report = {
             "ok": not problems,
@@ -64,14 +63,30 @@ def run(args: argparse.Namespace) -> int:
 
 def check(config: Path | None, environ: Mapping[str, str]) -> tuple[list[Problem], Book | None]:
     """Every problem of configuration and policies, and the book where there is none."""
+    problems, _, book = _looked_at(config, environ)
+    return problems, book
+
+
+def _looked_at(
+    config: Path | None, environ: Mapping[str, str]
+) -> tuple[list[Problem], tuple[Problem, ...], Book | None]:
+    """Problems, warnings, and the book where there is no problem."""
     from gateway import settings
+    from gateway.app import open_tls
     from gateway.policy.load import load
     from gateway.wire.target import readings
 
     problems: list[Problem] = []
+    warnings: tuple[Problem, ...] = ()
     around: _Surroundings | None
     try:
         read = settings.load(config, environ)
+        warnings = read.warnings
+        for listen in read.listen:
+            try:
+                open_tls(listen)
+            except ConfigError as error:
+                problems += error.problems
         around = _Surroundings(
             read.policies,
             read.upstreams,
@@ -98,7 +113,9 @@ def check(config: Path | None, environ: Mapping[str, str]) -> tuple[list[Problem
             )
         except ConfigError as error:
             problems += error.problems
-    return problems, None if problems else book
+    if book is not None:
+        warnings += book.warnings
+    return problems, warnings, None if problems else book
 
 
 def _as_far_as_readable(config: Path | None, environ: Mapping[str, str]) -> _Surroundings | None:

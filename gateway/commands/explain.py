@@ -128,6 +128,7 @@ def _facts(args: argparse.Namespace, host: str, scheme: str) -> Facts:
         "1.1",
         encoded,
         peer=address,
+        trusted=False,
         proxies=TrustedProxies(()),
         scheme=scheme.lower() if scheme.lower() in ("http", "https") else "http",
         strip_cookies=lambda cookie: cookie,

@@ -139,24 +139,22 @@ class Wire:
         `proxy_protocol`: each connection begins with its header; `mode`: of a Unix socket; `share`: the address with
         other processes. Raises `ConfigError`.
         """
-        listener = Listener(
-            self, where, bind(where, mode=mode, share=share), tls=tls, proxy_protocol=proxy_protocol
-        )
+        listener = Listener(self, where, bind(where, mode=mode, share=share), tls=tls, proxy_protocol=proxy_protocol)
         self.servers.append(listener)
         if where.path and not listener.passed_on:
             self._sockets.append(Path(where.path))
         await listener.open()
-            self.admission.start()
         if self._timer is None:
             self._timer = self.loop.call_later(SWEEP_EVERY, self._tick)
+            self.admission.start()
         return listener.port
 
     async def stop(self, grace: float = 25.0, delay: float = 0.0, hurry: asyncio.Event | None = None) -> None:
         """Say that we are going, serve everybody for `delay` seconds, then accept nothing more and let what is on its
         way finish; after `grace` seconds in all, cut the rest. Each time `hurry` is set, the present wait ends.
-        self.admission.stop()
         """
         await drain(self, grace, delay, hurry or asyncio.Event())
+        self.admission.stop()
         if self._timer is not None:
             self._timer.cancel()
         for upstream in (*self._upstreams.values(), self.desk):
@@ -187,6 +185,8 @@ class Wire:
         for upstream in self._upstreams.values():
             upstream.sweep(now, self.spawn)
         if self.desk is not None:
+            self.desk.sweep(now, self.spawn)
+
     def _expire(self, late: list[ClientConnection], now: float) -> None:
         """A few in each turn of the loop: thousands that dribble their heads are late at the same time."""
         for client in late[-AT_ONCE:]:
@@ -195,8 +195,6 @@ class Wire:
         del late[-AT_ONCE:]
         if late:
             self.loop.call_soon(self._expire, late, now)
-
-            self.desk.sweep(now, self.spawn)
 
     # -- for exchanges ---------------------------------------------------------------------------------------------
 

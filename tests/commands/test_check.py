@@ -67,3 +67,26 @@ def test_a_wrong_example_fails(sallyport: Run, folder: Path) -> None:
     said = sallyport("check")
     assert said.code == 1
     assert "expected allow, got refuse (rule `admin`: not_allowed)" in said.out, "readings are judged, too"
+
+
+def test_trust_in_everybody_is_a_warning(sallyport: Run, folder: Path) -> None:
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(
+        text + "trusted_proxies:\n  - 10.0.0.0/8\n  - {network: '::/0', i_trust_everybody: true}\n"
+    )
+    said = sallyport("check")
+    assert said.code == 0
+    assert said.out.startswith("config.yaml:4: ::/0 is everybody: whoever connects can choose their own address (")
+    assert json.loads(sallyport("check", "--json").out)["warnings"][0]["line"] == 4
+
+
+def test_certificates_that_cannot_be_used_are_told(sallyport: Run, folder: Path) -> None:
+    text = (folder / "config.yaml").read_text()
+    (folder / "key.pem").write_text("nonsense")
+    (folder / "key.pem").chmod(0o600)
+    listen = "listen: [{address: '127.0.0.1:1', tls: {certificate: gone.pem, key: %s}}]\n"
+    for key, problem in (("gone.key", "gone.key: key file cannot be read"), ("key.pem", "gone.pem: cannot be used")):
+        (folder / "config.yaml").write_text(text + listen % key)
+        said = sallyport("check")
+        assert said.code == 1
+        assert said.out.startswith(problem)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.forwarded import UNKNOWN, TrustedProxies, canonical, network_of
+from gateway.wire.forwarded import UNKNOWN, Hop, TrustedProxies, canonical, hops, network_of
 
 NOBODY = TrustedProxies([])
 PROXIES = TrustedProxies(
@@ -82,6 +82,97 @@ def test_unknown_is_trusted_by_nobody() -> None:
     everybody = TrustedProxies([ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")])
     assert not everybody.trusts(UNKNOWN)
     assert everybody.trusts("1.1.1.1")
+
+
+# -- RFC 7239 --------------------------------------------------------------------------------------------------------
+
+READS_FORWARDED = TrustedProxies([ipaddress.ip_network("10.0.0.0/8")], header="forwarded")
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([b"for=192.0.2.60"], [Hop("192.0.2.60", "")]),
+        ([b"FOR=192.0.2.60;Proto=HTTPS;by=203.0.113.43"], [Hop("192.0.2.60", "https")]),
+        ([b'for="[2001:DB8:cafe::17]:4711"'], [Hop("2001:db8:cafe::17", "")]),
+        ([b'for="[::ffff:192.0.2.1]"'], [Hop("192.0.2.1", "")]),
+        ([b'for="192.0.2.60:47011";host="a,b;c=d"'], [Hop("192.0.2.60", "")]),
+        ([b'for="192.0.2\\.60"'], [Hop("192.0.2.60", "")]),
+        ([b"for=1.1.1.1, for=2.2.2.2\t,\tfor=3.3.3.3"], [Hop(f"{n}.{n}.{n}.{n}", "") for n in (3, 2, 1)]),
+        ([b"for=1.1.1.1", b"for=2.2.2.2"], [Hop("2.2.2.2", ""), Hop("1.1.1.1", "")]),
+        ([b"for=unknown;proto=http"], [Hop(UNKNOWN, "http")]),
+        ([b"for=_hidden"], [Hop(UNKNOWN, "")]),
+        ([b"by=1.1.1.1;proto=wss"], [Hop(UNKNOWN, "")]),
+        ([b"for=192.0.2.60:4711"], [Hop(UNKNOWN, "")]),
+        ([b"for=2001:db8::1"], [Hop(UNKNOWN, "")]),
+        ([b'for="2001:db8::1"'], [Hop(UNKNOWN, "")]),
+        ([b'for="[fe80::1%eth0]"'], [Hop(UNKNOWN, "")]),
+        ([b'for="[192.0.2.1]:99999999"'], [Hop(UNKNOWN, "")]),
+        ([b"for=1.1.1.1;for=2.2.2.2"], [Hop(UNKNOWN, "")]),
+        ([b"for = 1.1.1.1"], [Hop(UNKNOWN, "")]),
+        ([b"for=1.1.1.1; proto=http"], [Hop(UNKNOWN, "")]),
+        ([b"for=1.1.1.1;"], [Hop(UNKNOWN, "")]),
+        ([b"for="], [Hop(UNKNOWN, "")]),
+        ([b""], [Hop(UNKNOWN, "")]),
+        ([], []),
+    ],
+)
+def test_case_59_elements_from_the_right(values: list[bytes], found: list[Hop]) -> None:
+    assert hops(values) == found
+
+
+@pytest.mark.parametrize(
+    "spoof",
+    [
+        b'for="',
+        b'for=9.9.9.9;x="',
+        b'for="9.9.9.9',
+        b"for=9.9.9.9",
+        b",,,",
+        b'for=9.9.9.9;x="a\\',
+        b'x="a", for=9.9.9.9;proto=https;y="',
+        b'"' * 100,
+        b"," * 5000,
+        b"a" * 9000,
+        b"\x00\xff",
+    ],
+)
+@pytest.mark.parametrize(
+    "added", [b"for=203.0.113.9", b'for="[2001:db8::9]:1";proto=https', b'host="a.b";for=203.0.113.9']
+)
+def test_case_59_what_a_client_writes_does_not_reach_what_the_proxy_adds(spoof: bytes, added: bytes) -> None:
+    (real,) = hops([added])
+    for values in ([spoof + b", " + added], [spoof + b"," + added], [spoof, added]):
+        told = READS_FORWARDED.told("10.0.0.1", [(b"Forwarded", value) for value in values], "http")
+        assert (told.address, told.scheme) == (real.address, real.scheme or "http")
+
+
+def test_case_59_the_scheme_is_that_of_the_hop_that_saw_the_client() -> None:
+    value = b"for=9.9.9.9;proto=http, for=203.0.113.9;proto=https, for=10.0.0.7;proto=http"
+    told = READS_FORWARDED.told("10.0.0.1", [(b"forwarded", value)], "http")
+    assert told == ("203.0.113.9", b"9.9.9.9, 203.0.113.9, 10.0.0.7, 10.0.0.1", "https")
+    told = READS_FORWARDED.told("10.0.0.1", [(b"X-Forwarded-For", b"9.9.9.9")], "http")
+    assert told == ("10.0.0.1", b"10.0.0.1", "http")
+    told = READS_FORWARDED.told("10.0.0.1", [(b"Forwarded", b"for=10.0.0.9, for=10.0.0.7")], "http")
+    assert told.address == "10.0.0.9"
+
+
+def test_case_58_a_very_long_chain_of_elements_is_unknown() -> None:
+    for values in ([b", ".join([b"for=10.0.0.2"] * 10_000)], [b"for=10.0.0.2"] * 10_000):
+        told = READS_FORWARDED.told("10.0.0.1", [(b"Forwarded", value) for value in values], "http")
+        assert told.address == UNKNOWN
+        assert told.chain.count(b",") <= 64
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=80), st.text('for="[1.:],;=\\ ', max_size=40).map(str.encode)), max_size=4)
+)
+def test_any_bytes_are_hops_or_none(values: list[bytes]) -> None:
+    for hop in hops(values):
+        assert hop.address == UNKNOWN or canonical(hop.address) == hop.address
+        assert hop.scheme in ("", "http", "https")
+    added = hops([*values, b"for=203.0.113.9;proto=https"])
+    assert added[0] == Hop("203.0.113.9", "https")
 
 
 @pytest.mark.parametrize(
