@@ -122,7 +122,20 @@ class Endpoint:
 
     async def connect(self, seconds: float) -> UpstreamConnection:
         """A new connection. Raises OSError."""
-        made = await self.dial(lambda: UpstreamConnection(self), seconds)
+        born: list[UpstreamConnection] = []
+
+        def bear() -> UpstreamConnection:
+            born.append(UpstreamConnection(self))
+            return born[-1]
+
+        try:
+            made = await self.dial(bear, seconds)
+        except BaseException:
+            for connection in born:  # one made just as nobody waits for it any more is closed, but never told so
+                if connection.usable:
+                    connection.abort()
+                    connection.connection_lost(None)
+            raise
         if not made.usable:  # it has ended before we could look at it
             raise ConnectionResetError("closed at once")
         return made

@@ -43,16 +43,15 @@ async def check(endpoint: Endpoint, health: Health) -> bool:
         f"GET {health.path} HTTP/1.1\r\nHost: {health.host or endpoint.authority}\r\n"
         "User-Agent: sallyport-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     )
-    asked: _Check | None = None
+    asked = _Check(request.encode("ascii"))
     try:
         async with asyncio.timeout(health.timeout):
-            asked = await endpoint.dial(lambda: _Check(request.encode("ascii")), health.timeout)
+            await endpoint.dial(lambda: asked, health.timeout)
             status = await asked.status
     except OSError:  # TimeoutError is one
         return False
     finally:
-        if asked is not None:
-            asked.abort()
+        asked.abort()
     return health.expect[0] <= status <= health.expect[1]
 
 
@@ -63,10 +62,11 @@ class _Check(asyncio.Protocol):
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._request = request
         self._answer = b""
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(self._request)
+        self._transport = made = cast(asyncio.Transport, transport)
+        made.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._answer += data[:_LINE]
@@ -80,7 +80,8 @@ class _Check(asyncio.Protocol):
 
     def abort(self) -> None:
         """Hang up."""
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _tell(self, status: int) -> None:
         if not self.status.done():

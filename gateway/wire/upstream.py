@@ -128,7 +128,7 @@ class Upstream:
         self.breaker = Breaker(name, breaker) if breaker is not None else None
         self.retried: Counter[str] = Counter()
         """Outcome → how often: `tried`, `over_budget`."""
-        self._now = now
+        self.now = now
         self._tls = tls
         self._retries = retries
         self._budget = Budget(retries.budget if retries is not None else 0.0)
@@ -209,7 +209,7 @@ class Upstream:
         if len(self.waiting) >= self.queue.length:
             raise Declined(Reason.UPSTREAM_BUSY)
         given: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(exchange, given, self._now() + self.queue.wait)
+        waiter = Waiter(exchange, given, self.now() + self.queue.wait)
         self.waiting.append(waiter)
         try:
             return await given
@@ -222,7 +222,7 @@ class Upstream:
                     self._connecting -= 1
                     self.wake()
                 elif connection.usable:
-                    connection.endpoint.give_back(connection, self._now())
+                    connection.endpoint.give_back(connection, self.now())
             raise
 
     def hand_on(self, connection: UpstreamConnection) -> bool:
@@ -283,11 +283,11 @@ class Upstream:
     def succeeded(self) -> None:
         """A request was answered."""
         if self.breaker is not None:
-            self.breaker.note(True, self._now())
+            self.breaker.note(True, self.now())
 
     def failed(self, endpoint: Endpoint) -> None:
         """A request was not, by `endpoint`; too often in a row, and it is left out for a while."""
-        now = self._now()
+        now = self.now()
         if self.breaker is not None:
             self.breaker.note(False, now)
         ejection = self._ejection
@@ -316,7 +316,7 @@ class Upstream:
         if endpoint.up:
             endpoint.failures = 0
             if self._ejection is not None and self._ejection.return_over:
-                endpoint.returned_at = self._now()
+                endpoint.returned_at = self.now()
                 endpoint.weight = NEWCOMER
         _log.warning("upstream %s: %s is %s: %s", self.name, endpoint.name, "up" if endpoint.up else "down", why)
         if self._ledger is not None:
@@ -373,7 +373,7 @@ class Upstream:
 
     async def _check(self, endpoint: Endpoint, what: Health) -> None:
         self._checked(endpoint, await health.check(endpoint, what))
-        endpoint.checked_at = self._now() + what.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        endpoint.checked_at = self.now() + what.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
 
     def close(self) -> None:
         """Drop every connection, and let nobody wait any longer."""

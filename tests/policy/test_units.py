@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.policy.units import Rate, duration, rate, size
+from gateway.policy.units import Rate, duration, percent, rate, size
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,14 @@ def test_rates(text: str, read: tuple[int, float]) -> None:
 def test_what_is_no_rate(text: object) -> None:
     with pytest.raises(ValueError, match="rate"):
         rate(text)
+
+
+@pytest.mark.parametrize(("text", "share"), [("0%", 0.0), ("20%", 0.2), ("12.5%", 0.125), ("100%", 1.0)])
+def test_shares(text: str, share: float) -> None:
+    assert percent(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "%", "20", 20, 0.2, None, "-1%", "101%", "20 %", "٣%", "1e2%"])
+def test_what_is_no_share(text: object) -> None:
+    with pytest.raises(ValueError, match="share"):
+        percent(text)
