@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import os
 import socket
@@ -19,7 +21,7 @@ from tests.rig.certificates import Authority, Made
 from tests.rig.gateway import Gateway, running
 from tests.rig.messages import Request
 from tests.rig.upstream import Line, RecordingUpstream
-from tests.wire.services_at import GET, settled
+from tests.wire.services_at import GET, settled, until
 
 
 @pytest.fixture
@@ -200,3 +202,36 @@ def test_files_that_are_not_fit_are_told_before_we_start(tmp_path: Path, authori
         files[broken] = tmp_path / "nowhere.pem"
     with pytest.raises(ConfigError, match="upstream `app`: its TLS files cannot be used"):
         UpstreamTls("app", **files)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["too slow", "the client leaves"])
+async def test_a_service_that_never_finishes_its_greeting(tmp_path: Path, authority: Authority, leaves: bool) -> None:
+    ended = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def accepts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1024):
+                pass
+        writer.close()
+        ended.set()
+
+    mute = await asyncio.start_server(accepts, "127.0.0.1", 0)
+    url = f"https://localhost:{mute.sockets[0].getsockname()[1]}"
+    said = {"url": url, "tls": {"ca": str(authority.path)}, "timeouts": {"connect": "60s" if leaves else "100ms"}}
+    (tmp_path / "house").mkdir()
+    config = {"upstreams": {"app": said, "other": {"url": "http://127.0.0.1:1"}}}
+    async with running(tmp_path / "house", config=config) as gateway, await gateway.connect() as client:
+        await client.send(GET)
+        await begun.wait()
+        if leaves:
+            client.abort()
+        else:
+            assert (await client.response()).status == 502
+        async with asyncio.timeout(5):
+            await ended.wait()
+        upstream = gateway.app.wire._upstreams["app"]
+        await until(lambda: not upstream._connecting and not upstream.endpoints[0].open)
+    mute.close()
+    await mute.wait_closed()
