@@ -9,7 +9,7 @@ PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-compiled lint bench image chart docs clean
+.PHONY: help run test suite suite-compiled lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: $(VENV)/.test ## Style, format and types
 bench: $(VENV)/.run ## Measure everything, beside nginx, Caddy, Go and an identity proxy (ARGS="--write" keeps the tables)
 	@scripts/system-parts bench
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.test ## Twenty rolling restarts under a thousand requests a second; two minutes, and what was counted
+	@$(BIN)/python -m tests.house.rolling $(ARGS)
 
 image: ## Build the container image
 	docker build --tag $(IMAGE):$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) .
