@@ -1,7 +1,7 @@
 """What the documents say, held against the code.
 
 A block of YAML says what it is: `yaml config`, `yaml policy` (with `upstreams=a,b` where they are not called `app`),
-or `yaml kubernetes` for what only has to be YAML. Whatever is called config or policy is read by the code that reads
+or `yaml kubernetes` and `yaml proxy` for what only has to be YAML. Whatever is called config or policy is read by the code that reads
 config and policy, examples included.
 """
 
@@ -39,7 +39,7 @@ DOCS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")],
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
-KINDS = {"config", "policy", "kubernetes"}
+KINDS = {"config", "policy", "kubernetes", "proxy"}
 ALLOWED = {Reason.PUBLIC, Reason.GRANTED}
 LATER = re.compile(r"\bTODO\b|\bFIXME\b|\bTBD\b")
 
