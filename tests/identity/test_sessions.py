@@ -530,3 +530,36 @@ async def test_what_is_near_is_bounded(sessions: Sessions, browser: Browser, ann
     assert len(sessions._near) <= 8
     clock.advance(10)
     assert await sessions.find(token) is not None
+
+
+async def test_who_has_something_open_is_known_again_by_session_whatever_its_token(
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock
+) -> None:
+    token, before = await browser.sign_in(ann)
+    fresh, _ = await browser.step_up(token)
+    again = await sessions.again(before)
+    assert again is not None
+    assert (again.session and again.session.version, again.level) == (2, Level.AAL2)
+    near = await sessions.find(fresh)
+    assert await sessions.again(before) is near
+    assert before.session is not None
+    await sessions.end(before.tenant, before.subject, before.session.id)
+    assert await sessions.again(before) is None
+
+
+async def test_what_is_open_counts_as_being_seen_and_is_seldom_written(
+    sessions: Sessions, browser: Browser, ann: User, people: LocalUsers, clock: ManualClock
+) -> None:
+    _, before = await browser.sign_in(ann)
+    for _ in range(90):
+        clock.advance(120)
+        assert await sessions.again(before) is not None
+        assert len(sessions._touched) == 1
+        clock.advance(2)
+        assert await sessions.again(before) is not None
+        await sessions.refresh()
+        assert sessions._touched == {}
+        await sessions.again(before)
+        assert sessions._touched == {}
+    await people.disable("ann")
+    assert await sessions.again(before) is None
