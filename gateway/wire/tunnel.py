@@ -75,8 +75,6 @@ class Tunnel:
             self.service.data_received(early)
         if sent_early and not self.closing:
             self.client.data_received(sent_early)
-        if self.wire.draining:
-            self.going_away()
 
     def sweep(self, now: float) -> None:
         """See who is still there. `now`: monotonic seconds."""
@@ -105,8 +103,12 @@ class Tunnel:
             self.client.transport.write(_PING)
 
     def going_away(self) -> None:
-        """We are about to stop: both sides are told, and the client comes back elsewhere."""
-        self.end(websocket.GOING_AWAY)
+        """We are about to stop: both sides are told, and the client comes back elsewhere.
+
+        Not in the midst of a frame, which would be lost; ask again then.
+        """
+        if self.client.reader.between and self.service.reader.between:
+            self.end(websocket.GOING_AWAY)
 
     def end(self, code: int) -> None:
         """Close with `code` towards the client."""
