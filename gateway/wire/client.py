@@ -453,6 +453,7 @@ class ClientConnection(asyncio.Protocol):
         """
         self._draining = self.wire.bounds.drain
         self._parsing = None
+        self._fields = []
         self.deadline = self.now() + self.wire.bounds.drain_time
         self._paused = True
         self.resume_reading()
