@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from gateway.wire.upstream_tls import UpstreamTls
 if TYPE_CHECKING:
     from gateway.audit.metrics import Metrics
     from gateway.settings import Upstream as UpstreamSettings
-
-_log = logging.getLogger("sallyport")
 
 
 def make_upstream(name: str, settings: UpstreamSettings, clock: Clock, ledger: Ledger) -> Upstream:
@@ -42,20 +39,19 @@ def make_upstream(name: str, settings: UpstreamSettings, clock: Clock, ledger: L
         if several
         else None,
         breaker=Tripping(**settings.breaker.model_dump()) if settings.breaker is not None else None,
-        tls=_tls(name, settings),
+        tls=open_tls(name, settings),
         resolve_every=settings.resolve,
         ledger=ledger,
     )
 
 
-def _tls(name: str, settings: UpstreamSettings) -> UpstreamTls | None:
+def open_tls(name: str, settings: UpstreamSettings) -> UpstreamTls | None:
+    """TLS to a service, where an endpoint wants it. Raises `ConfigError` where its files cannot be used."""
     if not any(place.tls for place in settings.places):
         return None
     said = settings.tls
     if said is None:
         return UpstreamTls(name)
-    if said.verify == "insecure":
-        _log.warning("upstream %s: its certificate is not verified; anybody on the way can pretend to be it", name)
     return UpstreamTls(
         name,
         ca=said.ca,

@@ -638,7 +638,8 @@ class WebSocket(Strict):
 
     message: Size = setting("16M", "Largest message of a client, above it 1009; 0: any size.")
     ping: Duration = setting(
-        "30s", "Silence of a client before it is asked whether it is there; as long again, and it is gone. 0: not asked."
+        "30s",
+        "Silence of a client before it is asked whether it is there; as long again, and it is gone. 0: not asked.",
     )
 
 
@@ -798,5 +799,13 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         )
         for index, proxy in enumerate(read.trusted_proxies)
         if proxy != "unix" and proxy.prefixlen == 0
+    ) + tuple(
+        written.problem(
+            f"the certificate of `{name}` is not verified: anybody on the way can pretend to be it",
+            ("upstreams", name, "tls", "verify"),
+            "name its authority as `ca`",
+        )
+        for name, upstream in read.upstreams.items()
+        if upstream.tls is not None and upstream.tls.verify == "insecure"
     )
     return read

@@ -71,7 +71,7 @@ def _looked_at(
     config: Path | None, environ: Mapping[str, str]
 ) -> tuple[list[Problem], tuple[Problem, ...], Book | None]:
     """Problems, warnings, and the book where there is no problem."""
-    from gateway import settings
+    from gateway import services, settings
     from gateway.app import open_tls
     from gateway.policy.load import load
     from gateway.wire.target import readings
@@ -85,6 +85,11 @@ def _looked_at(
         for listen in read.listen:
             try:
                 open_tls(listen)
+            except ConfigError as error:
+                problems += error.problems
+        for name, upstream in read.upstreams.items():
+            try:
+                services.open_tls(name, upstream)
             except ConfigError as error:
                 problems += error.problems
         around = _Surroundings(

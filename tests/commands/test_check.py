@@ -90,3 +90,15 @@ def test_certificates_that_cannot_be_used_are_told(sallyport: Run, folder: Path)
         said = sallyport("check")
         assert said.code == 1
         assert said.out.startswith(problem)
+
+
+def test_tls_to_a_service_is_looked_at(sallyport: Run, folder: Path) -> None:
+    config = folder / "config.yaml"
+    config.write_text("upstreams:\n  app: {url: 'https://app', tls: {ca: gone.pem}}\n")
+    said = sallyport("check")
+    assert said.code == 1
+    assert said.out.startswith("upstream `app`: its TLS files cannot be used: ")
+    config.write_text("upstreams:\n  app:\n    url: https://app\n    tls: {verify: insecure}\n")
+    said = sallyport("check")
+    assert said.code == 0
+    assert said.out.startswith("config.yaml:4: the certificate of `app` is not verified")

@@ -121,7 +121,7 @@ async def test_insecure_is_possible_and_said_aloud(
     context = server(authority.make("app", "elsewhere.test"))
     async with before(tmp_path, context, tls={"verify": "insecure"}) as (gateway, _):
         assert (await gateway.ask(GET)).status == 200
-    assert "its certificate is not verified" in caplog.text
+    assert "the certificate of `app` is not verified" in caplog.text
 
 
 async def test_we_say_who_we_are_and_take_up_a_new_certificate(tmp_path: Path, authority: Authority) -> None:
