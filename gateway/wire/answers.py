@@ -44,7 +44,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.UPSTREAM_INVALID: (502, "The service behind this address gave an invalid answer."),
     Reason.UPSTREAM_TIMED_OUT: (504, "The service behind this address did not answer in time."),
     Reason.UPSTREAM_BUSY: (503, "The service behind this address is busy."),
-    Reason.UPSTREAM_CIRCUIT_OPEN: (503, "The service behind this address is given a rest. Try again in a little while."),
+    Reason.UPSTREAM_CIRCUIT_OPEN: (503, "The service behind this address is given a rest. Try again in a while."),
     Reason.NO_RULE: (403, "Nothing here is open to you."),
     Reason.NOT_ALLOWED: (403, "You are not allowed to see this."),
     Reason.RISK_REFUSED: (403, "This request looks too unlike you. Try from a device and network you use often."),
