@@ -130,9 +130,11 @@ class Rolling:
                     if kept is None:
                         kept = await asyncio.open_connection("127.0.0.1", self.choose().port)
                     answer = await _ask(*kept, f"GET {target} HTTP/1.1\r\nHost: good.test\r\n{who}\r\n".encode())
+                if answer.status != 200:
+                    raise Violation(f"{answer.status} {answer.body[:300]!r}")
                 said = json.loads(answer.body)
                 user = [value for name, value in said["headers"] if name == "X-Forwarded-User"]
-                if answer.status != 200 or said["target"] != target or user != (["bob"] if known else []):
+                if said["target"] != target or user != (["bob"] if known else []):
                     raise Violation(f"{answer.status} {answer.body[:200]!r}")
                 self.count["requests"] += 1
                 if answer.all("Connection") == [b"close"]:
