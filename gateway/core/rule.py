@@ -86,6 +86,8 @@ class Rule:
     """Judged and logged, but never decisive."""
     headers: tuple[tuple[str, str], ...] = field(default=())
     """Fixed headers added to the request on its way to the upstream."""
+    origins: frozenset[bytes] = frozenset()
+    """Other sites, as in `Origin`, whose pages may open a WebSocket with a session."""
     nobody: bool = False
     """Closed to everybody, known or not."""
     limits: tuple[LimitSpec, ...] = field(init=False, default=())

@@ -148,6 +148,7 @@ class _One:
             applies=_all_of([condition.test for condition in caller]) if caller else None,
             shadow=text.shadow,
             headers=self._headers(text),
+            origins=frozenset(origin.encode() for origin in text.origins or ()),
         )
         self._check_open(text)
         self._check_stores(text)

@@ -47,6 +47,9 @@ Scalar = str | int | bool
 Texts = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
 Users = Annotated[tuple[User, ...], Field(min_length=1), AfterValidator(_distinct)]
 Methods = Annotated[tuple[Annotated[str, AfterValidator(_method)], ...], Field(min_length=1), AfterValidator(_distinct)]
+Origin = Annotated[Text, Field(pattern=r"^https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?$")]
+"""As browsers spell it: lower case, and no port where it is the scheme's own."""
+Origins = Annotated[tuple[Origin, ...], Field(min_length=1), AfterValidator(_distinct)]
 LevelName = Literal["aal1", "aal2", "aal3"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
@@ -257,6 +260,9 @@ class RuleText(Strict):
     audience: Text | None = Field(None, description="`aud` of the signed assertion; left out: the upstream's name.")
     headers: dict[Text, str] | None = Field(
         None, min_length=1, description="Fixed headers added to the request on its way to the service."
+    )
+    origins: Origins | None = Field(
+        None, description="Other sites whose pages may open a WebSocket with a session; left out: the site itself only."
     )
     shadow: bool = Field(
         False, description="Judge and log what this rule would have answered, but never let it decide."

@@ -201,7 +201,9 @@ async def answer(exchange: Exchange, dialect: Dialect, rest: bytes) -> None:
 
 def _watch_origin(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
     """A page of another site opens no socket with somebody's cookie (RFC 6455, section 10.2)."""
-    if verdict.identity is not None and verdict.identity.session is not None and not comes_from_us(facts):
+    if verdict.identity is None or verdict.identity.session is None or verdict.rule is None:
+        return
+    if not comes_from_us(facts, verdict.rule.origins):
         verdict.decision = Refuse((Reason.CROSS_SITE,))
         exchange.wire.ledger.note(refusal(facts, verdict))
 

@@ -84,7 +84,8 @@ class Upgrade(Exchange):
 
     def _block(self, facts: Facts, verdict: Verdict) -> bytes:
         known_by_cookie = verdict.identity is not None and verdict.identity.session is not None
-        if known_by_cookie and not comes_from_us(facts):
+        also = verdict.rule.origins if verdict.rule is not None else frozenset()
+        if known_by_cookie and not comes_from_us(facts, also):
             verdict.decision = Refuse((Reason.CROSS_SITE,))
             self.wire.ledger.note(refusal(facts, verdict))
             raise Declined(Reason.CROSS_SITE)

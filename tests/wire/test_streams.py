@@ -15,7 +15,7 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity, Proof
 from gateway.wire import streams
 from tests.rig.client import RawClient
-from tests.rig.frames import TEXT, echo_frames, frame, open_socket
+from tests.rig.frames import HANDSHAKE, TEXT, echo_frames, frame, open_socket
 from tests.rig.gateway import Gateway, request, running
 from tests.rig.messages import Request
 from tests.rig.upstream import Line, fixed, ok
@@ -43,6 +43,11 @@ rules:
     access: authenticated
     limits: [{name: few, key: user, rate: 1/h}]
     upstream: app
+  - name: shared
+    match: {hosts: [good.test], paths: [/shared/**]}
+    access: authenticated
+    upstream: app
+    origins: [https://app.good.test, http://partner.test:8080]
   - name: rest
     match: {hosts: [good.test]}
     access: authenticated
@@ -356,6 +361,27 @@ async def test_many_are_reviewed_in_slices(gateway: Gateway, monkeypatch: pytest
         assert await client.read_rest() == CLOSED
         client.close()
     assert asked >= 40
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (b"https://app.good.test", 101),
+        (b"HTTPS://APP.good.test", 101),
+        (b"http://partner.test:8080", 101),
+        (b"http://good.test", 101),
+        (b"http://app.good.test", 403),
+        (b"http://partner.test", 403),
+        (b"https://evil.test", 403),
+        (b"https://app.good.test\r\nOrigin: https://app.good.test", 403),
+    ],
+)
+async def test_case_69_a_rule_may_name_other_sites(gateway: Gateway, origin: bytes, status: int) -> None:
+    cookie = await gateway.sign_in("bob")
+    client = await gateway.connect()
+    await client.send(request(b"GET", b"/shared/ws", HANDSHAKE + b"Origin: " + origin + b"\r\n", cookie=cookie))
+    assert b" %d " % status in (await client.read_until(b"\r\n"))
+    client.close()
 
 
 async def test_short_answers_are_not_reviewed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
