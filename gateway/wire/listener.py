@@ -212,7 +212,14 @@ class Listener:
             sock.setblocking(False)
             task = self._wire.spawn(self._welcome(sock, name))
             self._arriving[task] = self._wire.now() + self._wire.bounds.head_time
-            task.add_done_callback(self._arriving.pop)
+            task.add_done_callback(self._arrived)
+            if len(self._arriving) > self._wire.bounds.clients:
+                oldest = next(iter(self._arriving))  # a handshake takes a moment, unless somebody means it to
+                del self._arriving[oldest]
+                oldest.cancel()
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._arriving.pop(task, None)
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening in self._bare:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -174,6 +175,20 @@ async def test_who_does_not_come_to_the_end_of_a_handshake_is_not_waited_for(
         assert await half.is_closed()
         assert await silent.is_closed()
         assert not listener.arriving
+
+
+async def test_handshakes_that_are_held_back_keep_nobody_out(tmp_path: Path, authority: Authority) -> None:
+    made = authority.make("good", "good.test")
+    async with (
+        secured(tmp_path, made, config={"connections": {"clients": 16}}) as gateway,
+        contextlib.AsyncExitStack() as silent,
+    ):
+        held = [await silent.enter_async_context(await gateway.connect()) for _ in range(40)]
+        async with Secure.connected(gateway.port, authority) as secure:
+            assert (await secure.ask()).status == 200
+            assert (await secure.ask()).status == 200
+        assert await held[0].is_closed()
+        assert len(gateway.app.wire.servers[0]._arriving) <= 16
 
 
 async def test_a_rejected_request_is_answered_and_the_connection_ends(tmp_path: Path, authority: Authority) -> None:
