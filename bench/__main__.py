@@ -14,7 +14,7 @@ from bench.load import LoadError
 from bench.options import Gateway, Options
 from bench.subjects import LeftOutError
 
-KINDS = ("throughput", "openloop", "forward_auth", "rules", "bodies", "memory", "connections", "judge")
+KINDS = ("throughput", "openloop", "forward_auth", "rules", "bodies", "memory", "connections", "overload", "judge")
 """Each is a module of this package with `measure(options)`."""
 
 
