@@ -285,7 +285,7 @@ class Exchange:
         )
         self.responded = True
         self.status = meaning or status
-        data = b"%b%bX-Request-Id: %b\r\nContent-Length: 0\r\n%b\r\n" % (
+        data = b"%b%bX-Request-Id: %b\r\nCache-Control: no-store\r\nContent-Length: 0\r\n%b\r\n" % (
             answers.status_line(status),
             lines,
             self.request_id.encode(),

@@ -24,6 +24,7 @@ so it is absolute. Envoy leaves a client's header in place where the answer has 
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -82,7 +83,8 @@ _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 _IDENTITY = frozenset(folded(name) for names in STYLES.values() for name in names)
 _IDENTITY_PREFIXES = ("sallyport-", "x-auth-request-")
-_NO_STORE = b"Cache-Control: no-store\r\n"
+_FIXED = {f"/{name}".rstrip("/").encode(): each for name, each in DIALECTS.items() if not each.by_line}
+"""By what follows `auth`, where that is always the same."""
 
 
 class Original(Caller):
@@ -138,19 +140,19 @@ def dialect_of(question: bytes) -> tuple[Dialect, bytes] | None:
     Taken from the bytes as they came: Envoy appends the client's own path, whose dot segments must not lead out of
     here and to some page that answers 200.
     """
-    path = question.partition(b"?")[0]
-    if path.startswith(b"/envoy/"):
+    fixed = _FIXED.get(question)
+    if fixed is not None:
+        return fixed, b""
+    if question.startswith(b"/envoy/"):
         return DIALECTS["envoy"], question[6:]
-    if path in (b"", b"/traefik", b"/caddy", b"/nginx"):
-        return DIALECTS[path[1:].decode()], b""
-    return None
+    fixed = _FIXED.get(question.partition(b"?")[0])
+    return None if fixed is None else (fixed, b"")
 
 
 async def answer(exchange: Exchange, dialect: Dialect, rest: bytes) -> None:
     """Judge the request that is asked about, and answer in `dialect`. Never raises."""
     wire = exchange.wire
     exchange.forward_auth = dialect.name or "auth"
-    reply = _Reply(exchange, dialect)
     method, raw = exchange.method, rest
     try:
         caller = exchange.caller = exchange.client.caller_of(exchange)
@@ -175,27 +177,22 @@ async def answer(exchange: Exchange, dialect: Dialect, rest: bytes) -> None:
         verdict = exchange.verdict = await wire.gate.judge(facts)
         if original.opens_socket and isinstance(verdict.decision, Allow):
             _watch_origin(exchange, facts, verdict)
-        decision = verdict.decision
-        if isinstance(decision, Allow):
-            reply.allow(facts, verdict)
-        elif isinstance(decision, SignIn | StepUp):
-            await _ask_for_proof(reply, facts, verdict, original, decision)
-        elif isinstance(decision, Throttle):
-            reply.refuse(decision.reasons[0], 429, ratelimit_headers(verdict.quotas))
+        if type(verdict.decision) is Allow:
+            _allow(exchange, dialect, facts, verdict)
         else:
-            reply.refuse(decision.reasons[0], decision.status)
+            await _say_no(_Reply(exchange, dialect), facts, verdict, original)
     except Rejected as rejected:
         if exchange.caller is None or rejected.reason is Reason.UNTRUSTED_PROXY:
             exchange.close = True  # where the question itself is none, or not to be answered
         wire.rejected(exchange, rejected.reason, method=method, target=raw)
-        reply.refuse(rejected.reason)
+        _Reply(exchange, dialect).refuse(rejected.reason)
     except Unclear as unclear:
         wire.rejected(exchange, unclear.reason, header=unclear.header)
-        reply.refuse(unclear.reason)
+        _Reply(exchange, dialect).refuse(unclear.reason)
     except Exception as error:
         _log.exception("request %s: a fault while answering a proxy", exchange.request_id)
         wire.faulted(exchange, type(error).__name__)
-        reply.refuse(Reason.FAULT)
+        _Reply(exchange, dialect).refuse(Reason.FAULT)
     exchange.method = method  # what is counted and logged, later in this turn, is the request that was judged
 
 
@@ -206,6 +203,17 @@ def _watch_origin(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
     if not comes_from_us(facts, verdict.rule.origins):
         verdict.decision = Refuse((Reason.CROSS_SITE,))
         exchange.wire.ledger.note(refusal(facts, verdict))
+
+
+async def _say_no(reply: _Reply, facts: Facts, verdict: Verdict, original: Original) -> None:
+    """Or not yet."""
+    decision = verdict.decision
+    if isinstance(decision, SignIn | StepUp):
+        await _ask_for_proof(reply, facts, verdict, original, decision)
+    elif isinstance(decision, Throttle):
+        reply.refuse(decision.reasons[0], 429, ratelimit_headers(verdict.quotas))
+    elif isinstance(decision, Refuse):
+        reply.refuse(decision.reasons[0], decision.status)
 
 
 async def _ask_for_proof(
@@ -346,33 +354,33 @@ def _more_readings(facts: Facts, raw: bytes, overrides: tuple[str, ...]) -> tupl
 # -- the answer ------------------------------------------------------------------------------------------------------
 
 
+def _allow(exchange: Exchange, dialect: Dialect, facts: Facts, verdict: Verdict) -> None:
+    """200, with what the service is to be told."""
+    wire, rule = exchange.wire, verdict.rule
+    if rule is None:
+        raise RuntimeError("allowed without a rule")
+    lines = b""
+    if verdict.identity is not None and not (
+        facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
+    ):
+        lines = wire.identity_headers.lines(verdict, wire.clock.now())
+    for name, value in rule.headers:
+        lines += b"%b: %b\r\n" % (name.encode(), value.encode())
+    if dialect.removes:
+        lines += _to_remove(lines)
+    if verdict.quotas:
+        lines += ratelimit_lines(verdict.quotas)
+    exchange.reply_bare(200, lines)
+
+
 class _Reply:
-    """The answer to one question, in the words of its dialect."""
+    """Any answer but 200, in the words of a dialect."""
 
     __slots__ = ("_dialect", "exchange")
 
     def __init__(self, exchange: Exchange, dialect: Dialect) -> None:
         self.exchange = exchange
         self._dialect = dialect
-
-    def allow(self, facts: Facts, verdict: Verdict) -> None:
-        """200, with what the service is to be told."""
-        exchange = self.exchange
-        wire, rule = exchange.wire, verdict.rule
-        if rule is None:
-            raise RuntimeError("allowed without a rule")
-        lines = b""
-        if verdict.identity is not None and not (
-            facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
-        ):
-            lines = wire.identity_headers.lines(verdict, wire.clock.now())
-        for name, value in rule.headers:
-            lines += b"%b: %b\r\n" % (name.encode(), value.encode())
-        if self._dialect.removes:
-            lines += _to_remove(lines)
-        if verdict.quotas:
-            lines += ratelimit_lines(verdict.quotas)
-        exchange.reply_bare(200, lines + _NO_STORE)
 
     def refuse(self, reason: Reason, status: int | None = None, more: list[answers.Header] | None = None) -> None:
         """No, for `reason`."""
@@ -388,7 +396,7 @@ class _Reply:
         self.send(status, [*lines, *(more or ())], body)
 
     def send(self, status: int, lines: list[answers.Header], body: bytes) -> None:
-        """Any answer but 200."""
+        """An answer as anybody would get it, put so that the proxy understands it."""
         if not self._dialect.three_answers:
             self.exchange.reply(status, lines, body)
             return
@@ -396,11 +404,12 @@ class _Reply:
         for name, value in lines:
             if name == b"Location":
                 told.append(b"Sallyport-Location: %b\r\n" % value)
-            elif name not in (b"Content-Type", b"Referrer-Policy"):
+            elif name not in (b"Content-Type", b"Referrer-Policy", b"Cache-Control"):
                 told.append(b"%b: %b\r\n" % (name, value))
         self.exchange.reply_bare(401 if status in (303, 401) else 403, b"".join(told), meaning=status)
 
 
+@lru_cache(256)
 def _to_remove(lines: bytes) -> bytes:
     """Envoy: what a client may have sent of ours, and the answer does not overwrite."""
     set_here = {folded(line.partition(b":")[0]) for line in lines.splitlines()}
