@@ -8,13 +8,14 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.house.process import Home, Serving, home, until
+from tests.house.process import ROOT, Home, Serving, home, until
 from tests.rig.client import RawClient
 from tests.rig.gateway import request
 from tests.rig.upstream import RecordingUpstream
@@ -133,6 +134,41 @@ async def test_a_unix_socket_is_shared_too(shared: Home) -> None:
                 assert (await client.response()).status == 200
     assert serving.process.returncode == 0
     assert not path.exists()
+
+
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.executable, [sys.executable, "-m", "gateway", "run"])
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_restart_behind_a_socket_of_systemd_refuses_nobody(shared: Home, workers: int) -> None:
+    shared.write_config(listen="systemd", workers=workers)
+    with socket.create_server(("127.0.0.1", shared.port)) as sock:
+
+        async def start() -> Serving:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", AS_SYSTEMD, str(sock.fileno()),
+                cwd=shared.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, pass_fds=[sock.fileno()],
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            return Serving(shared, process)
+
+        one = await start()
+        await one.until("listening on", workers)
+        assert await asked(shared.port) == 200
+        one.process.terminate()
+        assert await one.ended() == 0
+        waiting = asyncio.create_task(asked(shared.port))  # connects, and waits for the next
+        await asyncio.sleep(0)
+        two = await start()
+        assert await waiting == 200
+        await two.until("listening on", workers)
+        two.process.terminate()
+        assert await two.ended() == 0
 
 
 async def test_a_port_of_somebody_else_is_not_shared(shared: Home) -> None:
