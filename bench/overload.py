@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from bench.bars import Bar
 from bench.load import LoadError, run
 from bench.machine import cores, described, find
-from bench.openloop import _one
+from bench.openloop import Point, _one
 from bench.options import Options
 from bench.sallyport import Sallyport
 from bench.subjects import built, fetch, origin
@@ -107,6 +107,10 @@ def measure(options: Options) -> Overload:
             resident,
             gateway.process.peak_rss(),
         )
+
+
+def _p99(point: Point) -> float:
+    return point.quantiles["p99"] / 1e3
 
 
 def _overload(gateway: Sallyport, seconds: float, others: set[int]) -> tuple[float, float]:
