@@ -9,6 +9,10 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from gateway.core.certificate import Certificate
+from gateway.wire import forward_auth
+from gateway.wire.forwarded import TrustedProxies
+from gateway.wire.request import Caller
 from tests.rig.gateway import POLICY, Gateway, request, running
 from tests.rig.messages import Response
 
@@ -227,3 +231,21 @@ async def test_a_fault_is_a_closed_gate(gateway: Gateway, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("path", [b"/.sallyport/auth/other", b"/.sallyport/authx", b"/.sallyport/auth/envoy"])
 async def test_an_address_that_is_none_lets_nobody_pass(gateway: Gateway, path: bytes) -> None:
     assert (await gateway.ask(question("caddy").replace(b"/.sallyport/auth/caddy", path))).status >= 400
+
+
+async def test_the_certificate_of_the_connection_is_the_proxys_own() -> None:
+    fields = [(b"Host", b"gate"), (b"X-Forwarded-For", b"192.0.2.7"), (b"X-Original-Method", b"GET"),
+              (b"X-Original-URL", b"http://good.test/x")]  # fmt: skip
+    caller = Caller(
+        "1.1",
+        fields,
+        peer="127.0.0.1",
+        trusted=True,
+        proxies=TrustedProxies([]),
+        scheme="http",
+        strip_cookies=lambda cookie: cookie,
+        certificate=Certificate("CN=nginx", "CN=ca", "1", "00", (), (), (), 0.0),
+    )
+    assert caller.certificate is not None
+    original = forward_auth._read((b"x-original-method",), False, caller)
+    assert (original.certificate, original.authority.host) == (None, "good.test")
