@@ -19,7 +19,7 @@ from tests.house.visitor import Visitor, location
 from tests.rig.client import RawClient
 from tests.rig.gateway import PASSWORD, Gateway, running
 from tests.rig.messages import Response
-from tests.rig.upstream import RecordingUpstream
+from tests.rig.upstream import RecordingUpstream, fixed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -263,6 +263,24 @@ async def test_the_service_does_not_get_the_session(site: Site, sent: str, got: 
     visitor = site.visitor()
     assert (await visitor.get("/public/x", Cookie=sent)).status == 200
     assert site.service.only.one("Cookie").rstrip() == got
+
+
+@pytest.mark.parametrize(("origin", "opens"), [(proxies.ORIGIN, True), ("http://evil.test", False), ("null", False)])
+async def test_case_69_a_socket_opens_for_our_own_pages(site: Site, origin: str, opens: bool) -> None:
+    visitor = site.visitor()
+    await visitor.sign_in(await site.user())
+    agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    site.service.script = fixed(agreed + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", close=True)
+    lines = [
+        "GET /socket HTTP/1.1", f"Host: {proxies.HOST}", f"Origin: {origin}", "Connection: Upgrade",
+        "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        f"Cookie: sallyport={visitor.cookies['sallyport']}", "", "",
+    ]  # fmt: skip
+    async with await RawClient.connect(site.port) as client:
+        await client.send("\r\n".join(lines).encode())
+        head = await client.read_until(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101" if opens else b"HTTP/1.1 403")
+    assert len(site.service.requests) == opens
 
 
 async def test_without_sallyport_nobody_passes(site: Site) -> None:
