@@ -95,7 +95,7 @@ def measure(options: Options) -> Answers:
 
 
 def _front(stack: ExitStack, number: int, core: int, url: str) -> tuple[Process, str]:
-    """An nginx that asks at `url` with the fields of docs/forward-auth.md."""
+    """An nginx that asks at `url` with the fields of docs/deploy/nginx.md."""
     port = free_port()
     authority, _, path = url.removeprefix("http://").partition("/")
     front = nginx(
