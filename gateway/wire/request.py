@@ -65,6 +65,8 @@ class Caller:
     """
 
     __slots__ = (
+        "_desk_scheme",
+        "_passed",
         "address",
         "agent",
         "authority",
@@ -73,7 +75,6 @@ class Caller:
         "certificate",
         "chain",
         "cookie",
-        "desk_block",
         "expects",
         "fields",
         "length",
@@ -181,20 +182,25 @@ class Caller:
             host,
         )
         """Header lines for a service; framing, request id and identity are still to come."""
-        self.desk_block = (
+        self._passed = len(host) + 8, len(host) + 8 + len(passed)
+        """Where in `block` the lines stand that pass as they came."""
+        self._desk_scheme = scheme
+
+    def desk_block(self) -> bytes:
+        """Header lines for our own pages, with what the wire knows; believed on their private socket only."""
+        return (
             b"Host: %b\r\n%b%bSallyport-Client-Address: %b\r\nSallyport-Client-Network: %b\r\n"
             b"Sallyport-Scheme: %b\r\nSallyport-Host: %b\r\n"
             % (
-                host,
-                passed,
+                self.authority.raw,
+                self.block[slice(*self._passed)],
                 b"Cookie: %b\r\n" % self.cookie if self.cookie else b"",
                 self.address.encode(),
                 self.network.encode(),
-                scheme.encode(),
-                host,
+                self._desk_scheme.encode(),
+                self.authority.raw,
             )
         )
-        """The same for our own pages, with what the wire knows; believed on their private socket only."""
 
 
 def read(method: str, raw_target: bytes, caller: Caller, request_id: str) -> Facts:
