@@ -6,8 +6,9 @@ Three things can run out, and each has its own answer:
     time          the loop turns late, so requests wait for their turn: new ones get 503 before any work
     room          too many requests wait for an answer to begin: the same
 
-A 503 costs a tenth of a request, which is still too much for ten times what we can do. So while the loop is late, and
-when too many come in one second, the doors are shut as well (`door`): the kernel lets them try again later, for free.
+A 503 costs a tenth of a request, which is still too much for ten times what we can do. So while the loop is very late,
+and when too many come in one second, the doors are shut as well (`door`): the kernel lets them try again later.
+And who was told to come back in a second is not listened to before (`ClientConnection.rest`).
 
 How late the loop turns is measured by a timer: it is late by as long as a request waits that came meanwhile.
 """
@@ -63,6 +64,8 @@ class Admission:
         """Connections that may come in above the bound: as many as were closed for them."""
         self._scanned_at = -1.0
         self._shut = False
+        self._share = self._turn = 1.0
+        """Of requests, how many are refused while there are too many; and what has come together towards the next."""
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._told: dict[Kind, float] = {}
@@ -144,6 +147,15 @@ class Admission:
         """Requests that wait for an answer to begin."""
         return sum(client.awaits_answer for client in self._wire.clients)
 
+    def refuses(self) -> bool:
+        """Whether the next request is one of those that are too many; asked while there are."""
+        self._turn += self._share
+        if self._turn < 1.0:
+            return False
+        self._turn -= 1.0
+        self.shed += 1
+        return True
+
     def _begin(self) -> None:
         self._due = time.monotonic() + LOOK
         self._timer = self._wire.loop.call_later(LOOK, self._look)
@@ -164,9 +176,12 @@ class Admission:
         waiting = self.in_flight if len(wire.clients) > bounds.in_flight else 0
         if late > bounds.wait or waiting > bounds.in_flight:
             wire.overloaded = True
-            if late > bounds.wait:
+            if late > 2 * bounds.wait:
                 self._shut_doors()
             self._tell(Kind.OVERLOADED, Severity.ALARM, late=round(late, 3), in_flight=waiting, shed=self.shed)
+            # Of those that made us late enough are refused to be in time again; all would come back together.
+            self._share = 1.0 if waiting > bounds.in_flight else max(0.1, 1.0 - bounds.wait / (2 * late))
+            self._turn = 1.0
         elif wire.overloaded and late <= bounds.wait / 2 and waiting <= bounds.in_flight * 0.9:
             wire.overloaded = False
 

@@ -58,7 +58,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
 PAGE_HEADERS: tuple[Header, ...] = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 
 
-_SOON = frozenset((Reason.UPSTREAM_BUSY, Reason.OVERLOADED))
+SOON = frozenset((Reason.UPSTREAM_BUSY, Reason.OVERLOADED))
 """It may be otherwise in a second."""
 
 
@@ -111,7 +111,7 @@ def refusal(
     """A refusal for `reason`: a page where `page` is given, problem details otherwise. `retry_after`: seconds."""
     usual, detail = REFUSALS[reason]
     status = status or usual
-    retry_after = retry_after or (1.0 if reason in _SOON else 0.0)
+    retry_after = retry_after or (1.0 if reason in SOON else 0.0)
     more: list[Header] = [(b"Retry-After", b"%d" % ceil(retry_after))] if retry_after else []
     if page is None:
         status, headers, body = problem(status, reason, detail, request_id)

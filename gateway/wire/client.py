@@ -404,6 +404,11 @@ class ClientConnection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
+    def rest(self) -> None:
+        """Hear nothing for the second in which nobody should come again: asking at once must not pay."""
+        self.pause_reading()
+        self.wire.loop.call_later(1.0, self.resume_reading)
+
     def exchange_finished(self, exchange: Exchange, now: float) -> None:
         """The current exchange has its whole answer, since `now`."""
         self._current = None

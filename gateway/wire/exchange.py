@@ -115,8 +115,7 @@ class Exchange:
     def start(self) -> None:
         """Begin; called when the request's head is whole and its turn has come."""
         self.request_id = self.wire.next_id()
-        if self.wire.overloaded:
-            self.wire.admission.shed += 1
+        if self.wire.overloaded and self.wire.admission.refuses():
             self.close = True
             self.refuse(Reason.OVERLOADED)
             return
@@ -257,6 +256,8 @@ class Exchange:
             _log.exception("request %s: no page", self.request_id)
             answer = answers.refusal(reason, self.request_id, None, retry_after=retry_after)
         self.reply(*answer)
+        if reason in answers.SOON and not self.close:
+            self.client.rest()
 
     def reply(self, status: int, headers: Iterable[answers.Header], body: bytes) -> None:
         """Send an answer of ours, whole."""

@@ -45,7 +45,7 @@ SWEEP_EVERY = 1.0
 """Seconds between two looks at all deadlines: one timer for everything, none for a request."""
 
 
-AT_ONCE = 64
+AT_ONCE = 16
 """Clients whose time is up that are dealt with in one turn of the loop: some milliseconds."""
 
 

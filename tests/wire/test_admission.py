@@ -145,7 +145,7 @@ async def test_a_late_loop_refuses_what_has_not_begun(small: Gateway, doors: lis
         await client.send(GET)
         await small.upstream.came(1)
         wire.admission.stop()
-        wire.admission.judge(1.5)
+        wire.admission.judge(2.5)
         assert doors == ["shut"]
         await second.send(request(b"POST", b"/public/x", b"Content-Length: 5\r\n", b"hello"))
         assert is_overloaded(await second.response("POST"))
@@ -163,7 +163,7 @@ async def test_a_late_loop_refuses_what_has_not_begun(small: Gateway, doors: lis
     await small.app.recorder.flush()
     for kind in (Kind.OVERLOADED, Kind.LOOP_LATE):
         (event,) = await small.app.recorder.events(DEFAULT_TENANT, limit=10, kind=kind)
-        assert event.detail["late" if kind is Kind.OVERLOADED else "seconds"] == 1.5
+        assert event.detail["late" if kind is Kind.OVERLOADED else "seconds"] == 2.5
 
 
 async def test_too_many_that_wait_for_an_answer(small: Gateway) -> None:
@@ -214,7 +214,7 @@ async def test_thousands_that_are_late_together_are_dealt_with_by_and_by(tmp_pat
                 await asyncio.sleep(0.01)
         await gateway.ask(GET)
         gateway.pass_time(11)
-        assert len([one for one in gateway.app.wire.clients if one._failed is None]) >= 136, "64 in one turn"
+        assert len([one for one in gateway.app.wire.clients if one._failed is None]) >= 184, "16 in one turn"
         for client in clients:
             assert (await client.response()).status == 408
             assert await client.is_closed()
