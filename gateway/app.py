@@ -372,7 +372,6 @@ def _endpoint(listen: Address) -> tuple[str, int] | str:
     return listen.path or (listen.host, listen.port)
 
 
-
 def _room(settings: Settings) -> int:
     """Connections of clients that there are descriptors for, beside those to services and our own files."""
     import resource
