@@ -143,7 +143,7 @@ class Exchange:
             if facts.path.startswith(wire.prefix):
                 if wire.desk is None:
                     raise Declined(Reason.NO_RULE)
-                upstream, block, id_name = wire.desk, caller.desk_block, b"Sallyport-Request-Id"
+                upstream, block, id_name = wire.desk, caller.desk_block(), b"Sallyport-Request-Id"
             else:
                 # One with a body stays what it is: its bytes would follow those of the kept request to the service.
                 if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie and self.resumes:
