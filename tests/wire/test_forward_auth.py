@@ -222,7 +222,8 @@ async def test_a_fault_is_a_closed_gate(gateway: Gateway, monkeypatch: pytest.Mo
         raise RuntimeError("broken")
 
     cookie = await gateway.cookie("bob")
-    monkeypatch.setattr(gateway.app.wire.identity_headers, "lines", broken)
+    monkeypatch.setattr(gateway.app.wire.identity_headers, "_sign", broken)
+    gateway.app.wire.identity_headers.forget()
     for dialect in DIALECTS:
         answer = await gateway.ask(question(dialect, b"/x", cookie=cookie))
         assert meaning(dialect, answer) == 503

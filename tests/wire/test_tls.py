@@ -437,16 +437,24 @@ async def test_a_gateway_without_certificates_does_not_start(tmp_path: Path, aut
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
     """Every request that the gate has seen."""
-    from gateway.gate import Gate
+    from gateway import app
 
     seen: list[Facts] = []
-    judge = Gate.judge
 
-    def remembering(gate: Gate, facts: Facts, *more: Any, **named: Any) -> Any:
-        seen.append(facts)
-        return judge(gate, facts, *more, **named)
+    class Remembering:
+        """A credential that nobody has."""
 
-    monkeypatch.setattr(Gate, "judge", remembering)
+        name = "nobody's"
+
+        def near(self, facts: Facts) -> None:
+            seen.append(facts)
+
+        async def identify(self, facts: Facts) -> None: ...
+
+    gate = app.Gate
+    monkeypatch.setattr(
+        app, "Gate", lambda *its, credentials, **own: gate(*its, credentials=[Remembering(), *credentials], **own)
+    )
     return seen
 
 
