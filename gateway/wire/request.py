@@ -188,12 +188,13 @@ class Caller:
 
     def desk_block(self) -> bytes:
         """Header lines for our own pages, with what the wire knows; believed on their private socket only."""
+        start, end = self._passed
         return (
             b"Host: %b\r\n%b%bSallyport-Client-Address: %b\r\nSallyport-Client-Network: %b\r\n"
             b"Sallyport-Scheme: %b\r\nSallyport-Host: %b\r\n"
             % (
                 self.authority.raw,
-                self.block[slice(*self._passed)],
+                self.block[start:end],
                 b"Cookie: %b\r\n" % self.cookie if self.cookie else b"",
                 self.address.encode(),
                 self.network.encode(),
