@@ -2,6 +2,10 @@
 
 nginx and the one it asks share the core of the proxies; the load has the other. What nginx answers itself is the
 smallest thing it has (`empty_gif`): `return` would be taken before anybody is asked.
+
+The bar is the other way to put somebody there: a bare Go handler (`ReverseProxy`) on the core of the proxies, that
+carries each request to an nginx which only says 204, on the other. What asking a handler that checks nothing would
+cost stands beside it, without a bar: a judgement cannot cost nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from bench.subjects import built, fetch, nginx, origin
 from bench.throughput import QUIET
 
 BARE = "a bare Go handler, 204"
+BEFORE = "nobody: a bare Go handler before nginx `return 204`"
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,22 @@ class Answers:
     foreign: float
     gateway: str
 
-    def times(self, name: str) -> float:
-        """How many times as fast as the bare handler, median of the rounds."""
-        return median(mine.rate / its.rate for mine, its in zip(self.rounds[name], self.rounds[BARE], strict=True))
+    def times(self, name: str, other: str) -> float:
+        """How many times as fast as the other, median of the rounds."""
+        return median(mine.rate / its.rate for mine, its in zip(self.rounds[name], self.rounds[other], strict=True))
 
     def bars(self) -> list[Bar]:
-        what = f"nginx auth_request to {self.gateway} ÷ to {BARE}"
-        return [Bar(what, self.times(self.gateway), 0.8, " ×", at_least=True)]
+        what = f"nginx auth_request to {self.gateway} ÷ a bare Go handler before nginx `return 204`"
+        return [Bar(what, self.times(self.gateway, BEFORE), 0.8, " ×", at_least=True)]
 
     def markdown(self) -> str:
-        columns = ("requests/s", "× bare", "p50", "p99", "CPU of the asked, each")
+        columns = ("requests/s", "× Go before nginx", "× asking Go", "p50", "p99", "CPU of the asked, each")
         lines = [f"| nginx asks | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
         for name, rounds in self.rounds.items():
             rate, p50, p99 = (median(getattr(one, each) for one in rounds) for each in ("rate", "p50", "p99"))
             cpu = median(one.busy / one.rate for one in rounds) * 1e6
-            cells = (f"{rate:,.0f}", f"{self.times(name):.2f}", f"{p50:.2f} ms", f"{p99:.2f} ms", f"{cpu:.1f} µs")
+            times = (f"{self.times(name, other):.2f}" for other in (BEFORE, BARE))
+            cells = (f"{rate:,.0f}", *times, f"{p50:.2f} ms", f"{p99:.2f} ms", f"{cpu:.1f} µs")
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines += ["", described()]
         if self.foreign > QUIET:
@@ -75,10 +81,17 @@ def measure(options: Options) -> Answers:
             gateway = Asked({mine}, installed).up(address)
             stack.callback(gateway.down)
             asked[gateway.name] = (gateway.process, f"{gateway.url}.sallyport/auth/nginx", gateway.headers)
-        fronts = {}
+        behind_port, before_port = free_port(), free_port()
+        behind = nginx("nginx-204", others, f"server {{ listen 127.0.0.1:{behind_port}; return 204; }}")
+        stack.enter_context(behind).wait_for(f"http://127.0.0.1:{behind_port}/")
+        command = [built("goproxy"), f"127.0.0.1:{before_port}", f"http://127.0.0.1:{behind_port}"]
+        before = Process("goproxy", command, cores={mine}, environment={"GOMAXPROCS": "1"})
+        stack.enter_context(before).wait_for(f"http://127.0.0.1:{before_port}/")
+        fronts = {BEFORE: (before, f"http://127.0.0.1:{before_port}/")}
         for number, (name, (_, url, headers)) in enumerate(asked.items()):
             fronts[name] = _front(stack, number, mine, url)
             _check(name, fronts[name][1], headers)
+        asked[BEFORE] = (before, "", {})
         measured: dict[str, list[Round]] = {name: [] for name in asked}
         foreign = 0.0
         for number in range(rounds):
@@ -86,7 +99,8 @@ def measure(options: Options) -> Answers:
                 front, url = fronts[name]
                 busy, by_front, by_asked = core_busy(mine), front.cpu(), program.cpu()
                 one = run(url, seconds, others, headers)
-                by_front, by_asked = front.cpu() - by_front, program.cpu() - by_asked
+                by_asked = program.cpu() - by_asked
+                by_front = 0.0 if front is program else front.cpu() - by_front
                 measured[name].append(replace(one, busy=by_asked / seconds))
                 foreign = max(foreign, (core_busy(mine) - busy - by_front - by_asked) / seconds)
             print(f"round {number + 1}/{rounds}", flush=True)

@@ -8,7 +8,7 @@ from bench import document
 from bench.bars import Bar
 from bench.bodies import Bodies, Body
 from bench.connections import Idle
-from bench.forward_auth import BARE, Answers
+from bench.forward_auth import BARE, BEFORE, Answers
 from bench.load import LoadError, Round
 from bench.memory import Memory
 from bench.openloop import Latencies, Measured, Pair, Point, read
@@ -131,10 +131,12 @@ def test_a_data_plane_that_does_not_run_alone_is_not_measured() -> None:
     assert str(bars[1]).startswith("NOT MEASURED  resident when idle, data plane alone: store.records: none")
 
 
-def test_forward_auth_is_compared_with_the_bare_handler() -> None:
+def test_forward_auth_is_compared_with_a_handler_in_front() -> None:
+    rounds = {BARE: (40, 80), BEFORE: (10, 20), "Sallyport": (8, 16)}
     answers = Answers(
-        {BARE: (Round(10, 1, 2), Round(20, 1, 2)), "Sallyport": (Round(8, 1, 2), Round(16, 1, 2))}, 0.0, "Sallyport"
+        {name: tuple(Round(rate, 1, 2) for rate in each) for name, each in rounds.items()}, 0.0, "Sallyport"
     )
+    assert "| Sallyport | 12 | 0.80 | 0.20 |" in answers.markdown()
     (bar,) = answers.bars()
     assert (bar.measured, bar.verdict) == (0.8, "pass")
 
