@@ -21,7 +21,7 @@ COMPILED = """
     gateway/limits/{headers,limiter,sliding_window,token_bucket}.py
     gateway/risk/score.py
     gateway/audit/{access_log,metrics}.py
-    gateway/wire/{client,endpoint,exchange,familiar,forward_auth,identity_headers,request,tunnel,upgrade,upstream_connection,websocket,wire}.py
+    gateway/wire/{client,endpoint,exchange,familiar,forward_auth,identity_headers,request,tunnel,upgrade,upstream,upstream_connection,websocket,wire}.py
 """
 """What a warm request passes through, and little else."""
 

@@ -72,7 +72,7 @@ def measure(options: Options) -> Overload:
     """Capacity, overload, recovery; then dribblers."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    seconds = options.seconds or 5
+    seconds = options.seconds or 10
     mine, others = cores()
     generator = built("openloop")
     with ExitStack() as stack:

@@ -413,7 +413,7 @@ class Breaker(Strict):
 class Queue(Strict):
     """Requests that wait while every connection is taken; further ones get 503 with `Retry-After`."""
 
-    length: int = setting(1024, "How many.", ge=0, le=100_000)
+    length: int = setting(512, "How many.", ge=0, le=100_000)
     wait: Duration = setting("1s", "How long, looked at once a second.")
 
 

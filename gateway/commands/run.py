@@ -115,7 +115,7 @@ async def _serve(settings: Settings, parent: int) -> None:
     # What start-up has made stays; the collector need not look at it again, and rarely at the little that follows.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(200_000, 20, 50)
     log.info(
         "listening on %s, admin on %s, %d rules",
         ", ".join(map(str, settings.listen)),

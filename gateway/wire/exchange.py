@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gateway.core.decision import Allow, Decision, SignIn, StepUp, Verdict
-from gateway.core.eager import aside, run_eagerly
+from gateway.core.eager import run_eagerly
 from gateway.core.errors import StoreAway
 from gateway.core.facts import Facts
 from gateway.core.header_names import folded
@@ -97,6 +97,8 @@ class Exchange:
     upstream_started = 0.0
     upstream_seconds = 0.0
     """From sending the head to the first byte of the answer; 0.0 without a service."""
+    _outgoing: tuple[Facts, bytes, bytes] | None = None
+    """What goes to the service as soon as there is a connection: facts, header lines, the name of the id's header."""
     _head_out: bytes | None = None
     _chunked_out = False
     _body_sent = False
@@ -161,11 +163,11 @@ class Exchange:
             self.upstream_started = self.client.now()
             connection = upstream.take(self)
             if connection is None:
-                await aside()
-                connection = await upstream.connect(self)
-                self.upstream_started = self.client.now()
-            else:
-                connection.fresh = False
+                self._outgoing = facts, block, id_name
+                if upstream.admit(self):
+                    self._go_by(await upstream.connect(self))
+                return
+            connection.fresh = False
             self._forward(facts, connection, block, id_name)
         except Rejected as rejected:
             self.reject(rejected.reason)
@@ -177,6 +179,46 @@ class Exchange:
         except Exception as error:
             _log.exception("request %s failed", self.request_id)
             self._fault(type(error).__name__)
+
+    def turn(self, connection: UpstreamConnection | None) -> None:
+        """What was waited for in line: a connection that has become free, or None: the right to make one."""
+        try:
+            if connection is None:
+                run_eagerly(self._connect(), self._spawn)
+            else:
+                connection.fresh = False
+                self.endpoint = connection.endpoint
+                self._go_by(connection)
+        except Exception as error:  # it is somebody else's turn of the loop, and must not end with ours
+            _log.exception("request %s failed", self.request_id)
+            self._fault(type(error).__name__)
+
+    async def _connect(self) -> None:
+        """Go by a connection of its own, once it is made."""
+        try:
+            if self.upstream is None:
+                raise RuntimeError("a connection to no service")
+            self._go_by(await self.upstream.connect(self))
+        except Declined as declined:
+            self.refuse(declined.reason, declined.retry_after)
+        except Exception as error:
+            _log.exception("request %s failed", self.request_id)
+            self._fault(type(error).__name__)
+
+    def _go_by(self, connection: UpstreamConnection) -> None:
+        """Send what waits to be sent: the request, or the same request once more."""
+        self.upstream_started = self.client.now()
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is not None:
+            facts, block, id_name = outgoing
+            self._forward(facts, connection, block, id_name)
+        elif self.finished:  # the client left meanwhile
+            connection.abort()
+        else:
+            self.connection = connection
+            connection.begin(self, self.sent, self.upstream_started)
+            if self.client.write_paused:
+                connection.pause_reading()
 
     def _forward(self, facts: Facts, connection: UpstreamConnection, block: bytes, id_name: bytes) -> None:
         """Send the head, and what there is of the body, to the service."""
@@ -420,25 +462,13 @@ class Exchange:
     def send_again(self) -> None:
         """Send the whole request once more, on another connection."""
         self.connection = None
-        self._spawn(self._again())
-
-    async def _again(self) -> None:
         try:
             if self.upstream is None:
                 raise RuntimeError("sent again without a service")
-            connection = await self.upstream.connect(self)
-            if self.finished:
-                connection.abort()
-                return
-            self.connection = connection
-            connection.begin(self, self.sent, self.client.now())
-            if self.client.write_paused:
-                connection.pause_reading()
+            if self.upstream.admit(self):
+                run_eagerly(self._connect(), self._spawn)
         except Declined as declined:
             self.refuse(declined.reason, declined.retry_after)
-        except Exception as error:
-            _log.exception("request %s failed", self.request_id)
-            self._fault(type(error).__name__)
 
     def upstream_broke(self) -> None:
         """The service's answer is not one clear response."""
@@ -500,6 +530,8 @@ class Exchange:
         self.finished = True
         if self.task is not None:
             self.task.cancel()
+        if self.connection is None and self.upstream is not None:
+            self.upstream.leave(self)
         self._drop_connection()
         self.status = self.status or 499
         self.wire.completed(self, self.client.now())

@@ -10,7 +10,6 @@ for being asked.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections import Counter, deque
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.core.contracts import Ledger
+from gateway.core.eager import aside
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.reasons import Reason
 from gateway.core.rule import RouteTimeouts
@@ -75,17 +75,9 @@ class Ejection:
 class Queue:
     """Who may wait when every connection is taken."""
 
-    length: int = 1024
+    length: int = 512
     wait: float = 1.0
     """Seconds; looked at once a second."""
-
-
-class Waiter(NamedTuple):
-    """A request that waits for a connection: one that becomes free, or room for a new one (None)."""
-
-    exchange: Exchange
-    given: asyncio.Future[UpstreamConnection | None]
-    deadline: float
 
 
 class Place(NamedTuple):
@@ -124,7 +116,8 @@ class Upstream:
         self.times = times or Times()
         self.connections = connections
         self.queue = queue or Queue()
-        self.waiting: deque[Waiter] = deque()
+        self.waiting: deque[tuple[Exchange, float]] = deque()
+        """Who waits in line for a connection, and until when (monotonic)."""
         self.breaker = Breaker(name, breaker) if breaker is not None else None
         self.retried: Counter[str] = Counter()
         """Outcome → how often: `tried`, `over_budget`."""
@@ -164,33 +157,38 @@ class Upstream:
         endpoint = exchange.endpoint = self._balance.pick(exchange)
         return endpoint.take()
 
+    def admit(self, exchange: Exchange) -> bool:
+        """Whether an exchange for which `take` had no connection may `connect`, which it then has to.
+
+        False: every connection is taken, and it waits in line; `turn` of it says that it is served. Raises `Declined`.
+        """
+        if self._size < self.connections or self._make_room():
+            self._connecting += 1
+            return True
+        if len(self.waiting) >= self.queue.length:
+            raise Declined(Reason.UPSTREAM_BUSY)
+        self.waiting.append((exchange, self.now() + self.queue.wait))
+        return False
+
     async def connect(self, exchange: Exchange) -> UpstreamConnection:
-        """A connection for an exchange for which `take` had none: a new one, or one that was waited for.
+        """A new connection for an exchange that was admitted.
 
         One that cannot be made is tried at the next endpoint, if retries allow. Raises `Declined`.
         """
         seconds = (exchange.times or self.times).connect
-        while True:
-            endpoint = exchange.endpoint or self.endpoints[0]
-            if self._size < self.connections or self._make_room():
-                self._connecting += 1
-            else:
-                connection = await self._wait(exchange)
-                if connection is not None:
-                    if connection.usable:
-                        connection.fresh = False
-                        exchange.endpoint = connection.endpoint
-                        return connection
-                    continue
-            try:
-                return await endpoint.connect(seconds)
-            except OSError:
-                endpoint.failed()
-                if not self.grants(exchange, CONNECT):
-                    raise Declined(Reason.UPSTREAM_UNREACHABLE) from None
-            finally:
-                self._connecting -= 1
-                self.wake()
+        try:
+            await aside()
+            while True:
+                endpoint = exchange.endpoint or self.endpoints[0]
+                try:
+                    return await endpoint.connect(seconds)
+                except OSError:
+                    endpoint.failed()
+                    if not self.grants(exchange, CONNECT):
+                        raise Declined(Reason.UPSTREAM_UNREACHABLE) from None
+        finally:
+            self._connecting -= 1
+            self.wake()
 
     @property
     def _size(self) -> int:
@@ -204,51 +202,37 @@ class Upstream:
         min(unused, key=lambda each: each[0].deadline).pop(0).abort()
         return True
 
-    async def _wait(self, exchange: Exchange) -> UpstreamConnection | None:
-        """Wait in line; a connection, or None and the right to make one. Raises `Declined`."""
-        if len(self.waiting) >= self.queue.length:
-            raise Declined(Reason.UPSTREAM_BUSY)
-        given: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(exchange, given, self.now() + self.queue.wait)
-        self.waiting.append(waiter)
-        try:
-            return await given
-        except asyncio.CancelledError:  # the client is gone
-            if waiter in self.waiting:
-                self.waiting.remove(waiter)
-            elif given.done() and not given.cancelled() and given.exception() is None:
-                connection = given.result()
-                if connection is None:
-                    self._connecting -= 1
-                    self.wake()
-                elif connection.usable:
-                    connection.endpoint.give_back(connection, self.now())
-            raise
+    def leave(self, exchange: Exchange) -> None:
+        """An exchange waits no longer."""
+        for place in self.waiting:
+            if place[0] is exchange:
+                self.waiting.remove(place)
+                return
 
     def hand_on(self, connection: UpstreamConnection) -> bool:
         """Give a connection that has become free to who waits for longest; False where nobody does."""
         while self.waiting:
-            exchange, given, _ = self.waiting.popleft()
-            if given.done():
+            exchange, _ = self.waiting.popleft()
+            if exchange.finished:
                 continue
             wanted = exchange.endpoint
             if connection.endpoint is wanted or not (self._balance.sticky or connection.endpoint in exchange.tried):
                 connection.deadline = float("inf")
-                given.set_result(connection)
+                exchange.turn(connection)
             else:  # it goes elsewhere: this connection makes room for another
                 connection.abort()
                 self._connecting += 1
-                given.set_result(None)
+                exchange.turn(None)
             return True
         return False
 
     def wake(self) -> None:
         """There may be room: let those who wait longest make connections."""
         while self.waiting and self._size < self.connections:
-            given = self.waiting.popleft().given
-            if not given.done():
+            exchange, _ = self.waiting.popleft()
+            if not exchange.finished:
                 self._connecting += 1
-                given.set_result(None)
+                exchange.turn(None)
 
     # -- once more -------------------------------------------------------------------------------------------------
 
@@ -350,10 +334,8 @@ class Upstream:
                     self._changed(endpoint, "tried again")
             if endpoint.weight < 1.0:
                 self._strengthen(endpoint, now)
-        while self.waiting and self.waiting[0].deadline < now:
-            given = self.waiting.popleft().given
-            if not given.done():
-                given.set_exception(Declined(Reason.UPSTREAM_BUSY))
+        while self.waiting and self.waiting[0][1] < now:
+            self.waiting.popleft()[0].refuse(Reason.UPSTREAM_BUSY)
         if self._tls is not None:
             self._tls.refresh()
 
@@ -380,6 +362,4 @@ class Upstream:
         for endpoint in self.endpoints:
             endpoint.close()
         while self.waiting:
-            given = self.waiting.popleft().given
-            if not given.done():
-                given.set_exception(Declined(Reason.UPSTREAM_BUSY))
+            self.waiting.popleft()[0].refuse(Reason.UPSTREAM_BUSY)
