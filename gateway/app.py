@@ -87,6 +87,7 @@ class App:
         self._enrolled: Mapping[str, float] = {}
         self._rounds = 0
         self._started = False
+        self._stopping: asyncio.Task[None] | None = None
 
     # -- start -----------------------------------------------------------------------------------------------------
 
@@ -318,8 +319,14 @@ class App:
 
     async def stop(self, grace: float = 25.0, delay: float = 0.0, hurry: asyncio.Event | None = None) -> None:
         """Serve on for `delay` seconds though no longer ready, finish what is on its way within `grace` seconds in all,
-        write what waits, close everything that is open. `hurry`, each time it is set, ends the present wait.
+        write what waits, close everything that is open. `hurry`, each time it is set, ends the present wait. It happens
+        once: whoever asks for it again waits for the same end.
         """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(grace, delay, hurry), name="stopping")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, grace: float, delay: float, hurry: asyncio.Event | None) -> None:
         if hasattr(self, "wire"):
             await self.wire.stop(grace, delay, hurry)
         for task in self._tasks:

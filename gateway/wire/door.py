@@ -75,7 +75,8 @@ def _knocking(listeners: Sequence[Listener]) -> bool:
     queue = select.poll()
     for listener in listeners:
         for sock in listener.sockets:
-            queue.register(sock, select.POLLIN)
+            if sock.fileno() >= 0:  # not closed meanwhile, by whoever stops us as well
+                queue.register(sock, select.POLLIN)
     return bool(queue.poll(0))
 
 

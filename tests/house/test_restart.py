@@ -199,6 +199,15 @@ async def test_keys_stay_and_starting_and_stopping_are_events(mine: Gateway) -> 
     assert kinds == [Kind.STARTED, Kind.STOPPED, Kind.STARTED]
 
 
+async def test_stopping_twice_is_stopping_once(mine: Gateway) -> None:
+    everything = [mine.app.stop(grace=2.0), mine.app.stop(grace=0.0)]
+    assert await asyncio.gather(*everything) == [None, None]
+    await mine.app.stop()
+    await mine.restart()
+    events = await mine.app.recorder.events(DEFAULT_TENANT, limit=100)
+    assert [event.kind for event in events].count(Kind.STOPPED) == 1
+
+
 # -- how a process stops -----------------------------------------------------------------------------------------------
 
 
