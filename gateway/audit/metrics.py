@@ -101,6 +101,7 @@ class Metrics:
         self._durations = self._histograms["request_duration_seconds"]
         self._upstreams = self._histograms["upstream_duration_seconds"]
         self._scores = self._histograms["risk_score"][""]
+        self._lags = self._histograms["loop_lag_seconds"][""]
 
     def served(
         self,
@@ -142,7 +143,7 @@ class Metrics:
 
     def lag(self, seconds: float) -> None:
         """The loop turned so late."""
-        lags = self._histograms["loop_lag_seconds"][""]
+        lags = self._lags
         lags.new.append(seconds)
         if len(lags.new) >= FOLD:
             lags.fold()
