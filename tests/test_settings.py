@@ -80,7 +80,7 @@ def test_everything_but_the_upstreams_has_a_default(load: Any) -> None:
     assert (place.host, place.port, place.path, place.tls, app.connections) == ("127.0.0.1", 9000, "", False, 512)
     assert (app.timeouts.connect, app.timeouts.response, app.timeouts.idle, app.timeouts.keep) == (5, 60, 60, 60)
     assert (app.health, app.retries, app.breaker, app.tls, app.resolve) == (None, None, None, None, 30.0)
-    assert (app.queue.length, app.queue.wait) == (1024, 1.0)
+    assert (app.queue.length, app.queue.wait) == (512, 1.0)
     assert (least.mfa.factors, least.mfa.required_groups, least.mfa.enrol_within) == (
         ("totp", "backup_code"),
         ("admins",),
