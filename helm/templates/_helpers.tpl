@@ -30,6 +30,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if or (hasPrefix "sqlite:" $store.records) (eq "memory" $store.shared) -}}true{{- end -}}
 {{- end -}}
 
+{{/* "true" when something is kept on the volume: users, factors, sessions, keys. */}}
+{{- define "sallyport.keeps" -}}
+{{- if ne "none" .Values.config.store.records -}}true{{- end -}}
+{{- end -}}
+
 {{/* config.yaml: the operator's, and what only the chart knows. */}}
 {{- define "sallyport.config" -}}
 {{- $own := dict

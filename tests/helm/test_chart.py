@@ -132,6 +132,17 @@ def test_existing_claim_or_none() -> None:
     assert volumes["data"] == {"name": "data", "emptyDir": {}}
 
 
+def test_where_nothing_is_kept_there_is_no_volume() -> None:
+    objects = render(**{"config.store.records": '"none"'})
+    assert "PersistentVolumeClaim/sallyport-data" not in objects
+    spec = pod(objects)
+    assert "data" not in {volume["name"] for volume in spec["volumes"]}
+    assert "data" not in {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    assert objects["Deployment/sallyport"]["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert template(replicas="2", **{"config.store.records": '"none"'}).returncode != 0, "limits are counted in each"
+    render(replicas="2", **{"config.store": '{"records": "none", "shared": "none"}'})
+
+
 def test_optional_objects() -> None:
     names = set(
         render(
