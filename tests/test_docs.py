@@ -279,6 +279,12 @@ def test_no_document_names_a_metric_that_does_not_exist(file: Path) -> None:
         assert name in metric_names() | {f"{one}_bucket" for one in metric_names()}, name
 
 
+def test_every_file_of_the_data_path_has_its_place_in_the_picture() -> None:
+    told = section(text_of("architecture.md"), "## The data path")
+    files = {file.stem for file in (ROOT / "gateway" / "wire").glob("*.py")} - {"__init__"}
+    assert {name for name in files if not re.search(rf"\b{name}\b", told)} == set()
+
+
 def test_every_reason_is_described() -> None:
     told = in_first_column(section(text_of("operations.md"), "### Reasons"))
     assert told == {reason.value for reason in Reason}
