@@ -1,8 +1,8 @@
 """What the documents say, held against the code.
 
 A block of YAML says what it is: `yaml config`, `yaml policy` (with `upstreams=a,b` where they are not called `app`),
-or `yaml kubernetes` and `yaml proxy` for what only has to be YAML. Whatever is called config or policy is read by the code that reads
-config and policy, examples included.
+or `yaml kubernetes` and `yaml proxy` for what only has to be YAML. Whatever is called config or policy is read by the
+code that reads config and policy, examples included.
 """
 
 from __future__ import annotations
