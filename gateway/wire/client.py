@@ -18,7 +18,7 @@ import httptools
 
 from gateway.core.reasons import Reason
 from gateway.wire import familiar
-from gateway.wire.exchange import Exchange
+from gateway.wire.exchange import HIGH_WATER, Exchange
 from gateway.wire.request import Caller, Field
 from gateway.wire.upgrade import Upgrade, handshake
 
@@ -162,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
             if line is not None and len(line[2]) <= self.wire.bounds.target and self._caller is not None:
                 self._start_familiar(familiar.METHODS[line[1]], line[2], self._caller)
                 return
-        if len(data) <= _SLICE:
+        if len(data) <= _SLICE and len(self._queue) < self.wire.bounds.pipeline:
             parser = self._parser
             self._feed(data)
             alone = self._queue[0] if idle and len(self._queue) == 1 and parser is self._parser else None
@@ -326,6 +326,9 @@ class ClientConnection(asyncio.Protocol):
             current.received()
             if not self.write_paused:
                 self.deadline = _INFINITE if current.complete else self.now() + self.wire.bounds.body_time
+            parsing = self._parsing
+            if parsing is not None and parsing is not current and parsing.pending > HIGH_WATER:
+                self.pause_reading()  # its turn to ask for more comes when it is begun
         if len(self._queue) >= self.wire.bounds.pipeline:
             self.pause_reading()
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
-_HIGH_WATER = 65_536
+HIGH_WATER = 65_536
+"""Bytes of a body that may wait for a service; a client with more is held back."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -275,6 +276,8 @@ class Exchange:
     def reject(self, reason: Reason) -> None:
         """Not a request we can trust the framing of: say so, and end the connection."""
         self.close = True
+        if self.waiter is not None:
+            self.waiter.cancel()  # the rest of the body never comes; nobody may wait for it for ever
         if reason is not Reason.TIMED_OUT:
             self.wire.rejected(self, reason)
         self.refuse(reason)
@@ -361,7 +364,7 @@ class Exchange:
                 data = self._body_out()
                 if data:
                     connection.send(data)
-        elif self.pending > _HIGH_WATER and not self.complete:
+        elif self.pending > HIGH_WATER and not self.complete:
             self.client.pause_reading()
 
     def _body_out(self) -> bytes:

@@ -434,6 +434,24 @@ async def test_limits_of_a_head(small: Gateway, raw: bytes, status: int, segment
     assert len(small.upstream.requests) == (status == 200)
 
 
+async def test_nobody_waits_for_the_rest_of_a_form_that_was_refused(gateway: Gateway) -> None:
+    """Whether it turns out to be none, or its client falls silent: the form was to be kept until somebody signs in."""
+    form = b"Accept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n"
+    head = request(b"POST", b"/app/form", form + b"Sec-Fetch-Mode: navigate\r\nExpect: 100-continue\r\n")
+    before = asyncio.all_tasks()
+    for wrong in (b"zz\r\n", b""):
+        async with await gateway.connect() as client:
+            await client.send(head)
+            assert await client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"  # it is waited for
+            await client.send(wrong)
+            if not wrong:
+                gateway.pass_time(31.0)
+            assert (await client.response()).status == (400 if wrong else 408)
+    if left := asyncio.all_tasks() - before:
+        _, waiting = await asyncio.wait(left, timeout=5.0)
+        assert not waiting
+
+
 async def test_a_pipeline_is_not_a_large_head(small: Gateway) -> None:
     await small.mark()
     async with await small.connect() as client:

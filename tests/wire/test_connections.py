@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from gateway.wire.exchange import Exchange
 from tests.rig.gateway import Gateway, answers_until_close, request, running
 from tests.rig.messages import Request
 from tests.rig.upstream import Line, RecordingUpstream, fixed, ok
@@ -327,6 +329,51 @@ async def test_a_pipeline_without_end_is_held_back(gateway: Gateway) -> None:
         assert len(gateway.upstream.requests) == 1
     await gateway.upstream.until(lambda: True)
     go_on.set()
+
+
+async def test_a_pipeline_that_grows_by_each_answer_is_held_back(gateway: Gateway) -> None:
+    """Each request waits for a connection of its own; what is let in then is not parsed before its turn."""
+
+    async def script(received: Request, line: Line) -> None:
+        await go_on.acquire()
+        await line.send(ok(b"", b"Connection: close"))
+        line.close()
+
+    go_on = asyncio.Semaphore(0)
+    gateway.upstream.script = script
+    piece = b"GET /public/x HTTP/1.1\r\nHost: good.test\r\n\r\n" * 300
+    async with await gateway.connect() as client:
+        await client.send(piece)
+        for answered in range(1, 11):
+            await gateway.upstream.came(answered)
+            go_on.release()
+            assert (await client.response()).status == 200
+            await client.send(piece)
+        await gateway.upstream.came(11)
+        assert sum(isinstance(each, Exchange) for each in gc.get_objects()) < 2 * 300
+    go_on.release()
+
+
+async def test_a_body_behind_a_slow_request_stays_in_the_sockets(gateway: Gateway) -> None:
+    go_on = asyncio.Event()
+
+    async def script(received: Request, line: Line) -> None:
+        await go_on.wait()
+        await line.send(ok(b"%d" % len(received.body)))
+
+    gateway.upstream.script = script
+    size = 48 << 20
+    async with await gateway.connect(buffers=65536) as client:
+        await client.send(get(), request(b"POST", b"/public/y", b"Content-Length: %d\r\n" % size))
+        sent = await client.send_until_stalled(b"x" * 65536, size)
+        assert sent < 16 << 20
+        go_on.set()
+        assert (await client.response()).body == b"0"
+        rest = asyncio.create_task(
+            client.send(*[b"x" * 65536] * ((size - sent) // 65536), b"x" * ((size - sent) % 65536))
+        )
+        assert (await client.response("POST")).body == b"%d" % size
+        await rest
 
 
 async def test_bodies_in_a_pipeline(gateway: Gateway) -> None:
