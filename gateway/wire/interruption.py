@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FORM = b"application/x-www-form-urlencoded"
 _FRAMING = (b"content-length", b"transfer-encoding")
-_WAY = (b"x-forwarded-for", b"x-forwarded-proto")
+_WAY = (b"x-forwarded-for", b"x-forwarded-proto", b"forwarded")
 
 
 async def answer(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:

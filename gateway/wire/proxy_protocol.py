@@ -3,6 +3,9 @@
 After https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt. Nothing is guessed: a listener that is told to
 expect a header takes nothing else, for "must not try to guess whether the header is present" is the protocol's own
 first rule. Destination, ports and TLVs are stepped over: nothing here believes them.
+
+A proxy that cannot say who connected (`UNKNOWN`, unspecified) still speaks for somebody: nobody gets the proxy's own
+address by that, nor its word on others. Only a proxy that speaks for itself (`LOCAL`) is itself.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def _text(data: bytes) -> Addressed | None:
         raise BadProxyHeader
     version, source, destination, *ports = line.groups()
     if version is None:
-        return Addressed(None, end)
+        return Addressed(UNKNOWN, end)
     if any(int(port) > 65535 for port in ports) or not _is(version, destination) or not _is(version, source):
         raise BadProxyHeader
     return Addressed(canonical(source.decode("latin-1")), end)
@@ -90,9 +93,9 @@ def _binary(data: bytes) -> Addressed | None:
     length = _FIXED + int.from_bytes(data[14:16], "big")
     if command not in (_LOCAL, _PROXY) or length > LONGEST:
         raise BadProxyHeader
-    if command == _LOCAL or family == _UNSPECIFIED:
+    if command == _LOCAL:
         return Addressed(None, length) if len(data) >= length else None
-    if family == _UNIX_STREAM and length >= _FIXED + _UNIX_BYTES:
+    if family == _UNSPECIFIED or (family == _UNIX_STREAM and length >= _FIXED + _UNIX_BYTES):
         return Addressed(UNKNOWN, length) if len(data) >= length else None
     size, needed = _ADDRESSES.get(family, (0, LONGEST))
     if not size or length < _FIXED + needed:

@@ -44,6 +44,19 @@ async def test_an_interrupted_request_comes_from_where_its_browser_is_now(tmp_pa
     assert [value for name, value in seen.headers if name == b"X-Forwarded-For"] == [b"203.0.113.9, 127.0.0.1"]
 
 
+async def test_what_was_said_of_its_way_before_is_not_believed_later(tmp_path: Path) -> None:
+    """Kept when nobody believed it, it must not count because the browser now comes by a trusted proxy."""
+    config = {"trusted_proxies": ["127.0.0.1/32"], "forwarded_header": "forwarded"}
+    async with running(tmp_path, config=config) as gateway:
+        cookie = await _interrupted(gateway, (b"Forwarded", b"for=10.0.0.1"))
+        for said in (b"", b"Forwarded: for=203.0.113.9\r\n"):
+            assert (await gateway.ask(request(target=b"/x", head=said, cookie=cookie))).status == 200
+            sent = gateway.upstream.requests[-1]
+            told = [b"203.0.113.9, 127.0.0.1"] if said else [b"127.0.0.1"]
+            assert [value for name, value in sent.headers if name == b"X-Forwarded-For"] == told
+            assert sent.method == (b"GET" if said else b"POST")
+
+
 async def test_case_22_nothing_follows_an_interrupted_request_to_its_service(tmp_path: Path) -> None:
     """The GET that continues it may have a body, which must not become a request of its own behind the kept one."""
     for framing, body in (

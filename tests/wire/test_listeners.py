@@ -231,7 +231,8 @@ async def proxied(folder: Path, *trusted: str, **config: Any) -> AsyncIterator[G
         (V2, b"203.0.113.9"),
         (b"PROXY TCP6 2001:DB8::9 ::1 1 2\r\n", b"2001:db8::9"),
         (LOCAL, b"127.0.0.1"),
-        (b"PROXY UNKNOWN\r\n", b"127.0.0.1"),
+        (b"PROXY UNKNOWN\r\n", b"unknown"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x00\0\0", b"unknown"),
     ],
 )
 @pytest.mark.parametrize("pieces", ["one", "two", "bytes"])
@@ -246,6 +247,16 @@ async def test_the_address_a_proxy_tells(header: bytes, address: bytes, pieces: 
         assert (await client.response()).status == 200
         assert seen(gateway, b"X-Forwarded-For") == address
         assert await turned_away(gateway) == []
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x00\0\0", V1])
+async def test_a_client_of_a_proxy_cannot_choose_its_address(header: bytes, tmp_path: Path) -> None:
+    """Also where the proxy cannot tell who it is: the proxy is trusted, but what follows is not its word."""
+    async with proxied(tmp_path, "127.0.0.1/32") as gateway, await gateway.connect() as client:
+        await client.send(header + request(head=b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n"))
+        assert (await client.response()).status == 200
+        assert seen(gateway, b"X-Forwarded-For") == (b"203.0.113.9" if header == V1 else b"unknown")
+        assert seen(gateway, b"X-Forwarded-Proto") == b"http"
 
 
 async def test_many_requests_follow_one_header(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ GOOD = [
         b"PROXY TCP6 " + b":".join([b"ffff"] * 8) + b" " + b":".join([b"ffff"] * 8) + b" 65535 65535\r\n",
         ":".join(["ffff"] * 8),
     ),
-    (b"PROXY UNKNOWN\r\n", None),
-    (b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n", None),
+    (b"PROXY UNKNOWN\r\n", UNKNOWN),
+    (b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n", UNKNOWN),
     (tcp4(), "203.0.113.9"),
     (tcp6(), "2001:db8::9"),
     (tcp6("::ffff:203.0.113.9"), "203.0.113.9"),
@@ -48,7 +48,7 @@ GOOD = [
     (binary(0x20, 0x00), None),
     (binary(0x20, 0x11, bytes(12)), None),
     (binary(0x20, 0xFF, b"x" * 30), None),
-    (binary(0x21, 0x00), None),
+    (binary(0x21, 0x00), UNKNOWN),
     (binary(0x21, 0x31, bytes(216)), UNKNOWN),
 ]
 
