@@ -8,11 +8,12 @@
 
 The question names the request it is about in headers, or for Envoy in its own request line; so nothing about it is
 believed but from a trusted proxy. The request is then read by the same reader and judged by the same gate as one that
-we carry ourselves. Three things are stricter, because it is not us who hands it on:
+we carry ourselves. Four things are stricter, because it is not us who hands it on:
 
 - a target with dot segments is refused, and one with empty segments is also judged as it stands: we cannot forward
   the normal form that was judged;
 - a method override (`X-HTTP-Method-Override`) is one more reading of the request: we cannot drop it;
+- a header counts also where `Connection` names it: we cannot take it away;
 - a client that names itself (`X-Forwarded-User`, in any spelling a service could fold to that) is refused: we cannot
   take the header away, and a configuration may have forgotten to.
 
@@ -97,7 +98,7 @@ class Original(Caller):
         self.version = caller.version
         self.length = 0
         self.expects = False
-        self.seen = caller.seen
+        self.seen = caller.fields  # what `Connection` names may reach the service all the same
         self.certificate = None  # that of the connection is the proxy's
         self.address = caller.address
         self.network = caller.network

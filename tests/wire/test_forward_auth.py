@@ -234,6 +234,20 @@ async def test_an_address_that_is_none_lets_nobody_pass(gateway: Gateway, path: 
     assert (await gateway.ask(question("caddy").replace(b"/.sallyport/auth/caddy", path))).status >= 400
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_what_connection_names_is_judged_where_it_is_not_ours_to_remove(gateway: Gateway, dialect: str) -> None:
+    """nginx with `proxy_set_header Connection $http_connection` asks with the client's, and passes the headers on."""
+    hidden = b"Connection: keep-alive, X-Role, X-HTTP-Method-Override, Sec-WebSocket-Key\r\n"
+    cookie = await gateway.cookie("bob")
+    for target, method, head, status in (
+        (b"/role/x", b"GET", b"X-Role: admin\r\n", 403),
+        (b"/post/1", b"POST", b"X-HTTP-Method-Override: DELETE\r\n", 403),
+        (b"/x", b"GET", b"Sec-WebSocket-Key: x\r\nOrigin: http://evil.test\r\n", 403),
+    ):
+        asked = question(dialect, target, method, head=hidden + head, cookie=cookie)
+        assert meaning(dialect, await gateway.ask(asked, method.decode())) == status, target
+
+
 async def test_the_certificate_of_the_connection_is_the_proxys_own() -> None:
     fields = [(b"Host", b"gate"), (b"X-Forwarded-For", b"192.0.2.7"), (b"X-Original-Method", b"GET"),
               (b"X-Original-URL", b"http://good.test/x")]  # fmt: skip
