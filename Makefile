@@ -42,6 +42,8 @@ lint: $(VENV)/.test ## Style, format and types
 
 bench: $(VENV)/.run ## Measure everything, beside nginx, Caddy, Go and an identity proxy (ARGS="--write" keeps the tables)
 	@scripts/system-parts bench
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mypy>=2.4' 'setuptools>=77' types-PyYAML
+	@scripts/compile $(VENV)
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.test ## Twenty rolling restarts under a thousand requests a second; two minutes, and what was counted

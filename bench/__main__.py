@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import document
 from bench.bars import Bar
 from bench.load import LoadError
-from bench.options import Gateway, Options
+from bench.options import Gateway, Options, installed
 from bench.subjects import LeftOutError
 
 KINDS = ("throughput", "openloop", "forward_auth", "rules", "bodies", "memory", "connections", "overload", "judge")
@@ -22,7 +22,7 @@ def main() -> int:
     """Measure, print one table a kind and every bar; keep them where asked."""
     arguments = _arguments()
     options = Options(
-        arguments.rounds, arguments.seconds, tuple(arguments.only), tuple(arguments.gateway) or (Gateway(),)
+        arguments.rounds, arguments.seconds, tuple(arguments.only), tuple(arguments.gateway) or installed()
     )
     everything: dict[str, object] = {}
     bars: list[Bar] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+from bench.machine import ROOT
+
 
 @dataclass(frozen=True)
 class Gateway:
@@ -24,6 +26,12 @@ class Gateway:
         return cls(interpreter, label) if separate else cls(text)
 
 
+def installed() -> tuple[Gateway, ...]:
+    """What the image runs, and the same files as plain Python beside it; or only that, where nothing was compiled."""
+    compiled = ROOT / "build" / "compiled" / "python"
+    return (Gateway(str(compiled)), Gateway(label="as plain Python")) if compiled.exists() else (Gateway(),)
+
+
 @dataclass(frozen=True)
 class Options:
     """How long, and of what; what is None is for each measurement to say."""
@@ -31,7 +39,7 @@ class Options:
     rounds: int | None = None
     seconds: int | None = None
     only: tuple[str, ...] = ()
-    gateways: tuple[Gateway, ...] = field(default_factory=lambda: (Gateway(),))
+    gateways: tuple[Gateway, ...] = field(default_factory=installed)
     """The bars are about the first; the others stand beside it."""
 
     def wants(self, name: str) -> bool:

@@ -33,7 +33,6 @@ class Credential(Protocol):
         """
         ...
 
-
     async def again(self, identity: Identity) -> Identity | None:
         """Who was known before, as they are now, also where what they showed then was replaced meanwhile.
 

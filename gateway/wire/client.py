@@ -410,7 +410,12 @@ class ClientConnection(asyncio.Protocol):
     def rest(self) -> None:
         """Hear nothing for the second in which nobody should come again: asking at once must not pay."""
         self.pause_reading()
-        self.wire.loop.call_later(1.0, self.resume_reading)
+        self.wire.loop.call_later(1.0, self._rested)
+
+    def _rested(self) -> None:
+        """Hear again, unless a request has begun meanwhile: it says itself when more may come."""
+        if self._current is None and not self._queue:
+            self.resume_reading()
 
     def exchange_finished(self, exchange: Exchange, now: float) -> None:
         """The current exchange has its whole answer, since `now`."""

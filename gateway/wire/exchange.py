@@ -28,6 +28,7 @@ from gateway.wire import answers, forward_auth, interruption, request
 from gateway.wire.headers import without
 from gateway.wire.request import Caller, Declined, Field, Rejected
 from gateway.wire.retries import IDEMPOTENT, RESET
+from gateway.wire.terms import Terms
 from gateway.wire.upstream import Times, Upstream
 from gateway.wire.upstream_connection import UpstreamConnection
 
@@ -388,9 +389,12 @@ class Exchange:
     # -- the service's side ----------------------------------------------------------------------------------------
 
     @property
-    def our_cookies(self) -> frozenset[bytes]:
-        """Cookies the service may not set; our own pages may."""
-        return frozenset() if self.upstream is self.wire.desk else self.wire.our_cookies
+    def terms(self) -> Terms:
+        """What the answer may say: our own pages set our cookies, and say themselves who may keep them."""
+        wire = self.wire
+        if self.upstream is wire.desk:
+            return wire.desk_terms
+        return wire.personal if self.verdict is not None and self.verdict.identity is not None else wire.anybodys
 
     @property
     def holds_head(self) -> bool:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from gateway.wire.terms import Terms
+
 LONGEST = 8192
 """Bytes of the longest head worth remembering."""
 
@@ -34,8 +36,8 @@ class Answer(NamedTuple):
     block: bytes
     """Its header lines that pass."""
     length: int
-    ours: frozenset[bytes]
-    """The cookies it could not set."""
+    terms: Terms
+    """What it could say."""
 
 
 def header_block(data: bytes) -> bytes:

@@ -112,7 +112,7 @@ class Upgrade(Exchange):
             or not set(protocol) <= set(self.offer.protocols)
         ):
             raise ValueError("not the handshake that was asked for")
-        block, length, chunked = reply_lines(fields, self.our_cookies)
+        block, length, chunked = reply_lines(fields, self.terms)
         if length is not None or chunked:
             raise ValueError("an upgrade with a body")
         lines = [

@@ -18,6 +18,7 @@ from gateway.core.header_names import HOP_BY_HOP, folded
 from gateway.wire import familiar
 from gateway.wire.headers import is_our_cookie
 from gateway.wire.retries import UNWELL
+from gateway.wire.terms import Terms, kept_to_them
 from gateway.wire.upstream_tls import ended_well
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class UpstreamConnection(asyncio.Protocol):
         "_interim",
         "_keep_alive",
         "_known",
-        "_ours",
         "_parser",
         "_reason",
         "_reply",
         "_said",
         "_skip",
         "_switches",
+        "_terms",
         "_transport",
         "_until_close",
         "_unwell",
@@ -80,7 +81,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether the answer is none, because the exchange is tried again elsewhere."""
         self._parser = httptools.HttpResponseParser(self)
         self._said: list[tuple[bytes, bytes]] = []
-        self._ours: frozenset[bytes] | None = None
+        self._terms: Terms | None = None
         self._reply: tuple[bytes, int | None, bool] = b"", None, False
         """What was made of the last answer's header fields; they seldom change within a second."""
         self._known: familiar.Answer | None = None
@@ -142,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
             and first
             and len(data) == known.size
             and data.startswith(known.head)
-            and exchange.our_cookies is known.ours
+            and exchange.terms is known.terms
             and not exchange.head_only
         ):
             exchange.respond(known.status, known.reason, known.block, known.length, bodiless=False)
@@ -196,13 +197,13 @@ class UpstreamConnection(asyncio.Protocol):
             length is None
             or status in (204, 304)
             or status in UNWELL  # each of these may have to be kept from the client
-            or self._ours is None
+            or self._terms is None
             or not 0 < len(data) - length <= familiar.LONGEST
         ):
             return
         head = data[: len(data) - length]
         if head.endswith(b"\r\n\r\n"):
-            self._known = familiar.Answer(head, len(data), status, self._reason, block, length, self._ours)
+            self._known = familiar.Answer(head, len(data), status, self._reason, block, length, self._terms)
 
     def _end(self, exchange: Exchange, *, again: bool) -> None:
         """The exchange has its whole answer. `again`: whether this connection can carry another."""
@@ -261,10 +262,10 @@ class UpstreamConnection(asyncio.Protocol):
         fields, self._fields = self._fields, []  # what comes after are trailers, and they end here
         if len(fields) > _HEADERS:
             raise ValueError("too many headers")
-        ours = exchange.our_cookies
-        if fields != self._said or ours is not self._ours:
-            self._reply = reply_lines(fields, ours)
-            self._said, self._ours = fields, ours
+        terms = exchange.terms
+        if fields != self._said or terms is not self._terms:
+            self._reply = reply_lines(fields, terms)
+            self._said, self._terms = fields, terms
         block, length, chunked = self._reply
         if chunked and version == "1.0":
             raise ValueError("chunked in HTTP/1.0")
@@ -344,19 +345,21 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.upstream_late()
 
 
-_PASS, _DROP, _LENGTH, _CODING, _CONNECTION, _COOKIE = range(6)
+_PASS, _DROP, _LENGTH, _CODING, _CONNECTION, _COOKIE, _CACHE, _VARY = range(8)
 _KINDS = {
     "content-length": _LENGTH,
     "transfer-encoding": _CODING,
     "connection": _CONNECTION,
     "set-cookie": _COOKIE,
+    "cache-control": _CACHE,
+    "vary": _VARY,
     "x-request-id": _DROP,
     **dict.fromkeys(HOP_BY_HOP - {"connection", "transfer-encoding"}, _DROP),
 }
 _kinds: dict[bytes, int] = {}
 
 
-def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]) -> tuple[bytes, int | None, bool]:
+def reply_lines(fields: list[tuple[bytes, bytes]], terms: Terms) -> tuple[bytes, int | None, bool]:
     """The header lines of an answer that pass, joined, its length if it names one, and whether it is chunked.
 
     Raises ValueError where the framing is not one clear thing (RFC 9112, section 6.3).
@@ -365,6 +368,8 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
     length: int | None = None
     chunked = False
     named: list[bytes] = []
+    cache_control: list[bytes] = []
+    vary: list[bytes] = []
     for field in fields:
         kind = _kinds.get(field[0])
         if kind is None:
@@ -373,6 +378,8 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
             kind = _kinds[field[0]] = _KINDS.get(folded(field[0]), _PASS)
         if kind == _PASS:
             lines.append(b"%b: %b\r\n" % field)
+        elif kind == _DROP:
+            continue
         elif kind == _LENGTH:
             if length is not None:
                 raise ValueError("two lengths")
@@ -383,7 +390,11 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
             chunked = True
         elif kind == _CONNECTION:
             named.append(field[1])
-        elif kind == _COOKIE and not is_our_cookie(field[1], our_cookies):
+        elif kind == _CACHE and terms.personal:
+            cache_control.append(field[1])
+        elif kind == _VARY and terms.personal:
+            vary.append(field[1])
+        elif kind != _COOKIE or not is_our_cookie(field[1], terms.cookies):
             lines.append(b"%b: %b\r\n" % field)
     if chunked and length is not None:
         raise ValueError("a length and chunks")
@@ -391,4 +402,6 @@ def reply_lines(fields: list[tuple[bytes, bytes]], our_cookies: frozenset[bytes]
         names = {token.strip().lower() for value in named for token in value.split(b",")} - {b"close", b"keep-alive"}
         if names:
             lines = [line for line in lines if line.partition(b":")[0].lower() not in names]
+    if terms.personal:
+        lines.append(kept_to_them(cache_control, vary))
     return b"".join(lines), length, chunked

@@ -32,6 +32,7 @@ from gateway.wire.identity_headers import IdentityHeaders
 from gateway.wire.listener import Listener, Where, bind
 from gateway.wire.request import Declined
 from gateway.wire.streams import Streams
+from gateway.wire.terms import Terms
 from gateway.wire.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ class Wire:
         self.our_cookies = frozenset(
             name.encode() for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
         )
+        self.desk_terms = Terms(frozenset(), personal=False)
+        self.anybodys = Terms(self.our_cookies, personal=False)
+        self.personal = Terms(self.our_cookies, personal=True)
+        """What answers may say: of our own pages, for anybody, for somebody who is known."""
         self.resume_mark = f"{cookies.resume}=".encode()
         self.resumed_lines = f"Set-Cookie: {cookies.set(cookies.resume, '', 0)}\r\nCache-Control: no-store\r\n".encode()
         """Added to the answer to a resumed request: it answers a POST, though the browser came with a GET."""
