@@ -226,7 +226,6 @@ ONE_MISTAKE = [
     ("upstreams: {app: http://x}\n", "1: `upstreams.app` must be a mapping"),
     ("upstreams: {'a b': {url: http://x}}\n", "1: `upstreams.a b` is not written right"),
     ("upstreams: {app: {url: x}}\n", "1: `upstreams.app.url`: not a URL; write http://host:port"),
-
     ("upstreams: {app: {url: 'http://u:p@x'}}\n", "1: `upstreams.app.url`: a URL here holds no user name"),
     ("upstreams: {app: {url: 'http://x/y'}}\n", "1: `upstreams.app.url`: write scheme, host and port only"),
     ("upstreams: {app: {url: 'http://x:99999'}}\n", "1: `upstreams.app.url`: Port out of range"),
