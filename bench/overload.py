@@ -15,11 +15,12 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from statistics import median
 
 from bench.bars import Bar
 from bench.load import LoadError, run
 from bench.machine import cores, described, find
-from bench.openloop import Point, _one
+from bench.openloop import _one
 from bench.options import Options
 from bench.sallyport import Sallyport
 from bench.subjects import built, fetch, origin
@@ -33,12 +34,9 @@ DRIBBLERS = 5_000
 class Overload:
     """Rates a second, times in milliseconds, sizes in bytes."""
 
-    capacity: float
-    goodput: float
-    refused: float
-    """503 a second, and connections that were cut."""
-    recovery: float
-    """Seconds from the end of the overload to an answer within 50 ms."""
+    rounds: tuple[tuple[float, float, float, float], ...]
+    """Of each: capacity, goodput, refusals (503, and connections that were cut), and seconds from the end of the
+    overload to an answer within 50 ms."""
     p99: float
     p99_dribbled: float
     resident: int
@@ -46,17 +44,25 @@ class Overload:
 
     def bars(self) -> list[Bar]:
         return [
-            Bar("goodput in overload, of capacity", self.goodput / self.capacity, 0.8, "", at_least=True),
-            Bar("recovery", self.recovery, 5, " s"),
+            Bar("goodput in overload, of capacity", self.share, 0.8, "", at_least=True),
+            Bar("recovery, the longest", max(one[3] for one in self.rounds), 5, " s"),
             Bar(f"p99 with {DRIBBLERS:,} dribblers, of without", self.p99_dribbled / self.p99, 2, ""),
         ]
 
+    @property
+    def share(self) -> float:
+        """What is left of the capacity in overload, median of the rounds."""
+        return median(goodput / capacity for capacity, goodput, _, _ in self.rounds)
+
     def markdown(self) -> str:
+        capacity, goodput, refused, recovery = (median(column) for column in zip(*self.rounds, strict=True))
+        shares = [one[1] / one[0] for one in self.rounds]
         rows = [
-            ("capacity", f"{self.capacity:,.0f}/s"),
-            (f"goodput with {MANY:,} connections", f"{self.goodput:,.0f}/s"),
-            ("refused meanwhile", f"{self.refused:,.0f}/s"),
-            ("recovery", f"{self.recovery:.2f} s"),
+            ("capacity", f"{capacity:,.0f}/s"),
+            (f"goodput with {MANY:,} connections", f"{goodput:,.0f}/s"),
+            ("of capacity", f"{self.share:.2f} ({min(shares):.2f}–{max(shares):.2f})"),
+            ("refused meanwhile", f"{refused:,.0f}/s"),
+            ("recovery", f"{recovery:.2f} s"),
             ("p99 at half of capacity", f"{self.p99:.2f} ms"),
             (f"the same with {DRIBBLERS:,} dribblers", f"{self.p99_dribbled:.2f} ms"),
             ("resident before, and most", f"{self.resident / 1e6:.0f} MB, {self.resident_most / 1e6:.0f} MB"),
@@ -83,25 +89,21 @@ def measure(options: Options) -> Overload:
         stack.callback(gateway.down)
         run(gateway.url, 1.0, others, gateway.headers)
         resident = gateway.process.rss()
-        capacity = run(gateway.url, seconds, others, gateway.headers).rate
-        good, bad = _overload(gateway, seconds, others)
-        began = time.monotonic()
-        while not _prompt(gateway):
-            if time.monotonic() - began > 30:
-                break
-        recovery = time.monotonic() - began
+        rounds = []
+        for number in range(options.rounds or 3):
+            capacity = run(gateway.url, max(1, seconds // 2), others, gateway.headers).rate
+            good, bad = _overload(gateway, seconds, others)
+            rounds.append((capacity, good, bad, _recovery(gateway)))
+            print(f"round {number + 1}: {good / capacity:.2f} of capacity", flush=True)
 
-        rate = max(100, round(capacity / 200) * 100)
+        rate = max(100, round(median(one[0] for one in rounds) / 200) * 100)
         alone = _one(generator, rate, seconds, others, address, gateway)
         dribblers = Dribblers(gateway.port)
         stack.callback(dribblers.stop)
         dribblers.start()
         dribbled = _one(generator, rate, seconds, others, address, gateway)
         return Overload(
-            capacity,
-            good,
-            bad,
-            recovery,
+            tuple(rounds),
             alone.quantiles["p99"] / 1e3,
             dribbled.quantiles["p99"] / 1e3,
             resident,
@@ -109,8 +111,12 @@ def measure(options: Options) -> Overload:
         )
 
 
-def _p99(point: Point) -> float:
-    return point.quantiles["p99"] / 1e3
+def _recovery(gateway: Sallyport) -> float:
+    """Seconds until it is prompt again; 30 at most."""
+    began = time.monotonic()
+    while not _prompt(gateway) and time.monotonic() - began < 30:
+        pass
+    return time.monotonic() - began
 
 
 def _overload(gateway: Sallyport, seconds: float, others: set[int]) -> tuple[float, float]:
