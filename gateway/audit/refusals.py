@@ -1,4 +1,4 @@
-"""What the gate refused, as an event."""
+"""What became of a request at the gate, as an event."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from gateway.core.reasons import Reason
 
 def refusal(facts: Facts, verdict: Verdict) -> Event:
     """The event of a refused or throttled request; one that met a fault of ours is an alarm."""
-    identity, decision = verdict.identity, verdict.decision
+    decision = verdict.decision
     kind = Kind.THROTTLED if isinstance(decision, Throttle) else Kind.REFUSED
     if decision.reasons[0] is Reason.FAULT:
         kind = Kind.FAULT
+    severity = Severity.ALARM if kind is Kind.FAULT else Severity.NOTICE
+    return about(facts, verdict, kind, severity, reason=decision.reasons[0].value)
+
+
+def about(facts: Facts, verdict: Verdict, kind: Kind, severity: Severity = Severity.INFO, **detail: str) -> Event:
+    """An event about a request that was judged."""
+    identity = verdict.identity
     return Event(
         kind,
-        Severity.ALARM if kind is Kind.FAULT else Severity.NOTICE,
+        severity,
         tenant=identity.tenant if identity else DEFAULT_TENANT,
         user=identity.user if identity else "",
         session=identity.session.id if identity and identity.session else "",
@@ -25,5 +32,5 @@ def refusal(facts: Facts, verdict: Verdict) -> Event:
         agent=facts.agent,
         request_id=facts.request_id,
         rule=verdict.rule.name if verdict.rule else "",
-        detail={"reason": decision.reasons[0].value, "method": facts.method, "path": facts.path},
+        detail={**detail, "method": facts.method, "path": facts.path},
     )

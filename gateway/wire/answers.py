@@ -155,6 +155,15 @@ def see_other(location: str, cookies: Iterable[str] = ()) -> tuple[int, list[Hea
     return 303, [*headers, (b"Referrer-Policy", b"no-referrer")], b""
 
 
+def referred(facts: Facts, origin: str) -> str:
+    """The page of ours that a request came from, where it says so, else `/`. `origin`: `scheme://host[:port]`."""
+    for referer in facts.header(b"referer"):
+        text = referer.decode("latin-1")
+        if text.startswith(f"{origin}/") and text.isascii():
+            return text.removeprefix(origin)
+    return "/"
+
+
 def login_location(prefix: str, target: str, resume: str = "") -> str:
     """Where to sign in, and where to go on afterwards."""
     location = f"{prefix}login?next={quote(target, safe='')}"

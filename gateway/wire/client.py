@@ -543,8 +543,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether no request is on its way here, and nobody is closing."""
-        waiting = self._current is None and self.last and self._failed is None
-        return waiting and self._draining < 0 and not self._transport.is_closing()
+        return self.waiting and self._parsing is None
 
     def fileno(self) -> int:
         """The socket's number."""

@@ -264,13 +264,7 @@ class Exchange:
         block = self.caller.block
         if verdict.rule.headers:
             block = without(frozenset(folded(name.encode()) for name, _ in verdict.rule.headers), block)
-        if verdict.identity is not None and not (
-            facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
-        ):
-            block += self.wire.identity_headers.lines(verdict, self.wire.clock.now())
-        for name, value in verdict.rule.headers:
-            block += b"%b: %b\r\n" % (name.encode(), value.encode())
-        return block
+        return block + self.wire.told(facts, verdict, verdict.rule)
 
     # -- answers of ours -------------------------------------------------------------------------------------------
 
@@ -309,16 +303,20 @@ class Exchange:
         """Send an answer of ours, whole."""
         if self.finished:
             return
-        self.close = (
-            self.close or not self.complete or self.version != "1.1" or (self.wire.draining and self.client.last)
-        )
-        self.responded = True
+        self._begin_reply()
         self.status = status
         lines = [*headers, (b"X-Request-Id", self.request_id.encode())]
         data = answers.encode(status, lines, body, close=self.close, head_only=self.method == "HEAD")
         self.bytes_out += len(data)
         self.client.write(data)
         self.finish(None)
+
+    def _begin_reply(self) -> None:
+        """An answer of ours begins; what cannot go on after it ends with it."""
+        self.close = (
+            self.close or not self.complete or self.version != "1.1" or (self.wire.draining and self.client.last)
+        )
+        self.responded = True
 
     def reply_bare(self, status: int, lines: bytes, meaning: int = 0) -> None:
         """Send an answer of ours without a body, its header lines made already.
@@ -327,10 +325,7 @@ class Exchange:
         """
         if self.finished:
             return
-        self.close = (
-            self.close or not self.complete or self.version != "1.1" or (self.wire.draining and self.client.last)
-        )
-        self.responded = True
+        self._begin_reply()
         self.status = meaning or status
         data = b"%b%bX-Request-Id: %b\r\nCache-Control: no-store\r\nContent-Length: 0\r\n%b\r\n" % (
             answers.status_line(status),

@@ -29,7 +29,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from gateway.audit.refusals import refusal
 from gateway.core.decision import Allow, Refuse, SignIn, StepUp, Throttle, Verdict
 from gateway.core.eager import aside
 from gateway.core.errors import SallyportError
@@ -39,7 +38,7 @@ from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_headers, ratelimit_lines
 from gateway.wire import answers, headers, request, target
 from gateway.wire.identity_headers import STYLES
-from gateway.wire.origin import comes_from_us
+from gateway.wire.origin import refuse_cross_site
 from gateway.wire.request import Caller, Field, Rejected
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ async def answer(exchange: Exchange, dialect: Dialect, rest: bytes) -> None:
             raise Rejected(Reason.NO_RULE)  # our pages are ours to serve: no service may get what is meant for them
         verdict = exchange.verdict = await wire.gate.judge(facts)
         if original.opens_socket and isinstance(verdict.decision, Allow):
-            _watch_origin(exchange, facts, verdict)
+            refuse_cross_site(facts, verdict, wire.ledger)
         if type(verdict.decision) is Allow:
             _allow(exchange, dialect, facts, verdict)
         else:
@@ -195,15 +194,6 @@ async def answer(exchange: Exchange, dialect: Dialect, rest: bytes) -> None:
         wire.faulted(exchange, type(error).__name__)
         _Reply(exchange, dialect).refuse(Reason.FAULT)
     exchange.method = method  # what is counted and logged, later in this turn, is the request that was judged
-
-
-def _watch_origin(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
-    """A page of another site opens no socket with somebody's cookie (RFC 6455, section 10.2)."""
-    if verdict.identity is None or verdict.identity.session is None or verdict.rule is None:
-        return
-    if not comes_from_us(facts, verdict.rule.origins):
-        verdict.decision = Refuse((Reason.CROSS_SITE,))
-        exchange.wire.ledger.note(refusal(facts, verdict))
 
 
 async def _say_no(reply: _Reply, facts: Facts, verdict: Verdict, original: Original) -> None:
@@ -241,11 +231,7 @@ def _comes_back_to(facts: Facts, original: Original) -> str:
     """Where the browser goes on, with a GET: a body never comes here, so none can be kept."""
     if facts.method in ("GET", "HEAD"):
         return facts.target.decode("ascii")
-    for referer in facts.header(b"referer"):
-        text = referer.decode("latin-1")
-        if text.startswith(f"{original.origin}/") and text.isascii():
-            return text.removeprefix(original.origin)
-    return "/"
+    return answers.referred(facts, original.origin)
 
 
 # -- the question ----------------------------------------------------------------------------------------------------
@@ -360,13 +346,7 @@ def _allow(exchange: Exchange, dialect: Dialect, facts: Facts, verdict: Verdict)
     wire, rule = exchange.wire, verdict.rule
     if rule is None:
         raise RuntimeError("allowed without a rule")
-    lines = b""
-    if verdict.identity is not None and not (
-        facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
-    ):
-        lines = wire.identity_headers.lines(verdict, wire.clock.now())
-    for name, value in rule.headers:
-        lines += b"%b: %b\r\n" % (name.encode(), value.encode())
+    lines = wire.told(facts, verdict, rule)
     if dialect.removes:
         lines += _to_remove(lines)
     if verdict.quotas:

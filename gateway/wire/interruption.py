@@ -86,12 +86,7 @@ def _comes_back_to(exchange: Exchange, facts: Facts, ticket: str) -> str:
     """Where the browser goes on: the target, or for a request that could not be kept the page it came from."""
     if ticket or exchange.method in ("GET", "HEAD"):
         return facts.target.decode("ascii")
-    origin = f"{exchange.wire.scheme}://{_authority(exchange)}"
-    for referer in facts.header(b"referer"):
-        text = referer.decode("latin-1")
-        if text.startswith(f"{origin}/") and text.isascii():
-            return text.removeprefix(origin)
-    return "/"
+    return answers.referred(facts, f"{exchange.wire.scheme}://{_authority(exchange)}")
 
 
 async def _keep(exchange: Exchange, facts: Facts, owner: str) -> str:

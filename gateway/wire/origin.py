@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from gateway.audit.refusals import refusal
+from gateway.core.contracts import Ledger
+from gateway.core.decision import Refuse, Verdict
 from gateway.core.facts import Facts
+from gateway.core.reasons import Reason
 from gateway.wire import authority
 from gateway.wire.authority import BadAuthority
+
+
+def refuse_cross_site(facts: Facts, verdict: Verdict, ledger: Ledger) -> bool:
+    """Whether a page of another site would open a socket with somebody's cookie (RFC 6455, section 10.2).
+
+    The verdict is a refusal then, and noted.
+    """
+    if verdict.identity is None or verdict.identity.session is None:
+        return False
+    if comes_from_us(facts, verdict.rule.origins if verdict.rule is not None else frozenset()):
+        return False
+    verdict.decision = Refuse((Reason.CROSS_SITE,))
+    ledger.note(refusal(facts, verdict))
+    return True
 
 
 def comes_from_us(facts: Facts, also: frozenset[bytes]) -> bool:

@@ -14,10 +14,10 @@ import logging
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from gateway.audit.refusals import about
 from gateway.core.decision import Allow, Decision
 from gateway.core.eager import run_eagerly
-from gateway.core.events import Event, Kind, Severity
-from gateway.core.identity import DEFAULT_TENANT
+from gateway.core.events import Kind, Severity
 
 if TYPE_CHECKING:
     from gateway.wire.exchange import Exchange
@@ -110,18 +110,5 @@ class Streams:
         facts, verdict = exchange.facts, exchange.verdict
         if facts is None or verdict is None:
             return
-        identity = verdict.identity
-        self._wire.ledger.note(
-            Event(
-                Kind.STREAM_CUT,
-                Severity.NOTICE,
-                tenant=identity.tenant if identity is not None else DEFAULT_TENANT,
-                user=identity.user if identity is not None else "",
-                session=identity.session.id if identity is not None and identity.session is not None else "",
-                address=facts.address,
-                agent=facts.agent,
-                request_id=facts.request_id,
-                rule=verdict.rule.name if verdict.rule is not None else "",
-                detail={"reason": decision.reasons[0].value, "method": facts.method, "path": facts.path},
-            )
-        )
+        reason = decision.reasons[0].value
+        self._wire.ledger.note(about(facts, verdict, Kind.STREAM_CUT, Severity.NOTICE, reason=reason))

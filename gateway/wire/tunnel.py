@@ -112,13 +112,13 @@ class Tunnel:
 
     def end(self, code: int) -> None:
         """Close with `code` towards the client."""
-        self._end(self.client, code, websocket.GOING_AWAY)
+        self._end(self.client, code)
 
     def violated(self, side: Side, violation: Violation) -> None:
         """A side has sent a frame that must not be: it is told so, the other that it is over."""
         if violation.passed:
             side.pass_on(violation.passed)
-        self._end(side, violation.code, websocket.GOING_AWAY)
+        self._end(side, violation.code)
 
     def closed(self) -> None:
         """A side has sent its Close, the other has to answer; whoever does not is not waited for."""
@@ -142,9 +142,9 @@ class Tunnel:
         if not self.closing and not (self.client.stalled or self.service.stalled):
             self.deadline = _INFINITE
 
-    def _end(self, side: Side, code: int, other: int) -> None:
+    def _end(self, side: Side, code: int) -> None:
         side.close(code)
-        side.other.close(other)
+        side.other.close(websocket.GOING_AWAY)
         self._close_within(self.wire.bounds.drain_time)
 
     def _close_within(self, seconds: float) -> None:

@@ -13,15 +13,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from gateway.audit.refusals import refusal
-from gateway.core.decision import Decision, Refuse, Verdict
+from gateway.core.decision import Decision, Verdict
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
 from gateway.limits.headers import ratelimit_lines
 from gateway.wire import websocket
 from gateway.wire.exchange import Exchange
 from gateway.wire.headers import without
-from gateway.wire.origin import comes_from_us
+from gateway.wire.origin import refuse_cross_site
 from gateway.wire.request import Declined, Field
 from gateway.wire.tunnel import Tunnel
 from gateway.wire.upstream_connection import UpstreamConnection, reply_lines
@@ -83,11 +82,7 @@ class Upgrade(Exchange):
         self._answer = b""
 
     def _block(self, facts: Facts, verdict: Verdict) -> bytes:
-        known_by_cookie = verdict.identity is not None and verdict.identity.session is not None
-        also = verdict.rule.origins if verdict.rule is not None else frozenset()
-        if known_by_cookie and not comes_from_us(facts, also):
-            verdict.decision = Refuse((Reason.CROSS_SITE,))
-            self.wire.ledger.note(refusal(facts, verdict))
+        if refuse_cross_site(facts, verdict, self.wire.ledger):
             raise Declined(Reason.CROSS_SITE)
         lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n"
         offer = lines % self.offer.key

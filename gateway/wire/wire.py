@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.audit.access_log import AccessLog
 from gateway.audit.metrics import Metrics
+from gateway.audit.refusals import about
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
 from gateway.core.cookies import Cookies
@@ -19,6 +20,7 @@ from gateway.core.decision import ANSWERS, Verdict
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
+from gateway.core.rule import Rule
 from gateway.crypto.tokens import new_token
 from gateway.gate import Gate
 from gateway.wire.admission import Admission
@@ -222,6 +224,20 @@ class Wire:
             raise Declined(Reason.UPSTREAM_UNREACHABLE)
         return upstream
 
+    def told(self, facts: Facts, verdict: Verdict, rule: Rule) -> bytes:
+        """Header lines that only we may say to a service: who asks, and what the rule adds.
+
+        A CORS preflight is nobody's request, whoever's browser sends it (case 47).
+        """
+        lines = b""
+        if verdict.identity is not None and not (
+            facts.method == "OPTIONS" and facts.header(b"access-control-request-method")
+        ):
+            lines = self.identity_headers.lines(verdict, self.clock.now())
+        for name, value in rule.headers:
+            lines += b"%b: %b\r\n" % (name.encode(), value.encode())
+        return lines
+
     def resume_ticket(self, cookie: bytes) -> str | None:
         """The ticket of the interrupted request that this browser is about to continue; one, or none."""
         found = self._resume.findall(cookie)
@@ -263,19 +279,7 @@ class Wire:
 
     def went_on(self, facts: Facts, verdict: Verdict) -> None:
         """An interrupted request goes to its service now: an event, because nobody sees it happen."""
-        identity = verdict.identity
-        self.ledger.note(
-            Event(
-                Kind.RESUMED,
-                user=identity.user if identity is not None else "",
-                session=identity.session.id if identity is not None and identity.session is not None else "",
-                address=facts.address,
-                agent=facts.agent,
-                request_id=facts.request_id,
-                rule=verdict.rule.name if verdict.rule is not None else "",
-                detail={"method": facts.method, "path": facts.path},
-            )
-        )
+        self.ledger.note(about(facts, verdict, Kind.RESUMED))
 
     def faulted(self, exchange: Exchange, error: str) -> None:
         """Something of ours broke: the kind of error, but none of its words, for they may quote what somebody sent."""
