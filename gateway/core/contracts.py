@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -124,6 +124,18 @@ class KeyValue(Protocol):
 
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """Add to a counter and return its new value; a new counter lives `ttl` seconds from its first use."""
+        ...
+
+
+class Channel(Protocol):
+    """Tell the other replicas."""
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        """Tell everybody who listens, ourselves included. Raises `StoreAway`; told is not heard."""
+        ...
+
+    def listen(self, topic: str, heard: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        """Have `heard` called with each message, and `lost` whenever some may have been missed."""
         ...
 
 

@@ -21,6 +21,33 @@ class StepUpDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Adaptation:
+    """How a limit shrinks. Each of the three that applies leaves a share of the limit; the smallest share counts."""
+
+    risk: float | None = None
+    """From this score on the limit shrinks evenly, down to `least` at 1.0."""
+    unknown_device: float | None = None
+    """Share for a caller whose browser has not signed in as them before."""
+    latency: float | None = None
+    """Seconds; where the service takes longer on average, the limit shrinks as much as the service is slower."""
+    least: float = 0.1
+    """Share that is always left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long somebody waits who runs into a limit again and again: twice as long each time."""
+
+    after: int = 3
+    """Offences that cost nothing extra."""
+    wait: float = 30.0
+    """Seconds for the first offence after those."""
+    longest: float = 3600.0
+    forget: float = 86400.0
+    """Seconds without an offence after which all is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSpec:
     """One limit: `rate` per `window`, counted by `key`."""
 
@@ -28,17 +55,27 @@ class LimitSpec:
     key: tuple[str, ...]
     """Parts of the key, in order: `address`, `user`, `session`, `route`, `header:x-name`, `claim:name` …"""
     algorithm: str
-    """`token_bucket` or `sliding_window`."""
+    """`fixed_window`, `sliding_window`, `token_bucket` or `gcra`."""
     rate: int
     """How many in each window."""
     window: float
     """Length of the window in seconds."""
     burst: int
-    """Token bucket: how many at once; equal to `rate` unless said otherwise."""
+    """Token bucket and GCRA: how many at once; equal to `rate` unless said otherwise."""
+    mode: str = "shared"
+    """Where it is counted: `shared` by all replicas together, `leased` in shares that replicas borrow, `local`."""
+    when_away: str = "local"
+    """While the shared store is away: `refuse`, `local` (this replica's share), `allow`."""
+    shadow: bool = False
+    """Counted and told, but never refused."""
+    adapt: Adaptation | None = None
+    backoff: Backoff | None = None
 
     @property
     def needs_identity(self) -> bool:
         """Whether the key can only be made once the caller is known."""
+        if self.adapt is not None and (self.adapt.risk is not None or self.adapt.unknown_device is not None):
+            return True
         return any(part in ("user", "session") or part.startswith("claim:") for part in self.key)
 
 
@@ -48,6 +85,16 @@ class RiskThresholds:
 
     step_up_at: float | None = None
     refuse_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDemand:
+    """How old a session may be for a rule. None: as old as sessions get."""
+
+    idle: float | None = None
+    """Longest pause between two requests since the last proof, in seconds."""
+    absolute: float | None = None
+    """Seconds since signing in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +137,9 @@ class Rule:
     """Other sites, as in `Origin`, whose pages may open a WebSocket with a session."""
     nobody: bool = False
     """Closed to everybody, known or not."""
+    session: SessionDemand | None = None
+    fresh: bool = False
+    """Whether the session is looked up in its store for every request, and nothing near is believed."""
     limits: tuple[LimitSpec, ...] = field(init=False, default=())
     """All of them, for a caller who is known at once."""
 
