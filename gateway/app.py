@@ -115,6 +115,7 @@ class App:
             credentials=[self.people.session_cookie] if self.people is not None else [],
             spend=self.limiter.spend,
             risk=self.people.risk if self.people is not None else Calm(),
+            shares=lambda rule, facts, identity, risk: lambda limit: 1.0,
             ledger=self.recorder,
             clock=clock,
         )

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from gateway.audit.refusals import refusal
 from gateway.core.clock import Clock
 from gateway.core.contracts import Credential, Ledger, Strangeness
-from gateway.core.decision import ANSWERS, CALM, Decision, Quota, Refuse, SignIn, Throttle, Verdict
-from gateway.core.eager import aside
+from gateway.core.decision import ANSWERS, CALM, Decision, Quota, Refuse, Score, SignIn, Throttle, Verdict
+from gateway.core.eager import Answer, aside
 from gateway.core.errors import Broken, StoreAway
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity
@@ -28,7 +28,11 @@ from gateway.policy.readings import other_rules
 
 _log = logging.getLogger(__name__)
 
-Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str], tuple[Quota, ...]]
+Quotas = tuple[Quota, ...]
+Share = Callable[[LimitSpec], float]
+"""What is left of a limit now, 0.0 to 1.0."""
+Shares = Callable[[Rule, Facts, Identity | None, Score], Share]
+Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str, Share | None], Quotas | Answer[Quotas]]
 
 
 class Gate:
@@ -41,6 +45,7 @@ class Gate:
         credentials: Sequence[Credential],
         spend: Spend,
         risk: Strangeness,
+        shares: Shares,
         ledger: Ledger,
         clock: Clock,
     ) -> None:
@@ -49,6 +54,7 @@ class Gate:
         self._credentials = tuple(credentials)
         self._spend = spend
         self._risk = risk
+        self._shares = shares
         self._ledger = ledger
         self._now = clock.now
 
@@ -75,42 +81,65 @@ class Gate:
             identity = credential.near(facts)
             if identity is not None:
                 break
-        quotas: tuple[Quota, ...] = ()
+        near = identity is not None
+        quotas: Quotas = ()
         damaged = False
         if identity is None:
             if rule is not None:  # looking somebody up costs more than counting: too many are stopped before
-                quotas = self._spend(rule.request_limits, facts, None, rule.name)
+                spent = self._spend(rule.request_limits, facts, None, rule.name, None)
+                quotas = spent if isinstance(spent, tuple) else await spent
                 if not _within(quotas):
-                    return _throttled(rule, None, quotas)
+                    return _stopped(rule, None, quotas)
             if facts.cookie or facts.authorization:
                 identity, damaged = await self.identify(facts)
         rule = rule or choose(candidates, facts, identity)
-        if rule is not None:
-            limits = rule.limits if identity is not None and not quotas else _uncounted(rule, identity, quotas)
-            quotas += self._spend(limits, facts, identity, rule.name)
-            for quota in quotas:
-                if not quota.allowed:
-                    return _throttled(rule, identity, quotas)
+        others = other_rules(book, facts, identity, rule) if book.readings(facts) else []
+        if near and ((rule is not None and rule.fresh) or any(other is not None and other.fresh for other in others)):
+            identity, damaged = await self.identify(facts, fresh=True)
+            rule = choose(candidates, facts, identity)
+            others = other_rules(book, facts, identity, rule) if book.readings(facts) else []
 
-        risk = self._risk.remembered(facts, identity) if identity is not None else CALM
-        if risk is None and identity is not None:
-            await aside()
-            risk = await self._risk.score(facts, identity)
-        risk = risk or CALM
+        risk: Score | None = None
+        if rule is not None:
+            share: Share | None = None
+            if rule.adaptive:
+                risk = await self._strangeness(facts, identity)
+                share = self._shares(rule, facts, identity, risk)
+            limits = rule.limits if identity is not None and not quotas else _uncounted(rule, identity, quotas)
+            spent = self._spend(limits, facts, identity, rule.name, share)
+            quotas += spent if isinstance(spent, tuple) else await spent
+            for quota in quotas:
+                if not quota.allowed and quota.how != "shadow":
+                    return _stopped(rule, identity, quotas)
+
+        if risk is None:
+            risk = self._risk.remembered(facts, identity) if identity is not None else CALM
+        if risk is None:
+            risk = await self._strangeness(facts, identity)
         now = self._now()
         decision = decide(rule, facts, identity, risk, now)
-        if book.readings(facts):
-            for other in other_rules(book, facts, identity, rule):
-                spent = self._spend(other.request_limits, facts, None, other.name) if other is not None else ()
-                if other is not None and not _within(spent):
-                    return _throttled(other, identity, spent)
-                decision = stricter(decision, decide(other, facts, identity, risk, now))
+        for other in others:
+            if other is not None:
+                spent = self._spend(other.request_limits, facts, None, other.name, None)
+                more = spent if isinstance(spent, tuple) else await spent
+                if not _within(more):
+                    return _stopped(other, identity, more)
+            decision = stricter(decision, decide(other, facts, identity, risk, now))
         if damaged and isinstance(decision, SignIn):
             decision = SignIn((Reason.SESSION_ENDED,), decision.demand)
         verdict = Verdict(decision, rule, identity, risk, quotas)
         if rule is not first and (watched := shadowed(candidates, facts, identity)) is not None:
             verdict.shadow = watched.name, ANSWERS[type(decide(watched, facts, identity, risk, now))]
         return verdict
+
+    async def _strangeness(self, facts: Facts, identity: Identity | None) -> Score:
+        if identity is None:
+            return CALM
+        risk = self._risk.remembered(facts, identity)
+        if risk is None:
+            await aside()
+            risk = await self._risk.score(facts, identity)
+        return risk
 
     async def review(self, facts: Facts, before: Verdict) -> Decision:
         """Whether what `before` has let through, and what is still open, may stay so. Never raises.
@@ -142,11 +171,7 @@ class Gate:
             if identity is None:
                 return SignIn((Reason.SESSION_ENDED,))
         rule = choose(book.find(facts), facts, identity)
-        risk = self._risk.remembered(facts, identity) if identity is not None else CALM
-        if risk is None and identity is not None:
-            await aside()
-            risk = await self._risk.score(facts, identity)
-        risk = risk or CALM
+        risk = await self._strangeness(facts, identity)
         now = self._now()
         decision = decide(rule, facts, identity, risk, now)
         if book.readings(facts):
@@ -156,12 +181,15 @@ class Gate:
             return stricter(decision, Refuse((Reason.NOT_ALLOWED,)))  # it is open to a service that is not theirs now
         return decision
 
-    async def identify(self, facts: Facts) -> tuple[Identity | None, bool]:
-        """Who this is, and whether a credential came that is no longer good. Raises `StoreAway`."""
+    async def identify(self, facts: Facts, fresh: bool = False) -> tuple[Identity | None, bool]:
+        """Who this is, and whether a credential came that is no longer good; with `fresh` nothing near is believed.
+
+        Raises `StoreAway`.
+        """
         damaged = False
         for credential in self._credentials:
             try:
-                identity = await credential.identify(facts)
+                identity = await (credential.fresh(facts) if fresh else credential.identify(facts))
             except Broken:
                 damaged = True
                 continue
@@ -170,17 +198,21 @@ class Gate:
         return None, damaged
 
 
-def _uncounted(rule: Rule, identity: Identity | None, counted: tuple[Quota, ...]) -> tuple[LimitSpec, ...]:
+def _uncounted(rule: Rule, identity: Identity | None, counted: Quotas) -> tuple[LimitSpec, ...]:
     """The limits of `rule` that this request has still to be counted by."""
     if identity is None:
         return () if counted else rule.request_limits
     return rule.subject_limits if counted else rule.limits
 
 
-def _within(quotas: tuple[Quota, ...]) -> bool:
-    return all([quota.allowed for quota in quotas])  # noqa: C419 - a generator costs more than the list
+def _within(quotas: Quotas) -> bool:
+    return all([quota.allowed or quota.how == "shadow" for quota in quotas])  # noqa: C419 - a generator costs more
 
 
-def _throttled(rule: Rule, identity: Identity | None, quotas: tuple[Quota, ...]) -> Verdict:
-    worst = max((quota for quota in quotas if not quota.allowed), key=lambda quota: quota.retry_after)
+def _stopped(rule: Rule, identity: Identity | None, quotas: Quotas) -> Verdict:
+    """Too often; or nobody can say how often, and the rule refuses then."""
+    stopping = [quota for quota in quotas if not quota.allowed and quota.how != "shadow"]
+    worst = max(stopping, key=lambda quota: quota.retry_after)
+    if worst.how == "away":
+        return Verdict(Refuse((Reason.STORE_AWAY,), 503), rule, identity, CALM, quotas)
     return Verdict(Throttle((Reason.RATE_LIMITED,), worst), rule, identity, CALM, quotas)

@@ -33,6 +33,10 @@ class Credential(Protocol):
         """
         ...
 
+    async def fresh(self, facts: Facts) -> Identity | None:
+        """As `identify`, but nothing near is believed: the store is asked. Raises `Broken`, `StoreAway`."""
+        ...
+
     async def again(self, identity: Identity) -> Identity | None:
         """Who was known before, as they are now, also where what they showed then was replaced meanwhile.
 

@@ -48,6 +48,9 @@ class Quota(NamedTuple):
     """Seconds until the limit is whole again."""
     retry_after: float
     """Seconds until one more would be let through; 0.0 when it would be now."""
+    how: str = ""
+    """Empty: as the rule says. `shadow`: counted, and never refused for. `away`: the shared store is away, and this is
+    what the rule says for that."""
 
 
 @dataclass(frozen=True, slots=True)

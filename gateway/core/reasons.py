@@ -41,6 +41,8 @@ class Reason(StrEnum):
     """A page of another site opens a WebSocket with the session of whoever reads it."""
     RATE_LIMITED = "rate_limited"
     """A limit of the rule is used up."""
+    STORE_AWAY = "store_away"
+    """The store that counts for all replicas is away, and the limit says to refuse then."""
     FAULT = "fault"
     """Something of ours failed; a fault closes the gate."""
 

@@ -142,6 +142,10 @@ class Rule:
     """Whether the session is looked up in its store for every request, and nothing near is believed."""
     limits: tuple[LimitSpec, ...] = field(init=False, default=())
     """All of them, for a caller who is known at once."""
+    adaptive: bool = field(init=False, default=False)
+    """Whether any of them shrinks with who asks and how things are."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "limits", self.request_limits + self.subject_limits)
+        limits = self.request_limits + self.subject_limits
+        object.__setattr__(self, "limits", limits)
+        object.__setattr__(self, "adaptive", any(limit.adapt is not None for limit in limits))

@@ -51,6 +51,16 @@ class SessionCookie:
             raise Broken("the session is over or was never there")
         return identity
 
+    async def fresh(self, facts: Facts) -> Identity | None:
+        """As `identify`, from the store whatever is near. Raises `Broken`, `StoreAway`."""
+        if not facts.cookie or not (token := self._token(facts.cookie)):
+            return None
+        await aside()
+        identity = await self._sessions.read(token)
+        if identity is None:
+            raise Broken("the session is over or was never there")
+        return identity
+
     async def again(self, identity: Identity) -> Identity | None:
         """Whoever holds the session of `identity` now: a proof may have given it another token."""
         return await self._sessions.again(identity)

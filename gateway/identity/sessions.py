@@ -102,6 +102,10 @@ class Sessions:
         """Who holds `token`; None for one that is unknown, over, or of a user who is disabled."""
         if (identity := self.near(token)) is not None or token in self._unknown:
             return identity
+        return await self.read(token)
+
+    async def read(self, token: str) -> Identity | None:
+        """As `find`, from the database whatever is near."""
         before = self._forgettings
         async with self._records.read() as connection:
             row = (await connection.execute(_with_user().where(sessions.c.digest == digest(token)))).first()

@@ -32,7 +32,7 @@ def ratelimit_lines(quotas: Sequence[Quota]) -> bytes:
     numbers: list[int] = []
     wait = 0.0
     at = 0
-    for limit, allowed, remaining, reset, retry in quotas:
+    for limit, allowed, remaining, reset, retry, _ in quotas:
         if limit is not limits[at]:
             _spell(quotas)
             return ratelimit_lines(quotas)

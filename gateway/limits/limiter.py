@@ -23,7 +23,7 @@ Time is monotonic: setting the machine's clock changes nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -133,7 +133,12 @@ class Limiter:
         return self._count
 
     def spend(
-        self, limits: tuple[LimitSpec, ...], facts: Facts, identity: Identity | None, rule: str
+        self,
+        limits: tuple[LimitSpec, ...],
+        facts: Facts,
+        identity: Identity | None,
+        rule: str,
+        share: Callable[[LimitSpec], float] | None = None,
     ) -> tuple[Quota, ...]:
         """Count one request against all `limits` of `rule`, or none; one quota for each, in order.
 
@@ -156,7 +161,7 @@ class Limiter:
             after, allowed, remaining, reset, retry_after = step(state, now, rate, window, burst)
             if not allowed:
                 return self._spend(plan, facts, identity, now)
-            quotas.append(_new(Quota, (limit, True, remaining, reset, retry_after)))
+            quotas.append(_new(Quota, (limit, True, remaining, reset, retry_after, "")))
             counted.append((free, key, after))
         for free, key, after in counted:
             free[key] = after

@@ -51,6 +51,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.CROSS_SITE: (403, "A page of another site asked for this."),
     Reason.RATE_LIMITED: (429, "Too many requests. Wait a little, then try again."),
     Reason.OVERLOADED: (503, "Too much is going on here. Try again in a little while."),
+    Reason.STORE_AWAY: (503, "We cannot count requests right now. Try again in a little while."),
     Reason.FAULT: (503, "Something went wrong on our side. Nothing was let through."),
 }
 """Reason → status and sentence."""
@@ -58,7 +59,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
 PAGE_HEADERS: tuple[Header, ...] = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 
 
-SOON = frozenset((Reason.UPSTREAM_BUSY, Reason.OVERLOADED))
+SOON = frozenset((Reason.UPSTREAM_BUSY, Reason.OVERLOADED, Reason.STORE_AWAY))
 """It may be otherwise in a second."""
 
 
