@@ -78,9 +78,9 @@ class Counters:
                 break
             del self.blocked[key]
             self.free[key] = state
-        whole = self._after(None, now)[1:4]
-        # Where the next request would find what it finds with a new counter, nothing is left to know.
-        gone = [key for key in self._next(most) if self._after(self.free[key], now)[1:4] == whole]
+        whole = self._after(None, now)[:2]
+        # Where the next request would leave what it leaves of a new counter, nothing is left to know.
+        gone = [key for key in self._next(most) if self._after(self.free[key], now)[:2] == whole]
         for key in gone:
             del self.free[key]
         return len(gone)

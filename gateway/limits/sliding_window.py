@@ -44,7 +44,11 @@ def step(
         total -= state[first + 1]
         first += 2
     if total >= rate:
-        wait = (state[first] + length - moment) / 1e6
+        last, left = first, total - state[first + 1]
+        while left >= rate:  # the rate has become lower meanwhile
+            last += 2
+            left -= state[last + 1]
+        wait = (state[last] + length - moment) / 1e6
         return (total, state[1]) + state[first:], False, 0, (state[-2] + length - moment) / 1e6, wait  # noqa: RUF005
     total += 1
     # Joined with `+`: unpacking would go through a list, at three times the cost.

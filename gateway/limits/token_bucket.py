@@ -29,9 +29,9 @@ def step(
             debt = 0.0
         elif debt > most:
             debt = most
-    second = rate * 1e6
     after = debt + cost
     if after > most:
-        return (debt, moment), False, 0, debt / second, (after - most) / second
+        return (debt, moment), False, 0, -(-debt / rate // 1) / 1e6, -((most - after) / rate // 1) / 1e6
     remaining = int((most - after) / cost)
-    return (after, moment), True, remaining, after / second, 0.0 if remaining else (after + cost - most) / second
+    wait = 0.0 if remaining else -((most - after - cost) / rate // 1) / 1e6
+    return (after, moment), True, remaining, -(-after / rate // 1) / 1e6, wait

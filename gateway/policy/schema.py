@@ -198,18 +198,20 @@ class Limit(Strict):
         description="`address` (IPv6 by /64), `user`, `session`, `route`, `header:<name>` or `claim:<name>`; a list "
         "counts by all of them together."
     )
-    algorithm: Literal["sliding_window", "token_bucket"] = Field(
-        "sliding_window", description="`sliding_window` is even, `token_bucket` lets `burst` through at once."
+    algorithm: Literal["fixed_window", "sliding_window", "token_bucket", "gcra"] = Field(
+        "sliding_window",
+        description="`sliding_window` never lets more through in any window, `token_bucket` and `gcra` let `burst` "
+        "through at once and refill evenly, `fixed_window` counts anew with each window.",
     )
     rate: RateField = Field(description="How many in what time: `5/s`, `100/m`, `1000/h`, `10/30s`.")
     burst: int | None = Field(
-        None, ge=1, description="How many at once (token bucket); left out: as many as in `rate`."
+        None, ge=1, description="How many at once (token_bucket, gcra); left out: as many as in `rate`."
     )
 
     @model_validator(mode="after")
     def _burst_has_a_bucket(self) -> Limit:
-        if self.burst is not None and self.algorithm != "token_bucket":
-            raise ValueError("`burst` belongs to `algorithm: token_bucket`")
+        if self.burst is not None and self.algorithm not in ("token_bucket", "gcra"):
+            raise ValueError(f"`burst` belongs to `token_bucket` and `gcra`, not to `{self.algorithm}`")
         return self
 
 

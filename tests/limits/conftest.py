@@ -1,11 +1,9 @@
 from __future__ import annotations
 
+from gateway.catalog import ALGORITHMS as STEPS
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity, Session
 from gateway.core.rule import LimitSpec
-from gateway.limits import sliding_window, token_bucket
-
-STEPS = {"token_bucket": token_bucket.step, "sliding_window": sliding_window.step}
 
 
 def facts(network: str = "192.0.2.1", headers: list[tuple[bytes, bytes]] | None = None, path: str = "/") -> Facts:
@@ -26,3 +24,6 @@ def limit(
     algorithm: str = "token_bucket",
 ) -> LimitSpec:
     return LimitSpec(name, key, algorithm, rate, window, burst or rate)
+
+
+__all__ = ["STEPS", "facts", "limit", "somebody"]

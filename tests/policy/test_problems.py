@@ -124,7 +124,7 @@ ONE_MISTAKE = [
         6,
         "greater than or equal to 1",
     ),
-    (f"rules:\n{RULE}    limits:\n      - {{name: l, key: user, rate: 5/s, algorithm: gcra}}\n", 6, "cannot be `gcra`"),
+    (f"rules:\n{RULE}    limits:\n      - {{name: l, key: user, rate: 5/s, algorithm: leak}}\n", 6, "cannot be `leak`"),
     (
         f"rules:\n{RULE}    limits:\n" + "      - {name: l, key: user, rate: 5/s}\n" * 2,
         7,
