@@ -1,0 +1,119 @@
+"""Listening: one connection that does nothing else, so that a message never waits behind an answer.
+
+Pub/sub keeps nothing: what is said while nobody listens is gone. So every (new) subscription says `lost`, and whoever
+listens has then to look for themselves. A silent connection is asked each second whether it is there; one that does
+not answer within another is given up.
+
+Plain pub/sub on a cluster as well: each node passes on what was said at any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from gateway.core.errors import StoreAway
+from gateway.store.redis_link import Lost, connect
+
+if TYPE_CHECKING:
+    from gateway.store.redis import Redis
+
+_log = logging.getLogger("sallyport")
+
+ASK_EVERY = 1.0
+"""Seconds of silence until the server is asked whether it is there, and again until it is given up."""
+AGAIN = 0.25
+"""Seconds between two tries to listen."""
+
+Heard = Callable[[bytes], None]
+Missed = Callable[[], None]
+
+
+class Ear:
+    """Listens for `redis`, from the first topic on."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._topics: dict[bytes, list[tuple[Heard, Missed]]] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self._connection: Any = None
+
+    def listen(self, topic: str, heard: Heard, lost: Missed) -> None:
+        """As the contract says."""
+        name = f"{self._redis.prefix}{topic}".encode()
+        known = name in self._topics
+        self._topics.setdefault(name, []).append((heard, lost))
+        if self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._listen(), name="listening to Redis")
+        elif not known and self._connection is not None:
+            self._connection._close()  # it listens to too little; the next one listens to all
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listening
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await self._until_lost()
+            except (Lost, OSError, RedisError, StoreAway, TimeoutError) as error:
+                _log.warning("listening to the shared store ended: %s", error)
+            except Exception:
+                _log.exception("listening to the shared store ended")
+            await asyncio.sleep(AGAIN)
+
+    async def _until_lost(self) -> None:
+        connection: Any = await connect(self._redis.where, self._redis._node.address)
+        asking = None
+        try:
+            self._connection = connection
+            await connection.send_command("SUBSCRIBE", *self._topics)
+            self._seen = asyncio.get_running_loop().time()
+            asking = asyncio.create_task(self._ask(connection), name="asking whether Redis is there")
+            while True:
+                reply = await connection.read_response(disable_decoding=True)
+                self._seen = asyncio.get_running_loop().time()
+                self._take(reply)
+        finally:
+            self._connection = None
+            if asking is not None:
+                asking.cancel()
+            connection._close()
+
+    async def _ask(self, connection: Any) -> None:
+        asked_at = 0.0
+        while True:
+            await asyncio.sleep(ASK_EVERY / 2)
+            now = asyncio.get_running_loop().time()
+            if now - self._seen > 2 * ASK_EVERY:
+                connection._close()
+                return
+            if now - max(self._seen, asked_at) >= ASK_EVERY:
+                asked_at = now
+                await connection.send_command("PING")
+
+    def _take(self, reply: Any) -> None:
+        match reply:
+            case [b"message", bytes(topic), bytes(message)]:
+                for heard, _ in self._topics.get(topic, ()):
+                    _call(heard, message)
+            case [b"subscribe", bytes(topic), _]:
+                for _, lost in self._topics.get(topic, ()):
+                    _call(lost)
+            case _:
+                pass
+
+
+def _call(listener: Callable[..., None], *message: bytes) -> None:
+    try:
+        listener(*message)
+    except Exception:
+        _log.exception("what was heard of the other replicas could not be followed")
