@@ -21,7 +21,7 @@ from gateway.core.clock import Clock, SystemClock
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, SallyportError, StoreAway
 from gateway.core.events import Event, Kind, Severity
-from gateway.gate import Gate
+from gateway.gate import Gate, Spend
 from gateway.identity.strip import Strip
 from gateway.limits.limiter import Limiter
 from gateway.policy import load as policy
@@ -104,6 +104,7 @@ class App:
         self.book = self._load_book()  # changes nothing, so it comes first: a typing error in it leaves no keys behind
         self.metrics = Metrics(__version__)
         self.limiter = Limiter(clock, ALGORITHMS)
+        self.spend: Spend = self.limiter.spend
         if settings.store.records is not None:
             self.people = await self._open_people(settings.store.records.get_secret_value())
         else:
@@ -113,7 +114,7 @@ class App:
         self.gate = Gate(
             self.book,
             credentials=[self.people.session_cookie] if self.people is not None else [],
-            spend=self.limiter.spend,
+            spend=self.spend,
             risk=self.people.risk if self.people is not None else Calm(),
             shares=lambda rule, facts, identity, risk: lambda limit: 1.0,
             ledger=self.recorder,
@@ -145,7 +146,7 @@ class App:
             keys=self.keys,
             clock=self.clock,
             recorder=self.recorder,
-            limiter=self.limiter,
+            spend=self.spend,
             metrics=self.metrics,
         )
         self.users, self.sessions = people.users, people.sessions

@@ -10,13 +10,13 @@ or logged is learnt, counted or logged by others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.audit.refusals import refusal
 from gateway.core.clock import Clock
 from gateway.core.contracts import Credential, Ledger, Strangeness
 from gateway.core.decision import ANSWERS, CALM, Decision, Quota, Refuse, Score, SignIn, Throttle, Verdict
-from gateway.core.eager import Answer, aside
+from gateway.core.eager import aside
 from gateway.core.errors import Broken, StoreAway
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity
@@ -32,7 +32,8 @@ Quotas = tuple[Quota, ...]
 Share = Callable[[LimitSpec], float]
 """What is left of a limit now, 0.0 to 1.0."""
 Shares = Callable[[Rule, Facts, Identity | None, Score], Share]
-Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str, Share | None], Quotas | Answer[Quotas]]
+Spend = Callable[[tuple[LimitSpec, ...], Facts, Identity | None, str, Share | None], Quotas | Awaitable[Quotas]]
+"""The quotas now; or an `Answer` that will be them, or somebody who waits for one."""
 
 
 class Gate:

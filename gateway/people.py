@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gateway.audit.metrics import Metrics
     from gateway.audit.recorder import Recorder
     from gateway.core.clock import Clock
-    from gateway.limits.limiter import Limiter
+    from gateway.gate import Spend
     from gateway.settings import Settings
 
 _log = logging.getLogger("sallyport")
@@ -96,7 +96,7 @@ class People:
         keys: KeyRing,
         clock: Clock,
         recorder: Recorder,
-        limiter: Limiter,
+        spend: Spend,
         metrics: Metrics,
     ) -> None:
         """Raises `ConfigError` for risk settings that are not fit."""
@@ -147,7 +147,7 @@ class People:
             mac=keys.mac,
             device=DeviceCookie(keys.mac, clock),
             ledger=recorder,
-            limiter=limiter,
+            spend=spend,
             users=self.users,
             sessions=self.sessions,
             throttle=SignInThrottle(MemoryKeyValue(clock), clock),

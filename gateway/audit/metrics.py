@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.core.decision import ANSWERS, Decision, Verdict
+from gateway.core.decision import ANSWERS, Decision, Quota, Verdict
 from gateway.core.events import Event
 from gateway.core.reasons import Reason
 
@@ -38,7 +38,14 @@ SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "requests": ("Requests answered", ("rule", "method", "code")),
     "decisions": ("Decisions of the gate, by answer and first reason", ("answer", "reason")),
-    "limits": ("Requests counted by each limit; outcome: allowed, refused", ("limit", "outcome")),
+    "limits": (
+        "Requests counted by each limit; outcome: allowed, refused, shadow_allowed, shadow_refused",
+        ("limit", "outcome"),
+    ),
+    "limits_away": (
+        "Requests that could not be counted for all replicas; did: refuse, local, allow",
+        ("limit", "did"),
+    ),
     "challenges": ("Answers to step-up challenges; outcome: passed, failed, throttled", ("factor", "outcome")),
     "events": ("Security events", ("event", "severity")),
 }
@@ -61,7 +68,9 @@ READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "certificate_expiry_timestamp_seconds": ("gauge", "When a certificate of ours ends", "listener name"),
     "store_up": ("gauge", "1 when the store answered last", "store"),
     "open_tunnels": ("gauge", "WebSockets open", ""),
-    "limit_counters": ("gauge", "Counters kept by rate limits", ""),
+    "limit_counters": ("gauge", "Counters kept by rate limits in this process", ""),
+    "limits_unasked": ("counter", "Requests refused by a limit known to be over, without asking the shared store", ""),
+    "replicas": ("gauge", "Replicas that count together", ""),
     "events_dropped": ("counter", "Security events that could not be kept", ""),
     "connections": ("gauge", "Connections of clients", ""),
     "connections_turned_away": ("counter", "Connections that were too many", ""),
@@ -125,7 +134,7 @@ class Metrics:
             self._decisions[decision.__class__, decision.reasons[0]] += 1
             limits = self._limits
             for quota in verdict.quotas:
-                limits[quota[0].name, "allowed" if quota[1] else "refused"] += 1
+                limits[quota[0].name, _outcome(quota)] += 1
             if verdict.identity is not None:
                 self._scores.new.append(verdict.risk.value)
         if upstream_seconds:
@@ -147,6 +156,10 @@ class Metrics:
         lags.new.append(seconds)
         if len(lags.new) >= FOLD:
             lags.fold()
+
+    def limit_away(self, limit: str, did: str) -> None:
+        """A limit could not be counted for all replicas; `did` is what the policy says for that."""
+        self._counters["limits_away"][limit, did] += 1
 
     def challenge(self, factor: str, outcome: str) -> None:
         """A challenge was answered."""
@@ -245,6 +258,12 @@ class Histogram:
         self.fold()
         bounds = [*(repr(bound) for bound in self._bounds), "+Inf"]
         return list(zip(bounds, map(float, accumulate(self._counts)), strict=True)), self._sum
+
+
+def _outcome(quota: Quota) -> str:
+    if quota[5] == "shadow":
+        return "shadow_allowed" if quota[1] else "shadow_refused"
+    return "allowed" if quota[1] else "refused"
 
 
 def _histograms(bounds: tuple[float, ...]) -> defaultdict[str, Histogram]:

@@ -74,7 +74,12 @@ class Redis:
             raise
         return redis
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
+    @property
+    def clustered(self) -> bool:
+        """Whether keys without a common hash tag may be in different places."""
+        return self.where.kind == "cluster"
+
+    async def run(self, script: Script, keys: Sequence[Word], args: Sequence[Word]) -> Any:
         """What the script answers, as redis-py gives it without decoding. Its keys share a hash tag.
 
         Raises `StoreAway`; `redis.exceptions.ResponseError` for a mistake in the script.

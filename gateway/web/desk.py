@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity
     from gateway.crypto.mac import Mac
+    from gateway.gate import Spend
     from gateway.identity.device import DeviceCookie
     from gateway.identity.local import LocalUsers
     from gateway.identity.sessions import Sessions
     from gateway.identity.throttle import SignInThrottle
-    from gateway.limits.limiter import Limiter
     from gateway.mfa.enrolment import Enrolment
     from gateway.mfa.factors import Factors
     from gateway.mfa.interrupted import InterruptedRequests
@@ -33,7 +33,8 @@ class Desk:
     clock: Clock
     mac: Mac
     ledger: Ledger
-    limiter: Limiter
+    spend: Spend
+    """Counts requests against limits."""
     users: LocalUsers
     sessions: Sessions
     throttle: SignInThrottle

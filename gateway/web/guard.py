@@ -38,7 +38,10 @@ BODY = 64 * 1024
 """Largest body read, in bytes."""
 
 EVERYTHING = (LimitSpec("pages", ("address",), "token_bucket", 20, 1.0, 60),)
-GUESSES = (*EVERYTHING, LimitSpec("pages-proofs", ("address",), "token_bucket", 120, 60.0, 40))
+GUESSES = (
+    *EVERYTHING,
+    LimitSpec("pages-proofs", ("address",), "token_bucket", 120, 60.0, 40, when_away="refuse"),
+)
 """For POSTs that check a password or a code: each costs a hash. Beside the throttles of the account and the factor."""
 
 GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify", "api/v1/mfa/setup/")
@@ -110,7 +113,10 @@ async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
     """5. How often."""
     desk = request.app[DESK]
     guess = request.method == "POST" and request.path.removeprefix(desk.prefix).startswith(GUESSING)
-    for quota in desk.limiter.spend(GUESSES if guess else EVERYTHING, request[CALLER].facts, None, "sallyport-pages"):
+    spent = desk.spend(GUESSES if guess else EVERYTHING, request[CALLER].facts, None, "sallyport-pages", None)
+    for quota in spent if isinstance(spent, tuple) else await spent:
+        if quota.how == "away" and not quota.allowed:
+            raise StoreAway("nobody can count")
         if not quota.allowed:
             raise UserError("ERR-THROTTLED", "That was too often.", 429, max(1.0, quota.retry_after))
     return await handler(request)

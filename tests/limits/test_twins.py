@@ -179,4 +179,5 @@ def test_twins_of_the_wait_agree(
 
 
 def test_every_algorithm_has_a_twin() -> None:
-    assert {path.stem for path in LUA.glob("*.lua")} == {*ALGORITHMS, "backoff"}
+    walks = {"spend", "lease", "replicas"}
+    assert {path.stem for path in LUA.glob("*.lua")} - walks == {*ALGORITHMS, "backoff"}

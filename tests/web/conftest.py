@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from gateway.audit.recorder import Recorder
+from gateway.catalog import ALGORITHMS
 from gateway.core.clock import ManualClock
 from gateway.core.decision import CALM, Score
 from gateway.core.events import Event, Kind
@@ -26,7 +27,6 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import SignInThrottle
-from gateway.limits import sliding_window, token_bucket
 from gateway.limits.limiter import Limiter
 from gateway.mfa import otp
 from gateway.mfa.backup_codes import BackupCodes
@@ -148,6 +148,8 @@ class Browser:
 class House:
     """Every room, and what was told to the risk room."""
 
+    limiter: Limiter
+
     def __init__(self, desk: Desk, ledger: Recorder, records: Records) -> None:
         self.desk = desk
         self.ledger = ledger
@@ -189,11 +191,12 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     async def risk(facts: Facts, identity: Identity) -> Score:
         return house.risk
 
+    limiter = Limiter(clock, ALGORITHMS)
     desk = Desk(
         clock=clock,
         mac=keys.mac,
         ledger=ledger,
-        limiter=Limiter(clock, {"token_bucket": token_bucket.step, "sliding_window": sliding_window.step}),
+        spend=lambda *asked: limiter.spend(*asked),
         users=users,
         sessions=sessions,
         throttle=SignInThrottle(kv, clock),
@@ -210,6 +213,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     await users.add("bob", PASSWORD, email="bob@example.com", display_name="Bob", groups=["staff"])
     house = House(desk, ledger, records)
     house.learnt = learnt
+    house.limiter = limiter
     yield house
     await sessions.close()
     await ledger.close()

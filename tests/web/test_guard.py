@@ -227,7 +227,7 @@ async def test_a_fault_in_any_layer_is_a_closed_door(house: House, browser: Brow
         raise Boom
 
     for room, name in (
-        (house.desk.limiter, "spend"),
+        (house.limiter, "spend"),
         (house.desk.mac, "verify"),
         (house.desk.throttle, "admit"),
         (house.desk.users, "verify"),
