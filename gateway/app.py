@@ -248,6 +248,8 @@ class App:
             admin_groups=settings.mfa.required_groups,
             people=settings.store.keeps_records,
             counters=settings.store.counts,
+            together=settings.store.counts_together,
+            lifetimes=settings.sessions.lifetimes,
             clock=self.clock,
             readings=readings,
         )

@@ -524,6 +524,11 @@ class Store(Strict):
         """Whether anything can be counted."""
         return self.shared != NONE
 
+    @property
+    def counts_together(self) -> bool:
+        """Whether other replicas count in the same place."""
+        return self.shared not in ("memory", NONE)
+
 
 class Local(Strict):
     """Users of our own, with a password (argon2id)."""
@@ -551,6 +556,11 @@ class SessionTimes(Strict):
         if self.idle > self.absolute:
             raise ValueError("`idle` is longer than `absolute`")
         return self
+
+    @property
+    def lifetimes(self) -> tuple[float, float]:
+        """Seconds of rest, and seconds in all."""
+        return self.idle, self.absolute
 
 
 class Totp(Strict):

@@ -24,6 +24,8 @@ class _Surroundings(NamedTuple):
     admin_groups: Collection[str]
     people: bool
     counters: bool
+    together: bool = True
+    lifetimes: tuple[float, float] | None = None
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -99,6 +101,8 @@ def _looked_at(
             read.mfa.required_groups,
             read.store.keeps_records,
             read.store.counts,
+            read.store.counts_together,
+            read.sessions.lifetimes,
         )
     except ConfigError as error:
         problems += error.problems
@@ -113,6 +117,8 @@ def _looked_at(
                 admin_groups=around.admin_groups,
                 people=around.people,
                 counters=around.counters,
+                together=around.together,
+                lifetimes=around.lifetimes,
                 environ=environ,
                 readings=readings,
             )

@@ -15,6 +15,7 @@ from gateway.commands.common import add_config, add_json, as_json
 if TYPE_CHECKING:
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity
+    from gateway.core.rule import LimitSpec
     from gateway.policy.explain import Explanation
 
 
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         admin_groups=read.mfa.required_groups,
         people=read.store.keeps_records,
         counters=read.store.counts,
+        together=read.store.counts_together,
+        lifetimes=read.sessions.lifetimes,
         readings=readings,
     )
     try:
@@ -209,9 +212,15 @@ def _demands(story: Explanation) -> dict[str, str]:
         if story.entry.administrators:
             parts.append("(administrators never act at aal1)")
         said["proof"] = " ".join(parts)
-    limits = [f"{limit.name} {limit.rate}/{limit.window:g}s by {'+'.join(limit.key)}" for limit in _limits(story)]
-    if limits:
-        said["limits"] = ", ".join(limits)
+    if rule.session is not None:
+        idle, absolute = rule.session.idle, rule.session.absolute
+        said["session"] = ", ".join(
+            f"{what} {most:g} s" for what, most in (("at rest", idle), ("in all", absolute)) if most is not None
+        )
+    if rule.fresh:
+        said["fresh"] = "looked up in its store for each request"
+    if rule.limits:
+        said["limits"] = ", ".join([_limit(limit) for limit in rule.limits])
     if rule.risk.step_up_at is not None or rule.risk.refuse_at is not None:
         ask, refuse = rule.risk.step_up_at, rule.risk.refuse_at
         said["risk"] = ", ".join(
@@ -222,8 +231,29 @@ def _demands(story: Explanation) -> dict[str, str]:
     return said
 
 
-def _limits(story: Explanation) -> tuple[Any, ...]:
-    return (*story.entry.rule.request_limits, *story.entry.rule.subject_limits) if story.entry is not None else ()
+def _limit(limit: LimitSpec) -> str:
+    """`per-user 100/60s by user (gcra, 20 at once, leased)`: only what is not as usual stands in brackets."""
+    more = [limit.algorithm] if limit.algorithm != "sliding_window" else []
+    if limit.algorithm in ("token_bucket", "gcra"):
+        more.append(f"{limit.burst} at once")
+    if limit.mode != "shared":
+        more.append(limit.mode)
+    if limit.when_away == "refuse":
+        more.append("refuses while the store is away")
+    elif limit.when_away == "allow":
+        more.append("allows while the store is away")
+    if limit.adapt is not None:
+        adapt = limit.adapt
+        ways = ("risk", adapt.risk), ("unknown device", adapt.unknown_device), ("latency", adapt.latency)
+        by = " and ".join(name for name, value in ways if value is not None)
+        more.append(f"down to {adapt.least:.0%} by {by}")
+    if limit.backoff is not None:
+        back = limit.backoff
+        more.append(f"{back.after} refusals, then {back.wait:g} to {back.longest:g} s of waiting")
+    if limit.shadow:
+        more.append("in shadow")
+    said = f"{limit.name} {limit.rate}/{limit.window:g}s by {'+'.join(limit.key)}"
+    return f"{said} ({'; '.join(more)})" if more else said
 
 
 def _words(text: str) -> list[str]:

@@ -86,6 +86,8 @@ def _read(path: Path, settings: Settings) -> tuple[Book, list[Judgement]]:
         admin_groups=settings.mfa.required_groups,
         people=settings.store.keeps_records,
         counters=settings.store.counts,
+        together=settings.store.counts_together,
+        lifetimes=settings.sessions.lifetimes,
         readings=readings,
     )
 

@@ -66,6 +66,8 @@ class Session:
     """Client address at sign-in."""
     agent: str
     """User agent at sign-in, cut to 512 characters."""
+    rested: float = 0.0
+    """The longest pause between two requests since the last proof, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

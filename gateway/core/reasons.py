@@ -19,6 +19,8 @@ class Reason(StrEnum):
     """The rule wants somebody, and nobody is signed in."""
     SESSION_ENDED = "session_ended"
     """A session cookie came, but its session is over, revoked, unknown or ambiguous."""
+    SESSION_TOO_OLD = "session_too_old"
+    """The session is good, but older, or longer at rest, than the rule lets it be."""
 
     # prove it again
     LEVEL_TOO_LOW = "level_too_low"

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import zoneinfo
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeVar
 
@@ -14,7 +14,16 @@ from gateway.core.errors import Problem
 from gateway.core.facts import Facts
 from gateway.core.header_names import folded, is_ours, is_reserved
 from gateway.core.identity import FIRST_FACTORS, Identity, Level
-from gateway.core.rule import LimitSpec, RiskThresholds, RouteTimeouts, Rule, StepUpDemand
+from gateway.core.rule import (
+    Adaptation,
+    Backoff,
+    LimitSpec,
+    RiskThresholds,
+    RouteTimeouts,
+    Rule,
+    SessionDemand,
+    StepUpDemand,
+)
 from gateway.policy import access, criteria
 from gateway.policy.book import Entry
 from gateway.policy.criteria import CallerCondition, Condition
@@ -55,6 +64,10 @@ class Surroundings:
     """Whether anybody can be known: records are kept."""
     counters: bool = True
     """Whether anything can be counted."""
+    together: bool = True
+    """Whether it is counted where other replicas count too; else in this process."""
+    lifetimes: tuple[float, float] | None = None
+    """How long sessions live: seconds of rest, seconds in all."""
 
 
 @dataclass(slots=True)
@@ -120,6 +133,10 @@ class _One:
         """A problem at `path` within the rule."""
         self._problems.append(self._document.problem(message, self._path + path, suggestion))
 
+    def warn(self, message: str, path: tuple[str | int, ...], suggestion: str = "") -> None:
+        """The same for what is allowed, and still worth a second thought."""
+        self._warnings.append(self._document.problem(message, self._path + path, suggestion))
+
     def compile(self, text: RuleText, order: int) -> Entry:
         match = text.match or Match.model_construct()
         caller = self._caller(match)
@@ -149,8 +166,11 @@ class _One:
             shadow=text.shadow,
             headers=self._headers(text),
             origins=frozenset(origin.encode() for origin in text.origins or ()),
+            session=SessionDemand(text.session.idle, text.session.absolute) if text.session is not None else None,
+            fresh=text.fresh,
         )
         self._check_open(text)
+        self._check_session(text)
         self._check_stores(text)
         return Entry(
             rule=rule,
@@ -258,12 +278,8 @@ class _One:
                 mistaken = True
                 self.tell(f"`{name}` is not a factor", at, meant(name, REACHES, "factors"))
             else:
-                warning = self._document.problem(
-                    f"the factor `{name}` is not configured, so nobody can answer with it",
-                    self._path + at,
-                    "add it under `mfa` in config.yaml",
-                )
-                self._warnings.append(warning)
+                told = f"the factor `{name}` is not configured, so nobody can answer with it"
+                self.warn(told, at, "add it under `mfa` in config.yaml")
         if not mistaken and not any(REACHES.get(name, Level.NONE) >= level for name in usable):
             known = ", ".join(name for name in configured if REACHES.get(name, Level.NONE) >= level)
             what = "exists" if not usable else f"reaches {level.acr}"
@@ -276,20 +292,52 @@ class _One:
     def _limits(self, text: RuleText) -> tuple[tuple[LimitSpec, ...], tuple[LimitSpec, ...]]:
         specs: list[LimitSpec] = []
         for position, limit in enumerate(text.limits or ()):
-            spec = _limit(limit)
-            if any(spec.name == other.name for other in specs):
-                self.tell(f"a second limit called `{spec.name}` in this rule", ("limits", position, "name"))
-            if text.access == "public" and spec.needs_identity:
-                self.tell(
-                    f"the limit `{spec.name}` counts by who asks, but a public rule asks nobody who they are",
-                    ("limits", position, "key"),
-                    "count by address",
-                )
-            specs.append(spec)
+            at = ("limits", position)
+            if text.access == "public":
+                self._check_public(limit, at)
+            self._check_where(limit, at)
+            for spec in _limit(limit):
+                if any(spec.name == other.name for other in specs):
+                    self.tell(f"a second limit called `{spec.name}` in this rule", (*at, "name"))
+                specs.append(spec)
         return (
             tuple(spec for spec in specs if not spec.needs_identity),
             tuple(spec for spec in specs if spec.needs_identity),
         )
+
+    def _check_public(self, limit: Limit, at: tuple[str | int, ...]) -> None:
+        """Where nobody is asked who they are, nothing can depend on it."""
+        nobody = "but a public rule asks nobody who they are"
+        keys = (limit.key,) if isinstance(limit.key, str) else limit.key
+        if any(part in ("user", "session") or part.startswith("claim:") for part in keys):
+            told = f"the limit `{limit.name}` counts by who asks, {nobody}"
+            self.tell(told, (*at, "key"), "count by address")
+        for key in ("risk", "unknown_device"):
+            if limit.adapt is not None and getattr(limit.adapt, key) is not None:
+                told = f"the limit `{limit.name}` shrinks with who asks, {nobody}"
+                self.tell(told, (*at, "adapt", key), "remove it; `latency` is about the service alone")
+
+    def _check_where(self, limit: Limit, at: tuple[str | int, ...]) -> None:
+        """Where nothing is shared, how it is shared and what happens without it are idle words."""
+        if limit.mode == "local":
+            if limit.when_away != "local":
+                told = f"the limit `{limit.name}` is counted in this process, so `when_away` changes nothing"
+                self.warn(told, (*at, "when_away"), "remove it, or write `mode: shared`")
+        elif not self._around.together:
+            for key, usual in (("mode", "shared"), ("when_away", "local")):
+                if getattr(limit, key) != usual:
+                    told = f"the limit `{limit.name}` is counted in this process anyway, so `{key}` changes nothing"
+                    self.warn(told, (*at, key), "name a Redis in `store.shared` of config.yaml")
+
+    def _check_session(self, text: RuleText) -> None:
+        """What no session lives to see."""
+        if text.session is None or self._around.lifetimes is None:
+            return
+        for key, lives in zip(("idle", "absolute"), self._around.lifetimes, strict=True):
+            asked = getattr(text.session, key)
+            if asked is not None and asked > lives:
+                told = f"`session.{key}` is longer than any session lives, {lives:g} seconds (`sessions.{key}`)"
+                self.warn(told, ("session", key), "remove it, or make it shorter")
 
     def _upstream(self, text: RuleText) -> str:
         if text.upstream is None:
@@ -316,8 +364,8 @@ class _One:
         """A demand on nobody in particular, or on nobody at all, is a mistake."""
         if text.access not in ("public", "nobody"):
             return
-        for key in ("step_up", "risk"):
-            if getattr(text, key) is not None:
+        for key in ("step_up", "risk", "session", "fresh"):
+            if getattr(text, key):
                 whom = "lets anybody in" if text.access == "public" else "lets nobody in"
                 self.tell(
                     f"`{key}` has no effect: the rule {whom}", (key,), "remove it, or write `access: authenticated`"
@@ -392,15 +440,36 @@ def _methods(methods: tuple[str, ...] | None) -> frozenset[str] | None:
     return frozenset(methods) | ({"HEAD"} if "GET" in methods else frozenset())
 
 
-def _limit(limit: Limit) -> LimitSpec:
-    return LimitSpec(
+def _limit(limit: Limit) -> tuple[LimitSpec, ...]:
+    """The limit, and the one against spikes within it."""
+    adapt, backoff = limit.adapt, limit.backoff
+    spec = LimitSpec(
         name=limit.name,
         key=(limit.key,) if isinstance(limit.key, str) else limit.key,
         algorithm=limit.algorithm,
         rate=limit.rate.many,
         window=limit.rate.window,
         burst=limit.burst if limit.burst is not None else limit.rate.many,
+        mode=limit.mode,
+        when_away=limit.when_away,
+        shadow=limit.shadow,
+        adapt=Adaptation(adapt.risk, adapt.unknown_device, adapt.latency, adapt.least) if adapt is not None else None,
+        backoff=Backoff(backoff.after, backoff.wait, backoff.longest, backoff.forget) if backoff is not None else None,
     )
+    if limit.spike is None:
+        return (spec,)
+    many, window = limit.spike
+    spike = replace(
+        spec,
+        name=f"{limit.name}.spike",
+        algorithm="sliding_window",
+        rate=many,
+        window=window,
+        burst=many,
+        adapt=None,
+        backoff=None,
+    )
+    return spec, spike
 
 
 def _level(name: str) -> Level:

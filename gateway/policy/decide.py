@@ -1,7 +1,8 @@
 """Who is let through. Pure: the same question gets the same answer, from the gate, from an example, from `explain`.
 
-Order: is there a rule → is it open → who is it → may they → is it too strange → have they proven enough, with the
-right thing, recently enough, given how strange it is. Every reason to step up is given, not only the first.
+Order: is there a rule → is it open → who is it → may they → is it too strange → is their session young enough → have
+they proven enough, with the right thing, recently enough, given how strange it is. Every reason to step up is given,
+not only the first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from gateway.core.decision import STRICTNESS, Allow, Decision, Refuse, Score, Si
 from gateway.core.facts import Facts
 from gateway.core.identity import FIRST_FACTORS, Identity, Level
 from gateway.core.reasons import Reason
-from gateway.core.rule import Rule, StepUpDemand
+from gateway.core.rule import Rule, SessionDemand, StepUpDemand
 
 _PUBLIC = Allow((Reason.PUBLIC,))
 _GRANTED = Allow((Reason.GRANTED,))
@@ -63,12 +64,23 @@ def decide(rule: Rule | None, facts: Facts, identity: Identity | None, risk: Sco
     if thresholds.refuse_at is not None and risk.value >= thresholds.refuse_at:
         return _RISK_REFUSED
     demand = rule.step_up
+    if rule.session is not None and _too_old(rule.session, identity, now):
+        return SignIn((Reason.SESSION_TOO_OLD,), demand)
     reasons = () if demand is None else _lacking(demand, identity, now)
     if thresholds.step_up_at is not None and risk.value >= thresholds.step_up_at:
         asked = _against_risk(demand)
         if _lacking(asked, identity, now) or not _given_here(risk, asked, now):
             return StepUp((*reasons, Reason.RISK_STEP_UP), asked)
     return StepUp(reasons, demand) if demand is not None and reasons else _GRANTED
+
+
+def _too_old(demand: SessionDemand, identity: Identity, now: float) -> bool:
+    """Whether the caller's session has lived, or rested, for longer than `demand` lets it. Signing in opens another."""
+    session = identity.session
+    if demand.idle is not None and session is not None and session.rested > demand.idle:
+        return True
+    begun = session.created_at if session is not None else identity.auth_time
+    return demand.absolute is not None and not -CLOCK_TOLERANCE <= now - begun <= demand.absolute
 
 
 def _against_risk(demand: StepUpDemand | None) -> StepUpDemand:

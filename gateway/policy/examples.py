@@ -172,6 +172,9 @@ def judge(
         limit = _limit(rule, example.over)
         if limit is None:
             return judged(decision, rule, f"example `{example.request}`: its rule has no limit called `{example.over}`")
+        if limit.shadow:
+            told = f"example `{example.request}`: `{limit.name}` is in shadow, so it never throttles anybody"
+            return judged(decision, rule, told)
         if not limit.needs_identity or identity is not None:
             decision = Throttle((Reason.RATE_LIMITED,), Quota(limit, False, 0, limit.window, limit.window))
     return judged(decision, rule)

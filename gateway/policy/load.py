@@ -53,14 +53,17 @@ def load(
     admin_groups: Collection[str],
     people: bool = True,
     counters: bool = True,
+    together: bool = True,
+    lifetimes: tuple[float, float] | None = None,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
     readings: Readings | None = None,
 ) -> Book:
     """The book of the policy at `path`, its examples judged. Raises `ConfigError` with every problem.
 
-    `people` and `counters`: whether rules may ask who somebody is, and how often. `readings` gives the other paths a
-    service might take a path for, so that examples meet what requests meet.
+    `people` and `counters`: whether rules may ask who somebody is, and how often; `together`: whether replicas count
+    together; `lifetimes`: how long sessions live, in seconds of rest and in seconds in all. `readings` gives the other
+    paths a service might take a path for, so that examples meet what requests meet.
     """
     book, judgements = read(
         path,
@@ -69,6 +72,8 @@ def load(
         admin_groups=admin_groups,
         people=people,
         counters=counters,
+        together=together,
+        lifetimes=lifetimes,
         clock=clock,
         environ=environ,
         readings=readings,
@@ -87,6 +92,8 @@ def read(
     admin_groups: Collection[str],
     people: bool = True,
     counters: bool = True,
+    together: bool = True,
+    lifetimes: tuple[float, float] | None = None,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
     readings: Readings | None = None,
@@ -95,7 +102,7 @@ def read(
     clock = clock or SystemClock()
     environ = os.environ if environ is None else environ
     found = _settled(path)
-    compiler = Compiler(Surroundings(upstreams, factors, admin_groups, people, counters))
+    compiler = Compiler(Surroundings(upstreams, factors, admin_groups, people, counters, together, lifetimes))
     texts: list[tuple[Document, PolicyText]] = []
     for file, text in found:
         try:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from gateway.policy.units import Duration, RateField
+from gateway.policy.units import Duration, Percent, RateField
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -64,6 +64,11 @@ ScalarOrScalars = Annotated[
     Annotated[Scalar, Tag("one")] | Annotated[tuple[Scalar, ...], Field(min_length=1), Tag("many")],
     Discriminator(_one_or_many),
 ]
+
+
+def _written(default: str, description: str) -> Any:
+    """A duration or a share above zero, with a default as people write it."""
+    return Field(default, gt=0, description=description)
 
 
 class Strict(BaseModel):
@@ -185,9 +190,52 @@ def _limit_key(part: str) -> str:
 LimitKey = Annotated[str, AfterValidator(_limit_key)]
 LimitKeys = Annotated[tuple[LimitKey, ...], Field(min_length=1), AfterValidator(_distinct)]
 
+EXACT = 2**53 / 1e6
+"""Seconds times requests that fit into a whole number of microseconds a double can hold."""
+
 LimitKeyOrKeys = Annotated[
     Annotated[LimitKey, Tag("one")] | Annotated[LimitKeys, Tag("many")], Discriminator(_one_or_many)
 ]
+
+
+class Adapt(Strict):
+    """How a limit shrinks with who asks and how things are; of the shares that apply the smallest counts."""
+
+    risk: float | None = Field(
+        None, ge=0, lt=1, description="From this risk score on it shrinks evenly, down to `least` at 1.0."
+    )
+    unknown_device: Percent | None = Field(
+        None, description="What is left for a browser that nobody has signed in with as this user before."
+    )
+    latency: Duration | None = Field(
+        None, gt=0, description="Where the service takes longer than this on average, it shrinks as much as it is slow."
+    )
+    least: Percent = _written("10%", "What is always left.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Adapt:
+        if self.risk is None and self.unknown_device is None and self.latency is None:
+            raise ValueError("`adapt` changes nothing; name `risk`, `unknown_device` or `latency`")
+        if self.unknown_device is not None and self.unknown_device < self.least:
+            raise ValueError(f"`unknown_device` is below `least`, {self.least:.0%}, which is always left")
+        return self
+
+
+class Backoff(Strict):
+    """What it costs to run into the limit again and again: a wait that doubles each time."""
+
+    after: int = Field(3, ge=0, le=1000, description="Refusals that cost nothing more.")
+    wait: Duration = _written("30s", "How long the first one after those is waited for.")
+    longest: Duration = _written("1h", "The wait grows no longer than this.")
+    forget: Duration = _written("1d", "After so long without one, all are forgotten.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Backoff:
+        if self.wait > self.longest:
+            raise ValueError("`wait` is longer than `longest`")
+        if self.longest > self.forget:
+            raise ValueError("`longest` is longer than `forget`: a wait would be forgotten before it is over")
+        return self
 
 
 class Limit(Strict):
@@ -208,10 +256,47 @@ class Limit(Strict):
         None, ge=1, description="How many at once (token_bucket, gcra); left out: as many as in `rate`."
     )
 
+    spike: RateField | None = Field(
+        None,
+        description="A second limit within the first, over a shorter time, so that nobody uses all of it at once: "
+        "`20/s`. It is a sliding window called `<name>.spike`.",
+    )
+    mode: Literal["shared", "leased", "local"] = Field(
+        "shared",
+        description="Where it is counted: `shared` by all replicas together, exactly; `leased` by each in shares it "
+        "borrows, without asking for each request; `local` by each for itself.",
+    )
+    when_away: Literal["refuse", "local", "allow"] = Field(
+        "local",
+        description="While the store that counts for all is away: `refuse`, `local` (each replica its share), `allow`.",
+    )
+    shadow: bool = Field(False, description="Counted and told in metrics, but never refused for.")
+    adapt: Adapt | None = Field(None, description="How it shrinks with who asks and how things are.")
+    backoff: Backoff | None = Field(None, description="What it costs to run into it again and again.")
+
     @model_validator(mode="after")
     def _burst_has_a_bucket(self) -> Limit:
-        if self.burst is not None and self.algorithm not in ("token_bucket", "gcra"):
+        bucket = self.algorithm in ("token_bucket", "gcra")
+        if self.burst is not None and not bucket:
             raise ValueError(f"`burst` belongs to `token_bucket` and `gcra`, not to `{self.algorithm}`")
+        many = (self.burst or self.rate.many) if bucket else 1
+        if (many + 1) * self.rate.window > EXACT:
+            raise ValueError(
+                f"{many} in {self.rate.window:g} seconds is more than can be counted exactly; name a smaller `burst`, "
+                "or a shorter time"
+                if bucket
+                else "its window is longer than can be counted exactly; name a shorter time"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_spike_is_shorter(self) -> Limit:
+        if self.spike is None:
+            return self
+        if self.spike.window >= self.rate.window:
+            raise ValueError("`spike` has to be about a shorter time than `rate`")
+        if self.spike.many >= max(self.rate.many, self.burst or 0):
+            raise ValueError("`spike` lets as many through at once as the limit itself, so it would never be reached")
         return self
 
 
@@ -244,6 +329,23 @@ class RouteTimeouts(Strict):
         return self
 
 
+class SessionAge(Strict):
+    """How old a session may be for this rule. Whoever's is older signs in again."""
+
+    idle: Duration | None = Field(
+        None, gt=0, description="Longest pause between two requests since the last proof; left out: as in config.yaml."
+    )
+    absolute: Duration | None = Field(None, gt=0, description="Time since signing in; left out: as in config.yaml.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SessionAge:
+        if self.idle is None and self.absolute is None:
+            raise ValueError("an empty `session` says nothing; name `idle` or `absolute`")
+        if self.idle is not None and self.absolute is not None and self.idle > self.absolute:
+            raise ValueError("`idle` is longer than `absolute`, so it would never be reached")
+        return self
+
+
 class RuleText(Strict):
     """One rule. The first rule that matches a request decides; what no rule matches is refused."""
 
@@ -253,6 +355,14 @@ class RuleText(Strict):
         description="Who may enter: `public` anybody, `authenticated` anybody who is signed in, `nobody`, or a mapping."
     )
     step_up: StepUp | None = Field(None, description="What has to be proven before it lets somebody through.")
+    session: SessionAge | None = Field(
+        None, description="How old a session may be; left out: as long as `sessions` in config.yaml lets it live."
+    )
+    fresh: bool = Field(
+        False,
+        description="Look the session up in its store for each request, so that one that was ended anywhere is over at "
+        "once, and nobody enters while the store is away.",
+    )
     limits: tuple[Limit, ...] | None = Field(None, min_length=1, description="How often.")
     risk: RiskSteps | None = Field(None, description="From which risk score on it asks for more, or refuses.")
     upstream: str | None = Field(None, description="The service behind, as named in config.yaml.")

@@ -131,6 +131,9 @@ def unauthorized(decision: SignIn | StepUp, request_id: str) -> tuple[int, list[
     if isinstance(decision, StepUp):
         detail = "This needs a fresher or stronger proof than the session has."
         header = challenge(demand, "insufficient_user_authentication", detail)
+    elif Reason.SESSION_TOO_OLD in decision.reasons:
+        detail = "This needs a younger session. Sign in again."
+        header = challenge(demand, "insufficient_user_authentication", detail)
     else:
         detail = "This needs somebody to be signed in."
         header = challenge(demand, None)
@@ -165,9 +168,10 @@ def referred(facts: Facts, origin: str) -> str:
     return "/"
 
 
-def login_location(prefix: str, target: str, resume: str = "") -> str:
-    """Where to sign in, and where to go on afterwards."""
-    location = f"{prefix}login?next={quote(target, safe='')}"
+def login_location(prefix: str, target: str, decision: SignIn, resume: str = "") -> str:
+    """Where to sign in, and where to go on afterwards; whoever is signed in already has to do it all the same."""
+    again = "reauth=1&" if Reason.SESSION_TOO_OLD in decision.reasons else ""
+    location = f"{prefix}login?{again}next={quote(target, safe='')}"
     return f"{location}&resume={quote(resume, safe='')}" if resume else location
 
 

@@ -217,7 +217,7 @@ async def _ask_for_proof(
         return
     back = _comes_back_to(facts, original)
     if isinstance(decision, SignIn):
-        location = answers.login_location(wire.prefix, back)
+        location = answers.login_location(wire.prefix, back, decision)
     elif identity is None or wire.stepups is None:
         raise RuntimeError("a step-up for nobody")
     else:

@@ -36,7 +36,7 @@ async def answer(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
             return
         await aside()
         if isinstance(decision, SignIn):
-            await _to_sign_in(exchange, facts)
+            await _to_sign_in(exchange, facts, decision)
         else:
             await _to_step_up(exchange, facts, verdict, decision)
     elif isinstance(decision, Throttle):
@@ -46,7 +46,7 @@ async def answer(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
         exchange.reply(*answers.denied(decision, exchange.request_id, page))
 
 
-async def _to_sign_in(exchange: Exchange, facts: Facts) -> None:
+async def _to_sign_in(exchange: Exchange, facts: Facts, decision: SignIn) -> None:
     wire = exchange.wire
     cookies = []
     ticket = ""
@@ -55,7 +55,7 @@ async def _to_sign_in(exchange: Exchange, facts: Facts) -> None:
         ticket = await _keep(exchange, facts, f"browser:{browser}")
         if made:
             cookies.append(wire.cookies.set(wire.cookies.browser, browser))
-    location = answers.login_location(wire.prefix, _comes_back_to(exchange, facts, ticket), ticket)
+    location = answers.login_location(wire.prefix, _comes_back_to(exchange, facts, ticket), decision, ticket)
     exchange.reply(*answers.see_other(location, cookies))
 
 

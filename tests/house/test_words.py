@@ -26,6 +26,7 @@ ANSWERED_OTHERWISE = {
     Reason.GRANTED: "lets in",
     Reason.NO_SESSION: "asks to sign in",
     Reason.SESSION_ENDED: "asks to sign in",
+    Reason.SESSION_TOO_OLD: "asks to sign in",
     Reason.LEVEL_TOO_LOW: "asks to step up",
     Reason.FACTOR_NOT_ACCEPTED: "asks to step up",
     Reason.PROOF_TOO_OLD: "asks to step up",

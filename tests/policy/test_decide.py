@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 import timeit
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gateway.core.decision import CALM, Allow, Decision, Refuse, Score, SignIn, StepUp, Throttle
 from gateway.core.identity import Identity, Level
 from gateway.core.reasons import Reason
-from gateway.core.rule import RiskThresholds, Rule, StepUpDemand
+from gateway.core.rule import RiskThresholds, Rule, SessionDemand, StepUpDemand
 from gateway.policy.decide import RISK_MAX_AGE, choose, decide, shadowed, stricter
 from tests.policy.conftest import NOW, facts, somebody
 
@@ -224,3 +225,48 @@ def test_choosing_and_deciding_cost_next_to_nothing() -> None:
 
     assert decide(one, asked, ann, CALM, NOW) == Allow((Reason.GRANTED,))
     assert min(timeit.repeat(run, number=1, repeat=30, timer=time.thread_time)) * 1000 <= 2.0, "µs for one request"
+
+
+def aged(age: float, rested: float = 0.0) -> Identity:
+    """Signed in `age` seconds ago, proven again now, and `rested` seconds at rest since."""
+    identity = somebody("bob", "totp")
+    assert identity.session is not None
+    return replace(identity, session=replace(identity.session, created_at=NOW - age, rested=rested))
+
+
+@pytest.mark.parametrize(
+    ("demand", "identity", "good"),
+    [
+        (SessionDemand(absolute=3600.0), aged(3600.0), True),
+        (SessionDemand(absolute=3600.0), aged(3600.5), False),
+        (SessionDemand(absolute=3600.0), aged(10.0, rested=9999.0), True),
+        (SessionDemand(idle=900.0), aged(99_999.0, rested=900.0), True),
+        (SessionDemand(idle=900.0), aged(1000.0, rested=900.5), False),
+        (SessionDemand(900.0, 3600.0), aged(3000.0, rested=100.0), True),
+        (SessionDemand(900.0, 3600.0), aged(4000.0, rested=100.0), False),
+        # a clock set back: its age cannot be known
+        (SessionDemand(absolute=3600.0), aged(-30.0), True),
+        (SessionDemand(absolute=3600.0), aged(-7200.0), False),
+    ],
+)
+def test_a_session_too_old_for_the_rule_is_opened_anew(demand: SessionDemand, identity: Identity, good: bool) -> None:
+    answer = judged(rule(session=demand), identity)
+    assert answer == (Allow((Reason.GRANTED,)) if good else SignIn((Reason.SESSION_TOO_OLD,)))
+
+
+def test_who_may_not_enter_is_not_sent_to_sign_in_for_it() -> None:
+    old = rule(session=SessionDemand(absolute=60.0), admits=lambda identity: False)
+    assert judged(old, aged(99.0)) == Refuse((Reason.NOT_ALLOWED,))
+    risky = rule(session=SessionDemand(absolute=60.0), risk=RiskThresholds(refuse_at=0.5))
+    assert judged(risky, aged(99.0), risk=0.6) == Refuse((Reason.RISK_REFUSED,))
+
+
+def test_signing_in_again_is_asked_before_a_second_factor_and_says_what_comes_then() -> None:
+    strict = rule(session=SessionDemand(absolute=60.0), step_up=FRESH)
+    assert judged(strict, aged(99.0)) == SignIn((Reason.SESSION_TOO_OLD,), FRESH)
+
+
+def test_who_has_no_session_is_as_old_as_what_they_showed() -> None:
+    program = replace(aged(0.0), session=None, auth_time=NOW - 100.0)
+    assert judged(rule(session=SessionDemand(absolute=100.0)), program) == Allow((Reason.GRANTED,))
+    assert judged(rule(session=SessionDemand(absolute=99.0)), program) == SignIn((Reason.SESSION_TOO_OLD,))

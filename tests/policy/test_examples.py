@@ -107,3 +107,28 @@ def test_examples_meet_the_readings_that_requests_meet(book: MakeBook) -> None:
     assert judge(example, made, FACTORS, "f:1", NOW).answer == "allow"
     judgement = judge(example, made, FACTORS, "f:1", NOW, readings=readings)
     assert (judgement.answer, judgement.rule, judgement.problem) == ("refuse", "admin", None)
+
+
+SESSIONS = """\
+rules:
+  - name: keys
+    access: authenticated
+    session: {absolute: 8h}
+    limits:
+      - {name: hard, key: user, rate: 5/m, spike: 2/s}
+      - {name: soft, key: user, rate: 5/m, shadow: true}
+    upstream: app
+examples:
+  - {request: GET /, as: {user: bob, proven: 8h ago}, expect: allow}
+  - {request: GET /, as: {user: bob, proven: 9h ago}, expect: sign_in}
+  - {request: GET /, as: {user: bob}, over: hard.spike, expect: throttle}
+"""
+
+
+def test_a_session_may_be_too_old_for_a_rule(book: MakeBook) -> None:
+    assert len(book(SESSIONS).rules) == 1
+
+
+def test_a_limit_in_shadow_throttles_nobody(problems: Callable[..., list[Problem]]) -> None:
+    (found,) = problems(SESSIONS + "  - {request: GET /, as: {user: bob}, over: soft, expect: throttle}\n")
+    assert "`soft` is in shadow, so it never throttles anybody" in found.message

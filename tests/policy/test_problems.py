@@ -51,6 +51,8 @@ def test_many_mistakes_are_told_at_once_in_the_order_of_the_file(problems: Find)
     ]
 
 
+PUBLIC = "rules:\n  - name: r\n    access: public\n    upstream: app\n"
+
 ONE_MISTAKE = [
     # nothing that lets anybody in by being left out or empty (case 123)
     ("rules: []\n", 0, "no rule in any policy file"),
@@ -130,6 +132,40 @@ ONE_MISTAKE = [
         7,
         "a second limit called `l`",
     ),
+    *(
+        (f"rules:\n{RULE}    limits:\n      - {{name: l, key: user, rate: 100/m, {words}}}\n", 6, said)
+        for words, said in [
+            ("algorithm: fixed_window, burst: 5", "not to `fixed_window`"),
+            ("algorithm: gcra, burst: 200000000", "more than can be counted exactly; name a smaller `burst`"),
+            ("spike: 5/m", "`spike` has to be about a shorter time"),
+            ("spike: 100/s", "as many through at once as the limit itself"),
+            ("mode: everywhere", "mode` cannot be `everywhere` (one of: shared, leased, local)"),
+            ("when_away: deny", "when_away` cannot be `deny`"),
+            ("shadow: 1.5", "shadow` must be true or false"),
+            ("adapt: {}", "`adapt` changes nothing"),
+            ("adapt: {least: 20%}", "`adapt` changes nothing"),
+            ("adapt: {risk: 1}", "less than 1"),
+            ("adapt: {latency: 0s}", "greater than 0"),
+            ("adapt: {unknown_device: 0.5}", "not a share; write 20%"),
+            ("adapt: {unknown_device: 10%, least: 20%}", "`unknown_device` is below `least`, 20%"),
+            ("adapt: {unknown_device: 10%, least: 0%}", "greater than 0"),
+            ("adapt: {country: 10%}", "adapt.country` is not a known key"),
+            ("backoff: {wait: 2h}", "`wait` is longer than `longest`"),
+            ("backoff: {longest: 2d}", "would be forgotten before it is over"),
+            ("backoff: {after: -1}", "greater than or equal to 0"),
+            ("backoff: {wait: 30}", "30 is not a duration; write 30s"),
+        ]
+    ),
+    (f"rules:\n{RULE}    limits: [{{name: l, key: user, rate: 1/999999d}}]\n", 5, "longer than can be counted exactly"),
+    (
+        f"rules:\n{RULE}    limits:\n"
+        "      - {name: l, key: user, rate: 5/m, spike: 1/s}\n      - {name: l.spike, key: user, rate: 5/s}\n",
+        7,
+        "a second limit called `l.spike`",
+    ),
+    (f"rules:\n{RULE}    session: {{}}\n", 5, "an empty `session` says nothing"),
+    (f"rules:\n{RULE}    session: {{idle: 2h, absolute: 1h}}\n", 5, "`idle` is longer than `absolute`"),
+    (f"rules:\n{RULE}    session: {{idle: 0}}\n", 5, "greater than 0"),
     (f"rules:\n{RULE}{RULE}", 5, "a second rule called `r` (the first is at"),
     ("rules:\n  - {name: r, access: authenticated}\n", 2, "rule `r` names no `upstream` (one of: app, other)"),
     (f"rules:\n{RULE}    headers: {{X-Forwarded-User: root}}\n", 5, "is the gateway's own to write"),
@@ -147,6 +183,16 @@ ONE_MISTAKE = [
         5,
         "`step_up` has no effect: the rule lets anybody in",
     ),
+    *(
+        (
+            PUBLIC + "    limits: [{name: l, key: address, rate: 5/s, adapt: {" + word + "}}]\n",
+            5,
+            "shrinks with who asks, but a public rule asks nobody who they are",
+        )
+        for word in ("risk: 0.3", "unknown_device: 50%")
+    ),
+    (PUBLIC + "    session: {idle: 5m}\n", 5, "`session` has no effect: the rule lets anybody in"),
+    (PUBLIC + "    fresh: true\n", 5, "`fresh` has no effect: the rule lets anybody in"),
     (
         "rules:\n  - name: r\n    access: public\n    upstream: app\n    limits: [{name: l, key: user, rate: 5/s}]\n",
         5,
