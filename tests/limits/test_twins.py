@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis import Redis, RedisError
+from redis import Redis
 
 from gateway import limits
 from gateway.catalog import ALGORITHMS
 from gateway.limits import backoff
 from tests.limits.test_token_bucket import MICRO, seconds
+from tests.rig.redis import a_server, needs_redis
 
 LUA = Path(limits.__file__).parent
 
@@ -56,30 +53,13 @@ return told
 """
 
 
+pytestmark = needs_redis
+
+
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    try:
-        with Redis(port=port, decode_responses=True) as client:
-            until = time.monotonic() + 10
-            while True:
-                try:
-                    client.ping()
-                    break
-                except RedisError:
-                    assert time.monotonic() < until
-                    time.sleep(0.02)
-            yield client
-    finally:
-        server.terminate()
-        server.wait(10)
+def redis() -> Iterator[Redis]:
+    with a_server() as server, Redis(port=server.port, decode_responses=True) as client:
+        yield client
 
 
 def read(line: str) -> list[float]:
