@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from gateway.identity.sessions import Sessions
     from gateway.people import People
     from gateway.settings import Address, Listen, Settings
+    from gateway.sharing import Sharing
+    from gateway.store.redis import Redis
+    from gateway.store.redis_where import Where as RedisWhere
     from gateway.store.sql import Records
     from gateway.wire.tls import ServerTls
 
@@ -65,6 +68,9 @@ class App:
         """Where it listens: traffic, admin."""
         self.book: Book
         self.recorder: Recorder
+        self.redis: Redis | None = None
+        """What replicas share; None where nothing is shared."""
+        self.sharing: Sharing | None = None
         self.people: People | None = None
         """Who can be known; None where no records are kept: then requests are only carried."""
         self.keys: KeyRing
@@ -105,6 +111,9 @@ class App:
         self.metrics = Metrics(__version__)
         self.limiter = Limiter(clock, ALGORITHMS)
         self.spend: Spend = self.limiter.spend
+        if (where := settings.store.redis) is not None:
+            self.sharing = await self._open_sharing(where)
+            self.spend = self.sharing.counting.spend
         if settings.store.records is not None:
             self.people = await self._open_people(settings.store.records.get_secret_value())
         else:
@@ -132,6 +141,14 @@ class App:
         ]
         self.recorder.note(Event(Kind.STARTED, detail={"version": __version__, "rules": len(self.book.rules)}))
         self._started = True
+
+    async def _open_sharing(self, where: RedisWhere) -> Sharing:
+        """What replicas have in common, at `where`. Imported here: alone one needs none of it."""
+        from gateway.sharing import Sharing
+        from gateway.store.redis import Redis
+
+        self.redis = await Redis.open(where, clock=self.clock)
+        return Sharing(self.redis, self.limiter, self.clock, self.metrics)
 
     async def _open_people(self, url: str) -> People:
         """Who can be known, from the database at `url`. Imported here: a gateway without records has none of it."""
@@ -164,10 +181,13 @@ class App:
                 "certificate_expiry_timestamp_seconds",
                 lambda: {(at, name): end for at, tls in secure.items() for name, end in tls.expiry.items()},
             )
-        read("store_up", lambda: {"records": float(self._store_up)} if self.people is not None else {})
+        read("store_up", lambda: {name: float(up) for name, up in self._stores().items()})
         read("sessions", lambda: float(self._alive))
         read("enrolments", lambda: self._enrolled)
         read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
+        if (sharing := self.sharing) is not None:
+            read("limits_unasked", lambda: float(sharing.counting.shared.unasked))
+            read("replicas", lambda: float(sharing.away.replicas))
         read("limit_counters", lambda: float(len(self.limiter)))
         read("events_dropped", lambda: float(self.recorder.dropped))
         read("connections", lambda: float(len(self.wire.clients)))
@@ -279,6 +299,8 @@ class App:
             await asyncio.sleep(TICK)
             if self.people is not None:
                 await self._look_at_store(self.people)
+            if self.sharing is not None:
+                await self.sharing.beat()
             try:
                 self.limiter.sweep()
                 self._access_log.flush()
@@ -308,10 +330,16 @@ class App:
             _log.exception("looking at the store failed")
             self._store_up = False
 
+    def _stores(self) -> Mapping[str, bool]:
+        """Each store there is, and whether it answers."""
+        stores = {} if self.people is None else {"records": self._store_up}
+        return stores if self.redis is None else {**stores, "shared": self.redis.line.up}
+
     def _readiness(self) -> tuple[bool, Mapping[str, str]]:
         """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one."""
         parts = {
             "store": "none" if self.people is None else "up" if self._store_up else "away",
+            **({} if self.redis is None else {"shared": "up" if self.redis.line.up else "away"}),
             "policy": f"refused: {self._reload_problem}" if self._reload_problem else "loaded",
         }
         if self._secure:
@@ -346,6 +374,10 @@ class App:
             await self.recorder.close()
         if hasattr(self, "_access_log"):
             self._access_log.close()
+        if self.sharing is not None:
+            await self.sharing.close()
+        if self.redis is not None:
+            await self.redis.close()
         if hasattr(self, "records"):
             await self.records.close()
 

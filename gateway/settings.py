@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -17,10 +18,12 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    Discriminator,
     Field,
     GetJsonSchemaHandler,
     PrivateAttr,
     SecretStr,
+    Tag,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -32,6 +35,7 @@ from gateway.core.errors import ConfigError, Problem
 from gateway.policy import document, problems
 from gateway.policy.schema import Name, Strict, Texts
 from gateway.policy.units import Duration, Percent, Size
+from gateway.store.redis_where import Where
 
 DEFAULT_FILE = "config.yaml"
 FILE_VARIABLE = "SALLYPORT_CONFIG"
@@ -39,6 +43,7 @@ FILE_VARIABLE = "SALLYPORT_CONFIG"
 
 NONE = "none"
 """A store that is not there."""
+MEMORY = "memory"
 
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]{1,15})?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)+")
@@ -495,6 +500,56 @@ class Upstream(Strict):
         return (self.url,) if self.url is not None else self.endpoints
 
 
+def _redis(value: Secret) -> Secret:
+    Where.parse(value.get_secret_value())  # raises ValueError
+    return value
+
+
+class SharedStore(Strict):
+    """A Redis that all replicas share."""
+
+    url: Annotated[Secret, AfterValidator(_redis), WithJsonSchema({"type": "string", "title": "Url"})] = Field(
+        description="`redis://host:port/database`, `rediss://` with TLS, `unix:///path`, "
+        "`redis+sentinel://one:26379,two:26379/name`, `redis+cluster://one:6379,two:6379`."
+    )
+    username: str = setting("", "Who we are there (ACL); left out: as in the URL.")
+    password: Annotated[Secret | None, WithJsonSchema({"type": "string", "title": "Password"})] = setting(
+        None, "Our password; left out: as in the URL."
+    )
+    ca: PathField | None = setting(None, "Authorities to believe (PEM); left out: the system's.")
+    certificate: PathField | None = setting(None, "Our own certificate (PEM), for mutual TLS.")
+    key: PathField | None = setting(None, "Its key (PEM, without a password); left out: in `certificate`.")
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = setting(
+        "sallyport:", "What every key there begins with; two gateways that share nothing need two."
+    )
+
+    @property
+    def where(self) -> Where:
+        """The server or servers, and who we are there."""
+        where = Where.parse(self.url.get_secret_value())
+        return replace(
+            where,
+            username=self.username or where.username,
+            password=where.password if self.password is None else self.password.get_secret_value(),
+            ca=self.ca,
+            certificate=self.certificate,
+            key=self.key,
+            prefix=self.prefix,
+        )
+
+    @model_validator(mode="after")
+    def _tls(self) -> SharedStore:
+        if not self.where.tls and (self.ca or self.certificate or self.key):
+            raise ValueError("`ca`, `certificate` and `key` belong to a URL with TLS, as in rediss://")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a `key` without a `certificate`")
+        return self
+
+
+def _shared(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) and value not in (MEMORY, NONE) else value
+
+
 class Store(Strict):
     """Where things are kept."""
 
@@ -504,8 +559,15 @@ class Store(Strict):
         "sqlite:data/sallyport.db",
         "Users, sessions, factors, events: `sqlite:path`; `none`: nobody is known, and events go to the log.",
     )
-    shared: Literal["memory", "none"] = setting(
-        "memory", "Counters and challenges: `memory`, this process alone; `none`: rules have no limits."
+    shared: Annotated[
+        Annotated[Literal["memory", "none"], Tag("word")] | Annotated[SharedStore, Tag("redis")],
+        Discriminator(lambda value: "word" if isinstance(value, str) else "redis"),
+        BeforeValidator(_shared),
+        _OrText(),
+    ] = setting(
+        "memory",
+        "Limits, sessions, tries to sign in: `memory`, this process alone, with sessions among the records; a Redis "
+        "for all replicas together, as a URL or a mapping; `none`: rules have no limits.",
     )
 
     @model_validator(mode="after")
@@ -518,6 +580,11 @@ class Store(Strict):
     def keeps_records(self) -> bool:
         """Whether anybody can be known."""
         return self.records is not None
+
+    @property
+    def redis(self) -> Where | None:
+        """The Redis that replicas share; None where they share nothing."""
+        return None if isinstance(self.shared, str) else self.shared.where
 
     @property
     def counts(self) -> bool:
@@ -757,8 +824,8 @@ class Settings(Strict):
         if value > 1 and store is not None and store.shared == "memory":
             raise ValueError(
                 f"{value} workers would each count by themselves, and let {value} times as much in, with "
-                "`store.shared: memory`; write 1, or `store: {records: none, shared: none}` where nobody signs in and "
-                "nothing is limited"
+                "`store.shared: memory`; write 1, or the URL of a Redis, or `store: {records: none, shared: none}` "
+                "where nobody signs in and nothing is limited"
             )
         if value > 1 and any(each.address.port == 0 and each.address.host for each in listen):
             raise ValueError("workers cannot share port 0; write the number of a port in `listen`")
