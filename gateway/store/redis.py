@@ -20,24 +20,29 @@ from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from gateway.core.clock import Clock
-from gateway.core.errors import ConfigError, StoreAway
+from gateway.core.errors import StoreAway
 from gateway.store.line import DEADLINE, Line
 from gateway.store.redis_channel import Ear
-from gateway.store.redis_link import Link, Lost, Word, connect
+from gateway.store.redis_checks import PATIENCE, examine, not_fit
+from gateway.store.redis_link import Word, why
+from gateway.store.redis_nodes import Cluster, Failed, Sentinels, make_nodes
 from gateway.store.redis_where import Address, Where
 
 _log = logging.getLogger("sallyport")
 
-AWAY = frozenset(
-    "READONLY LOADING MASTERDOWN CLUSTERDOWN OOM NOAUTH WRONGPASS NOPERM MISCONF BUSY NOREPLICAS TRYAGAIN "
-    "UNBLOCKED INPROG".split()
-)
+AWAY = frozenset("READONLY LOADING MASTERDOWN CLUSTERDOWN OOM NOAUTH WRONGPASS NOPERM MISCONF BUSY NOREPLICAS".split())
 """First words of errors that say: this server is no use now. The others are mistakes of ours."""
 _IN_SCRIPT = re.compile(r"^ERR Error running script .*?: -?([A-Z]+) ")
 """How a server before 7.0 tells what a command in a script was answered."""
+
+
+AGAIN = 0.005
+"""Seconds until a cluster that is moving keys is asked again."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether Sentinels name another master."""
 
 
 class Script:
@@ -57,21 +62,30 @@ class Redis:
         self.where = where
         self.prefix = where.prefix
         self.line = Line("shared", self._probe)
-        self._node = Node(where, where.addresses[0], self._ended)
+        self._nodes = make_nodes(where)
         self._ear = Ear(self)
+        self._watching: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, where: Where, *, clock: Clock) -> Redis:
-        """The Redis at `where`, looked at and found fit. Raises `ConfigError`, also when it is merely away."""
+        """The Redis at `where`, looked at and found fit.
+
+        Raises `ConfigError`, also where it is merely away: a gateway that has never seen its store cannot know whether
+        it is the right one, and whoever started it tries again.
+        """
         redis = cls(where)
         try:
-            await redis._node.reach(2.0)
-        except (Lost, OSError, RedisError, TimeoutError) as error:
-            await redis.close()
-            raise ConfigError(f"store.shared: {where} cannot be reached: {_words(error)}") from None
+            try:
+                await redis._nodes.find(PATIENCE)
+                for node in redis._nodes.masters():
+                    await examine(where, node)
+            except Failed as error:
+                raise not_fit(where, error) from None
         except BaseException:
             await redis.close()
             raise
+        if isinstance(redis._nodes, Sentinels):
+            redis._watching = asyncio.create_task(redis._watch(redis._nodes), name="watching Sentinels")
         return redis
 
     @property
@@ -80,25 +94,25 @@ class Redis:
         return self.where.kind == "cluster"
 
     async def run(self, script: Script, keys: Sequence[Word], args: Sequence[Word]) -> Any:
-        """What the script answers, as redis-py gives it without decoding. Its keys share a hash tag.
+        """What the script answers: bytes, integers, lists of them, None. Its keys share a hash tag.
 
         Raises `StoreAway`; `redis.exceptions.ResponseError` for a mistake in the script.
         """
-        count = len(keys)
         try:
-            return await self._call(("EVALSHA", script.sha, count, *keys, *args))
+            return await self._call(keys[0], ("EVALSHA", script.sha, len(keys), *keys, *args))
         except ResponseError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-        return await self._call(("EVAL", script.text, count, *keys, *args))
+        return await self._call(keys[0], ("EVAL", script.text, len(keys), *keys, *args))
 
     async def execute(self, *command: Word) -> Any:
         """What one command is answered; its second word is the key. Raises as `run` does."""
-        return await self._call(command)
+        return await self._call(command[1], command)
 
     async def publish(self, topic: str, message: bytes) -> None:
         """As the contract says."""
-        await self._call(("PUBLISH", f"{self.prefix}{topic}", message))
+        channel = f"{self.prefix}{topic}"
+        await self._call(channel, ("PUBLISH", channel, message))
 
     def listen(self, topic: str, heard: Callable[[bytes], None], lost: Callable[[], None]) -> None:
         """As the contract says. `lost` is called also when listening begins."""
@@ -106,91 +120,108 @@ class Redis:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        if self._watching is not None:
+            self._watching.cancel()
         await self._ear.close()
         await self.line.close()
-        self._node.close()
+        self._nodes.close()
 
-    async def _call(self, command: tuple[Word, ...]) -> Any:
+    def listen_at(self) -> Sequence[Address]:
+        """Where messages can be heard now."""
+        return [node.address for node in self._nodes.masters()]
+
+    async def _call(self, key: Word, command: tuple[Word, ...]) -> Any:
         self.line.check()
-        link = self._node.link
+        began = asyncio.get_running_loop().time()
         try:
+            link = self._nodes.link(key)
             if link is None:
-                link = await self._node.reach(DEADLINE)
+                link = await self._nodes.reach(key, DEADLINE)
             return await link.ask(command)
         except ResponseError as error:
-            if (why := _away(str(error))) == "":
+            said = str(error)
+            code = said.partition(" ")[0]
+            if isinstance(self._nodes, Cluster) and code in ("MOVED", "ASK", "TRYAGAIN"):
+                return await self._redirected(self._nodes, said, key, command, began + DEADLINE)
+            if not _no_use(said):
                 raise
-            self.line.failed(why)
-            raise StoreAway(f"shared: {why}") from None
-        except (Lost, OSError, RedisError, TimeoutError) as error:
-            why = _words(error)
-            self.line.failed(why)
-            raise StoreAway(f"shared: {why}") from None
+            self.line.failed(said)
+            raise StoreAway(f"{self.line.name}: {said}") from None
+        except Failed as error:
+            self.line.failed(why(error))
+            raise StoreAway(f"{self.line.name}: {why(error)}") from None
 
-    def _ended(self, why: str) -> None:
-        """A link has broken. Where somebody waited they say so; nobody needs to know otherwise."""
+    async def _redirected(self, nodes: Cluster, said: str, key: Word, command: tuple[Word, ...], due: float) -> Any:
+        """Ask where the cluster says, again and again while keys are on their way, until `due`.
+
+        Each of these answers says that nothing was done. Not to get any further before `due` is this call's bad luck,
+        not the whole store's.
+        """
+        try:
+            async with asyncio.timeout_at(due):
+                while True:
+                    code, _, rest = said.partition(" ")
+                    if code == "TRYAGAIN":  # some of its keys have moved, some have not
+                        await asyncio.sleep(AGAIN)
+                        link = await nodes.reach(key, DEADLINE)
+                    else:
+                        slot, place = rest.split()[:2]
+                        host, _, port = place.rpartition(":")
+                        address = Address(host.strip("[]"), int(port))
+                        node = nodes.moved(int(slot), address) if code == "MOVED" else nodes.at(address)
+                        link = await node.reach(DEADLINE)
+                        if code == "ASK":
+                            link.ask(("ASKING",)).add_done_callback(_seen)
+                    try:
+                        return await link.ask(command)
+                    except ResponseError as error:
+                        said = str(error)
+                        if said.partition(" ")[0] not in ("MOVED", "ASK", "TRYAGAIN"):
+                            if not _no_use(said):
+                                raise
+                            self.line.failed(said)
+                            raise StoreAway(f"{self.line.name}: {said}") from None
+        except TimeoutError:
+            raise StoreAway(f"{self.line.name}: keys are being moved") from None
+        except Failed as error:
+            if isinstance(error, ResponseError):
+                raise
+            self.line.failed(why(error))
+            raise StoreAway(f"{self.line.name}: {why(error)}") from None
 
     async def _probe(self) -> None:
-        link = await self._node.reach(DEADLINE)
+        """Whether every server that is written to answers, and could do something."""
         try:
-            await link.ask(("PING",))
-        except (ResponseError, Lost) as error:
-            raise StoreAway(str(error)) from None
+            await self._nodes.find(DEADLINE)
+            for node in self._nodes.masters():
+                await node.ask("PING")
+        except Failed as error:
+            raise StoreAway(why(error)) from None
+
+    async def _watch(self, sentinels: Sentinels) -> None:
+        """A master that is cut off from the others does not know that it is none any more; Sentinels do."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                if self.line.up and await sentinels.moved():
+                    self.line.failed("another master was elected")
+                    for node in sentinels.masters():
+                        node.close()
+            except Failed:
+                continue
+            except Exception:
+                _log.exception("looking at Sentinels failed")
 
 
-class Node:
-    """One server, and the link to it."""
-
-    def __init__(self, where: Where, address: Address, ended: Callable[[str], None]) -> None:
-        self.where = where
-        self.address = address
-        self._ended = ended
-        self._link: Link | None = None
-        self._connecting: asyncio.Task[Link] | None = None
-
-    @property
-    def link(self) -> Link | None:
-        """The open link, if there is one."""
-        return self._link if self._link is not None and not self._link.broken else None
-
-    async def reach(self, seconds: float) -> Link:
-        """The link, after `seconds` at most; many who ask wait for the same. Raises as `connect` does."""
-        if (link := self.link) is not None:
-            return link
-        if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._connect(), name=f"connecting to {self.address}")
-            self._connecting.add_done_callback(_heard)
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(self._connecting)
-        except TimeoutError:
-            raise TimeoutError(f"no connection within {seconds * 1000:g} ms") from None
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self._link is not None:
-            self._link.close()
-
-    async def _connect(self) -> Link:
-        self._link = Link(await connect(self.where, self.address), DEADLINE, self._ended)
-        return self._link
-
-
-def _heard(task: asyncio.Task[Link]) -> None:
-    """Somebody has looked at how it ended; else asyncio would say that nobody did."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _away(error: str) -> str:
-    """Why the server is no use, or nothing where the error is a mistake of ours."""
+def _no_use(error: str) -> bool:
+    """Whether an error says that the server is no use now; else it is a mistake of ours."""
     code = error.partition(" ")[0]
     if code == "ERR" and (inner := _IN_SCRIPT.search(error)):
         code = inner[1]
-    return error if code in AWAY else ""
+    return code in AWAY
 
 
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _seen(answer: asyncio.Future[Any]) -> None:
+    """What `ASKING` is answered is of no interest: the command after it says what matters."""
+    if not answer.cancelled():
+        answer.exception()

@@ -42,6 +42,8 @@ class Ear:
         self._topics: dict[bytes, list[tuple[Heard, Missed]]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._connection: Any = None
+        self._turn = 0
+        self._seen = 0.0
 
     def listen(self, topic: str, heard: Heard, lost: Missed) -> None:
         """As the contract says."""
@@ -71,7 +73,11 @@ class Ear:
             await asyncio.sleep(AGAIN)
 
     async def _until_lost(self) -> None:
-        connection: Any = await connect(self._redis.where, self._redis._node.address)
+        at = self._redis.listen_at()
+        if not at:
+            raise Lost("nobody knows where it is")
+        self._turn += 1
+        connection: Any = await connect(self._redis.where, at[self._turn % len(at)])
         asking = None
         try:
             self._connection = connection

@@ -16,15 +16,18 @@ All calls have the same time, so the first in the queue is the first to be late:
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections import deque
-from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 from redis import exceptions
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
-from gateway.store.line import LATE
+from gateway.store.line import DEADLINE, LATE
 
 if TYPE_CHECKING:
     from gateway.store.redis_where import Address, Where
@@ -43,44 +46,37 @@ class Lost(Exception):  # noqa: N818 - the state is the name
 
 
 class Link(asyncio.Protocol):
-    """An open connection. `ended` is called once, with why, when it breaks without being closed."""
+    """An open connection of redis-py, taken over."""
 
-    def __init__(self, connection: Any, deadline: float, ended: Callable[[str], None] | None = None) -> None:
+    def __init__(self, connection: Any) -> None:
         self.broken = ""
         """Why it is not open any more."""
         self._connection = connection
-        self._deadline = deadline
-        self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._reader = hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=exceptions.ResponseError)
         self._transport = connection._writer.transport
         self._transport.set_protocol(self)
         if self._transport.is_closing() or connection._reader.at_eof():
             self._break("closed by the server")
 
-    @property
-    def idle(self) -> bool:
-        """Whether nobody waits for an answer."""
-        return not self._waiting
-
-    def ask(self, command: tuple[Word, ...]) -> asyncio.Future[Any]:
+    def ask(self, command: tuple[Word, ...], seconds: float = DEADLINE) -> asyncio.Future[Any]:
         """Send it. The answer, or raises `Lost`; an error of the server's is `redis.exceptions.ResponseError`."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self.broken:
             answer.set_exception(Lost(self.broken))
             return answer
-        due = self._loop.time() + self._deadline
+        due = self._loop.time() + seconds
         self._waiting.append((answer, due))
-        if self._timer is None:
-            self._timer = self._loop.call_at(due, self._late, False)
+        if self._timer is None or due < self._due:
+            self._arm(due)
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
         return answer
 
     def close(self) -> None:
-        """Break it off; nobody is told."""
-        self._ended = None
+        """Break it off."""
         self._break("closed")
 
     def data_received(self, data: bytes) -> None:
@@ -115,17 +111,23 @@ class Link(asyncio.Protocol):
         """As asyncio says it."""
         self._break(f"connection lost: {error}" if error else "closed by the server")
 
+    def _arm(self, due: float, again: bool = False) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.call_at(due, self._late, again)
+
     def _late(self, again: bool) -> None:
         self._timer = None
         if not self._waiting:
             return
-        now, (_, due) = self._loop.time(), self._waiting[0]
+        now, due = self._loop.time(), min(due for _, due in self._waiting)
         if due > now:
-            self._timer = self._loop.call_at(due, self._late, False)
+            self._arm(due)
         elif now - due > LATE and not again:
-            self._timer = self._loop.call_at(now + self._deadline, self._late, True)
+            self._arm(now + DEADLINE, True)
         else:
-            self._break(f"no answer within {self._deadline * 1000:g} ms")
+            self._break(f"no answer within {DEADLINE * 1000:g} ms")
 
     def _break(self, why: str) -> None:
         if self.broken:
@@ -139,12 +141,60 @@ class Link(asyncio.Protocol):
         for answer, _ in waiting:
             if not answer.done():
                 answer.set_exception(Lost(why))
-        if self._ended is not None:
-            self._ended(why)
 
 
-async def connect(where: Where, address: Address, *, seconds: float = CONNECT, sentinel: bool = False) -> Any:
-    """A new connection, signed in. Raises what redis-py raises, `OSError`, `TimeoutError`."""
+class Node:
+    """One server, and the link to it, made when it is needed."""
+
+    def __init__(self, where: Where, address: Address, *, sentinel: bool = False) -> None:
+        self.address = address
+        self._where = where
+        self._sentinel = sentinel
+        self._link: Link | None = None
+        self._connecting: asyncio.Task[Link] | None = None
+
+    @property
+    def link(self) -> Link | None:
+        """The open link, if there is one."""
+        link = self._link
+        return link if link is not None and not link.broken else None
+
+    async def reach(self, seconds: float) -> Link:
+        """The link, after `seconds` at most; many who ask wait for the same. Raises as `connect` does.
+
+        Connecting goes on when nobody waits any more: who asks next finds it done.
+        """
+        if (link := self.link) is not None:
+            return link
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect(), name=f"connecting to {self.address}")
+            self._connecting.add_done_callback(_seen)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(self._connecting)
+        except TimeoutError:
+            raise TimeoutError(f"no connection to {self.address} within {seconds * 1000:g} ms") from None
+
+    async def ask(self, *command: Word, seconds: float = DEADLINE) -> Any:
+        """One question, connecting included. Raises `Lost`, or as `connect` does."""
+        link = await self.reach(seconds)
+        return await link.ask(command, seconds)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._link is not None:
+            self._link.close()
+
+    async def _connect(self) -> Link:
+        connection = await connect(self._where, self.address, sentinel=self._sentinel)
+        self._link = Link(connection)
+        return self._link
+
+
+async def connect(where: Where, address: Address, *, sentinel: bool = False) -> Any:
+    """A new connection of redis-py, signed in. Raises what redis-py raises, `OSError`, `TimeoutError`."""
     username = where.sentinel_username if sentinel else where.username
     password = where.sentinel_password if sentinel else where.password
     options: dict[str, Any] = {
@@ -152,29 +202,58 @@ async def connect(where: Where, address: Address, *, seconds: float = CONNECT, s
         "password": password or None,
         "db": 0 if sentinel else where.database,
         "protocol": 2,
-        "client_name": NAME,
+        "client_name": None if sentinel else NAME,
         "driver_info": None,
         "socket_timeout": None,
-        "socket_connect_timeout": seconds,
+        "socket_connect_timeout": CONNECT,
     }
     if address.path:
         connection: Any = UnixDomainSocketConnection(path=address.path, **options)
     elif where.tls:
-        files: dict[str, Any] = {
-            name: str(path) if path is not None else None
-            for name, path in (
-                ("ssl_ca_certs", where.ca),
-                ("ssl_certfile", where.certificate),
-                ("ssl_keyfile", where.key),
-            )
-        }
-        connection = SSLConnection(host=address.host, port=address.port, **files, **options)
+        connection = SSLConnection(host=address.host, port=address.port, **options)
+        connection.ssl_context.context = tls_of(where)
     else:
         connection = Connection(host=address.host, port=address.port, **options)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(CONNECT):
             await connection.connect()
     except BaseException:
         connection._close()
         raise
     return connection
+
+
+def tls_of(where: Where) -> ssl.SSLContext:
+    """What we believe and what we show; read again when a file has changed. Raises `OSError`, `ssl.SSLError` too."""
+    files = (where.ca, where.certificate, where.key)
+    return _tls(files, tuple(file.stat().st_mtime_ns if file is not None else 0 for file in files))
+
+
+@lru_cache(maxsize=4)
+def _tls(files: tuple[Path | None, Path | None, Path | None], _: tuple[int, ...]) -> ssl.SSLContext:
+    ca, certificate, key = files
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    return context
+
+
+def _seen(task: asyncio.Task[Link]) -> None:
+    """Somebody has looked at how it ended; else asyncio would say that nobody did."""
+    if not task.cancelled():
+        task.exception()
+
+
+def why(error: BaseException) -> str:
+    """What went wrong, in a few words without secrets."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not good: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {(cause.reason or 'no reason given').lower().replace('_', ' ')}"
+        if isinstance(cause, OSError) and cause.errno and cause.strerror and not isinstance(cause, TimeoutError):
+            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = str(error).split("\n")[0][:200]
+    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
