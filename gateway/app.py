@@ -87,6 +87,7 @@ class App:
         """TLS of the listeners that have it, by their address."""
         self._tasks: list[asyncio.Task[None]] = []
         self._reload_problem = ""
+        self._key_problem = ""
         self._loaded_at = self.clock.now()
         self._store_up = True
         self._alive = 0
@@ -304,9 +305,8 @@ class App:
             try:
                 self.limiter.sweep()
                 self._access_log.flush()
-                if self.people is not None and self.people.keys.signer.refresh():
-                    self.wire.identity_headers.forget()
-                    _log.info("signing keys have changed, or another one signs now")
+                if self.people is not None:
+                    self._look_at_keys(self.people.keys)
             except SallyportError as error:
                 _log.error("housekeeping: %s", error)
             except Exception:
@@ -334,6 +334,24 @@ class App:
         """Each store there is, and whether it answers."""
         stores = {} if self.people is None else {"records": self._store_up}
         return stores if self.redis is None else {**stores, "shared": self.redis.line.up}
+
+    def _look_at_keys(self, keys: KeyRing) -> None:
+        """What became of the key folder. A key that cannot be used is told once, and those known so far go on."""
+        changes = keys.refresh()
+        if changes.problem != self._key_problem:
+            self._key_problem = changes.problem
+            if changes.problem:
+                _log.error("keys not read again: %s", changes.problem)
+        if changes.master:
+            current = keys.masters.current.id.hex()
+            _log.info("master keys have changed, or another one seals now: %s", current)
+            self.recorder.note(Event(Kind.KEY_ROTATED, Severity.NOTICE, detail={"key": "master", "id": current}))
+        if changes.signing:
+            self.wire.identity_headers.forget()
+            _log.info("signing keys have changed, or another one signs now")
+            self.recorder.note(
+                Event(Kind.KEY_ROTATED, Severity.NOTICE, detail={"key": "signing", "kid": keys.signer.kid})
+            )
 
     def _readiness(self) -> tuple[bool, Mapping[str, str]]:
         """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one."""

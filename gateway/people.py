@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gateway.core.contracts import Factor
 from gateway.core.cookies import Cookies
-from gateway.core.errors import ConfigError, StoreAway
+from gateway.core.errors import StoreAway
 from gateway.crypto.keys import KeyRing
 from gateway.identity.cookie import SessionCookie
 from gateway.identity.device import DeviceCookie
@@ -30,6 +30,7 @@ from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
+from gateway.mfa.sealed import demand_keys, remember_key
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
 from gateway.risk.score import Risk
@@ -71,13 +72,9 @@ async def open_records(settings: Settings, url: str, clock: Clock) -> tuple[Reco
             _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
         if records is None:
             records = await Records.open(url, clock=clock)
+        await demand_keys(records, keys, url)
         if sealed_by is None:
-            await records.seal_with(keys.sealer.current)
-        elif sealed_by not in keys.sealer.ids:
-            raise ConfigError(
-                f"the keys in {settings.keys} are not those that sealed {url}",
-                "restore the key folder that belongs to this database",
-            )
+            await remember_key(records, keys)
     except BaseException:
         if records is not None:
             await records.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,16 @@ def of_problem(problem: Problem) -> dict[str, Any]:
         "message": problem.message,
         "suggestion": problem.suggestion,
     }
+
+
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the heads first, in columns as wide as they need to be."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def when(at: float) -> str:
+    """Seconds since the epoch, for people: UTC, RFC 3339."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,10 @@
 """The key ring: one folder, 0700, that holds every secret the gateway makes for itself.
 
-    master-20261121T010300Z-1a2b3c4d.key     32 random bytes in base64url; the newest is current, older ones still open
+    master-20261121T010300Z-1a2b3c4d.key     see crypto.masters
     signing-20261121T010300Z-1a2b3c4d.pem    see crypto.signing
+
+Keys come and go while it runs: `refresh` reads the folder again. A file is read only when its name is new, and the
+names carry the time from when on a key is in use, so that all who read the folder change over together.
 
 Losing the folder loses what was sealed with it (enrolled factors) but no data of the services behind us.
 """
@@ -11,36 +14,47 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import secrets
 import stat
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.core.clock import Clock, SystemClock
 from gateway.core.errors import ConfigError, Problem
-from gateway.crypto import signing
-from gateway.crypto.files import read_private, write_private
+from gateway.crypto import masters, signing
 from gateway.crypto.mac import Mac
-from gateway.crypto.masters import key_id
+from gateway.crypto.masters import Master, MasterKeys
 from gateway.crypto.sealing import Sealer
 from gateway.crypto.signing import Signer, SigningKey
 
 OVERLAP = 300.0
 """Seconds a new signing key is published before it signs; longer than services keep a JWK set."""
+MASTER_OVERLAP = 120.0
+"""Seconds a new master key is published before it seals; longer than a shared folder takes to show a new file."""
+
+
+class Changes(NamedTuple):
+    """What is different in the folder, or is used now because its time has come."""
+
+    master: bool
+    signing: bool
+    problem: str
+    """Why something there cannot be used, in words; what was known before stays in use. Empty: nothing."""
 
 
 class KeyRing:
     """Every key of one gateway. Made by `open`."""
 
-    def __init__(self, folder: Path, masters: list[bytes], signer: Signer, *, created: bool, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, masters: MasterKeys, signer: Signer, *, created: bool = False, clock: Clock
+    ) -> None:
         self.folder = folder
         self.created = created
         """Whether the keys were made just now: the first start."""
-        self.sealer = Sealer(masters)
-        self.mac = Mac(masters)
+        self.masters = masters
+        self.sealer = Sealer(masters.secrets)
+        self.mac = Mac(masters.secrets)
         self.signer = signer
         self._clock = clock
 
@@ -65,12 +79,64 @@ class KeyRing:
         if create:
             with _alone_in(folder):
                 created = _make_missing(folder, clock)
-        masters = [_load_master(path) for path in sorted(folder.glob("master-*.key"), reverse=True)]
-        if not masters:
-            raise ConfigError(f"key folder {folder} holds no master key", "restore it from a backup")
+        keys = MasterKeys(folder, clock)
         signer = Signer(folder, clock, assertion_lifetime)
         signer.standings()
-        return cls(folder, masters, signer, created=created, clock=clock)
+        return cls(folder, keys, signer, created=created, clock=clock)
+
+    def refresh(self) -> Changes:
+        """Read the folder again, and use what it holds now. Raises nothing for keys that are not fit to be used."""
+        problems: list[Problem] = []
+        master = signs = False
+        try:
+            master = self.masters.refresh()
+        except ConfigError as error:
+            problems += error.problems
+        if master:
+            self.sealer.use(self.masters.secrets)
+            self.mac.use(self.masters.secrets)
+        try:
+            signs = self.signer.refresh()
+        except ConfigError as error:
+            problems += error.problems
+        return Changes(master, signs, "; ".join(map(str, problems)))
+
+    def rotate_master(self, overlap: float = MASTER_OVERLAP) -> Master:
+        """Publish a new master key now; it seals after `overlap` seconds. Where one is waiting already, it is that one.
+
+        A running gateway notices through `refresh`. Raises `ConfigError` where the folder cannot be written.
+        """
+        with _alone_in(self.folder):
+            self.refresh()
+            standings = self.masters.standings()
+            waiting = [standing.key for standing in standings if standing.status == "next"]
+            if waiting:
+                return waiting[-1]
+            now = self._clock.now()
+            start = math.ceil(now + overlap) if overlap > 0 else math.floor(now)
+            start = max(start, math.floor(standings[-1].key.not_before) + 1)  # of two for one second, which is current?
+            key = masters.make(self.folder, start)
+        self.refresh()
+        return key
+
+    def retire_master(self, key: Master) -> None:
+        """Remove the file of an old master key: what it has sealed opens never again.
+
+        Raises `ConfigError` where the folder cannot be written, and for a key that is not old.
+        """
+        with _alone_in(self.folder):
+            self.refresh()
+            old = [standing.key.id for standing in self.masters.standings() if standing.status == "old"]
+            if key.id not in old:
+                raise ConfigError(f"master key {key.id.hex()} is not an old one", "see `sallyport key list`")
+            try:
+                key.path.unlink()
+            except OSError as error:
+                raise ConfigError(
+                    f"{key.path} cannot be removed: {error.strerror}",
+                    "nothing needs it any more: remove it where the folder comes from",
+                ) from error
+        self.refresh()
 
     def rotate_signing(self, overlap: float = OVERLAP) -> SigningKey:
         """Publish a new signing key now; it signs after `overlap` seconds. Removes the files of retired keys.
@@ -101,25 +167,10 @@ def _make_missing(folder: Path, clock: Clock) -> bool:
             "restore it from a backup, or move the folder away to begin anew: enrolled factors are then lost",
         )
     if not has_master:
-        master = secrets.token_bytes(32)
-        stamp = datetime.fromtimestamp(clock.now(), UTC).strftime(signing.STAMP)
-        path = folder / f"master-{stamp}-{key_id(master).hex()[:8]}.key"
-        write_private(path, urlsafe_b64encode(master) + b"\n")
+        masters.make(folder, math.floor(clock.now()))
     if not has_signing:
         signing.make(folder, math.floor(clock.now()))
     return not has_master
-
-
-def _load_master(path: Path) -> bytes:
-    try:
-        master = urlsafe_b64decode(read_private(path).strip())
-    except ValueError:
-        master = b""
-    if len(master) != 32:
-        raise ConfigError(
-            [Problem("is damaged: not 32 bytes in base64url", str(path), suggestion="restore it from a backup")]
-        )
-    return master
 
 
 def _make_private_folder(folder: Path) -> None:

@@ -101,6 +101,11 @@ class Signer:
         r, s = decode_dss_signature(key.private.sign(message.encode(), ECDSA(SHA256())))
         return f"{message}.{_base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
+    @property
+    def kid(self) -> str:
+        """Of the key that signs now. Raises `ConfigError` where the folder has no key."""
+        return self._choose(self._clock.now()).kid
+
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The public keys a service has to know now, as a JWK set (RFC 7517)."""
         return {"keys": [dict(standing.key.jwk) for standing in self.standings() if standing.status != "retired"]}

@@ -14,7 +14,7 @@ from gateway.crypto.mac import Mac
 LIFETIME = 365 * 86400
 """Seconds a browser is remembered from its last sign-in on; the cookie's `Max-Age`."""
 
-_SHAPE = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
+_SHAPE = re.compile(r"([0-9]{1,12})\.((?:[0-9a-f]{16}\.)?[A-Za-z0-9_-]{43})")
 
 
 class DeviceCookie:

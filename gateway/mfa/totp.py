@@ -23,6 +23,7 @@ from gateway.core.identity import Proof
 from gateway.crypto.sealing import Sealer
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
+from gateway.mfa.sealed import place_of
 from gateway.store.sql import Records
 from gateway.store.tables import factors
 
@@ -99,7 +100,7 @@ class Totp:
                 subject=subject,
                 kind=self.name,
                 label=label,
-                secret=self.sealer.seal(secret, table="factors", column="secret", row=_row(tenant, factor_id)),
+                secret=self.sealer.seal(secret, **place_of(tenant, factor_id)),
                 last_step=step,
                 refused_step=-1,
                 failures=0,
@@ -117,7 +118,7 @@ class Totp:
         return [
             _Device(
                 row.id,
-                self.sealer.unseal(row.secret, table="factors", column="secret", row=_row(tenant, row.id)),
+                self.sealer.unseal(row.secret, **place_of(tenant, row.id)),
                 row.last_step,
                 row.refused_step,
             )
@@ -151,7 +152,3 @@ def clock_hint(steps: int) -> str:
 
 def _of(tenant: str, subject: str) -> ColumnElement[bool]:
     return and_(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == Totp.name)
-
-
-def _row(tenant: str, factor_id: str) -> str:
-    return f"{tenant}/{factor_id}"

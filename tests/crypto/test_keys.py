@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError
 from gateway.crypto.keys import KeyRing
+from gateway.crypto.sealing import Unsealable
 
 
 def problem(folder: Path, *, create: bool = True) -> str:
@@ -56,15 +57,115 @@ def test_a_second_start_reads_the_same_keys(ring: KeyRing, folder: Path) -> None
     assert again.sealer.unseal(ring.sealer.seal(b"s", table="t", column="c", row="r"), table="t", column="c", row="r")
 
 
-def test_the_newest_master_key_is_current_and_the_older_one_still_opens(ring: KeyRing, folder: Path) -> None:
+def add_master(folder: Path, stamp: str, secret: bytes = bytes(32)) -> Path:
+    path = folder / f"master-{stamp}-00000000.key"
+    path.write_bytes(base64.urlsafe_b64encode(secret))
+    path.chmod(0o600)
+    return path
+
+
+def test_the_newest_master_key_whose_time_has_come_is_current_and_the_older_one_still_opens(
+    ring: KeyRing, folder: Path, clock: ManualClock
+) -> None:
     sealed = ring.sealer.seal(b"s", table="t", column="c", row="r")
-    newer = folder / "master-29991231T000000Z-00000000.key"
-    newer.write_bytes(base64.urlsafe_b64encode(bytes(32)))
-    newer.chmod(0o600)
-    again = KeyRing.open(folder, create=False)
+    clock.advance(10)
+    add_master(folder, "20231114T221325Z")  # five seconds after the first one
+    again = KeyRing.open(folder, create=False, clock=clock)
     assert again.sealer.unseal(sealed, table="t", column="c", row="r") == b"s"
     assert again.mac.token("x", "a") != ring.mac.token("x", "a")
     assert again.mac.verify(ring.mac.token("x", "a"), "x", "a")
+
+
+def test_a_master_key_opens_before_it_seals(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
+    """The order of a rotation over replicas: who seals first is met by nobody who cannot open it."""
+    ahead, behind = (KeyRing.open(folder, create=False, clock=clock) for _ in range(2))
+    old = ring.sealer.current
+    key = ring.rotate_master(60)
+    assert [standing.status for standing in ring.masters.standings()] == ["current", "next"]
+    assert ahead.refresh() == behind.refresh() == (True, False, "")
+    assert ahead.sealer.current == old
+    clock.advance(61)
+    assert ahead.refresh().master  # and `behind` has not looked since
+    assert ahead.sealer.current != old
+    sealed = ahead.sealer.seal(b"s", table="t", column="c", row="r")
+    assert behind.sealer.current == old
+    assert behind.sealer.unseal(sealed, table="t", column="c", row="r") == b"s"
+    assert behind.mac.verify(ahead.mac.token("x", "a"), "x", "a")
+    assert (
+        ahead.sealer.unseal(behind.sealer.seal(b"t", table="t", column="c", row="r"), table="t", column="c", row="r")
+        == b"t"
+    )
+    assert ahead.mac.verify(behind.mac.token("x", "a"), "x", "a")
+    assert ahead.masters.current.id == key.id
+    assert ahead.refresh() == (False, False, "")
+
+
+def test_of_two_rotations_at_once_one_key_comes(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
+    other = KeyRing.open(folder, create=False, clock=clock)
+    assert ring.rotate_master(60).id == other.rotate_master(5).id
+    assert len(list(folder.glob("master-*"))) == 2
+    clock.advance(60)
+    assert ring.rotate_master(60).id != other.masters.current.id
+    assert len(list(folder.glob("master-*"))) == 3
+
+
+def test_two_keys_of_one_second_do_not_come(ring: KeyRing, clock: ManualClock) -> None:
+    first = ring.masters.current
+    second = ring.rotate_master(0)
+    assert second.not_before == first.not_before + 1
+    clock.advance(1)
+    ring.refresh()
+    assert ring.masters.current.id == second.id
+
+
+def test_a_clock_set_back_leaves_the_oldest_key(ring: KeyRing, clock: ManualClock) -> None:
+    first = ring.masters.current
+    clock.advance(10)
+    ring.rotate_master(0)
+    clock.jump(-100)
+    ring.refresh()
+    assert ring.masters.current.id == first.id
+    ring.sealer.seal(b"s", table="t", column="c", row="r")
+
+
+def test_only_an_old_key_can_be_retired(ring: KeyRing, folder: Path, clock: ManualClock) -> None:
+    first = ring.masters.current
+    sealed = ring.sealer.seal(b"s", table="t", column="c", row="r")
+    with pytest.raises(ConfigError, match="not an old one"):
+        ring.retire_master(first)
+    second = ring.rotate_master(60)
+    with pytest.raises(ConfigError, match="not an old one"):
+        ring.retire_master(second)
+    clock.advance(60)
+    other = KeyRing.open(folder, create=False, clock=clock)
+    ring.retire_master(first)
+    assert [path.name for path in folder.glob("master-*")] == [second.path.name]
+    assert other.refresh().master
+    for each in (ring, other):
+        with pytest.raises(Unsealable):
+            each.sealer.unseal(sealed, table="t", column="c", row="r")
+
+
+@pytest.mark.parametrize("what", ["others can read it", "damaged", "all gone"])
+def test_a_master_key_that_cannot_be_used_changes_nothing_while_it_runs(ring: KeyRing, folder: Path, what: str) -> None:
+    sealed = ring.sealer.seal(b"s", table="t", column="c", row="r")
+    path = master_of(folder)
+    if what == "all gone":
+        path.unlink()
+    else:
+        another = add_master(folder, "20231114T221325Z", b"short" if what == "damaged" else bytes(32))
+        another.chmod(0o644 if what != "damaged" else 0o600)
+    changes = ring.refresh()
+    assert not changes.master
+    assert any(words in changes.problem for words in ("can be read by others", "is damaged", "holds no master key"))
+    assert ring.sealer.unseal(sealed, table="t", column="c", row="r") == b"s"
+    ring.rotate_signing(0)
+    assert len(ring.signer.jwks()["keys"]) == 2, "a bad master key does not hold up the signing keys"
+
+
+def test_a_master_key_with_a_strange_name_is_told(ring: KeyRing, folder: Path) -> None:
+    master_of(folder).rename(folder / "master-key.key")
+    assert "is not named as a master key" in problem(folder)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o620])

@@ -56,3 +56,17 @@ def test_an_older_master_key_still_opens_and_the_newest_seals() -> None:
     assert SEALER.unseal(new, table="t", column="c", row="r") == b"secret"
     with pytest.raises(Unsealable):
         SEALER.unseal(old, table="t", column="c", row="r")
+
+
+def test_keys_change_in_one_step() -> None:
+    sealer = Sealer([OTHER])
+    old, number = sealer.seal(b"secret", table="t", column="c", row="r"), sealer.current
+    sealer.use([MASTER, OTHER])
+    assert sealer.head == b"\x01" + key_id(MASTER)
+    assert sealer.current != number
+    assert sealer.ids == {number, sealer.current}
+    assert sealer.unseal(old, table="t", column="c", row="r") == b"secret"
+    assert sealer.seal(b"secret", table="t", column="c", row="r").startswith(sealer.head)
+    sealer.use([MASTER])
+    with pytest.raises(Unsealable):
+        sealer.unseal(old, table="t", column="c", row="r")

@@ -1,0 +1,221 @@
+"""What the records hold under the master keys, and what becomes of it when the key changes.
+
+- Secrets of factors (`factors.secret`) are sealed anew, row by row.
+- Backup codes are MACs, and nobody has the code; `backup_codes.digest` names its key. They are void after 90 days.
+- Open setups and interrupted requests (`kept.value`) expire within ten minutes. A request is bound to a ticket that
+  only its owner has, so nobody else could seal it anew.
+- Sessions in Redis, open forms and challenges expire with the session at the latest.
+- Device cookies are not waited for: without the key such a browser is a stranger until its next sign-in.
+
+*What lasts is sealed anew, what expires is waited for.* A row is written only where it still holds what was read, so
+whoever else wrote it meanwhile keeps their word; and each in a transaction of its own, which waits for nobody while it
+holds its row. Which rows are left is read from their heads: there is no list of what was done that could be wrong after
+a kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, LargeBinary, String, and_, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.errors import ConfigError
+from gateway.crypto.keys import KeyRing
+from gateway.crypto.mac import PREFIX_SIZE
+from gateway.crypto.masters import MasterStanding
+from gateway.crypto.sealing import HEAD_SIZE, VERSION, Sealer, Unsealable, number_of
+from gateway.mfa.backup_codes import BackupCodes
+from gateway.store.sql import Records
+from gateway.store.tables import backup_codes, factors, kept, meta
+
+AT_ONCE = 200
+"""Rows read at a time."""
+REST = 0.05
+"""Seconds to rest after a row at most; it rests as long as the row took, so that other writers find room."""
+GRACE = 300.0
+"""Seconds beyond the longest lifetime, for clocks that differ."""
+
+
+class Row(NamedTuple):
+    """One row that was looked at."""
+
+    tenant: str
+    id: str
+    opened: bool
+    """False: it opens under none of our keys in its place, and stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that an old master key is kept for."""
+
+    what: str
+    count: int
+    """0 where it cannot be counted."""
+    until: float
+    """When it needs the key no more by itself, seconds since the epoch; 0.0: never."""
+
+
+def place_of(tenant: str, factor_id: str) -> dict[str, str]:
+    """Where the secret of a factor is sealed."""
+    return {"table": "factors", "column": "secret", "row": f"{tenant}/{factor_id}"}
+
+
+async def seals(records: Records) -> dict[bytes, int]:
+    """How many secrets of factors are sealed, by the public name of the master key."""
+    head = _head(factors.c.secret)
+    query = select(head, func.count()).where(_sealed()).group_by(head)
+    async with records.read() as connection:
+        found = (await connection.execute(query)).all()
+    return {bytes(name)[len(VERSION) :]: count for name, count in found}
+
+
+async def demand_keys(records: Records, keys: KeyRing, url: str) -> None:
+    """Keys and the records at `url` belong together, or nothing goes on. Raises `ConfigError`."""
+    where = re.sub("//.*@", "//", url.partition("?")[0])  # without a password
+    sealed_by = await records.sealed_by()
+    if sealed_by is not None and sealed_by not in keys.sealer.ids:
+        raise ConfigError(
+            f"the keys in {keys.folder} are not those that sealed {where}",
+            "restore the key folder that belongs to this database",
+        )
+    for name, count in (await seals(records)).items():
+        if number_of(name) not in keys.sealer.ids:
+            raise ConfigError(
+                f"{count} secrets in {where} are sealed with master key {name.hex()}, which is not in {keys.folder}",
+                "restore its file into the key folder",
+            )
+
+
+async def remember_key(records: Records, keys: KeyRing) -> None:
+    """Note that the current master key seals here from now on: without it these records are not opened any more."""
+    number = keys.sealer.current
+    async with records.begin() as connection:
+        noted = await connection.execute(update(meta).where(meta.c.name == "sealed_by").values(number=number))
+        if not noted.rowcount:
+            await connection.execute(insert(meta).values(name="sealed_by", number=number))
+
+
+async def left(records: Records, sealer: Sealer) -> int:
+    """How many secrets are not sealed under the current key."""
+    query = select(func.count()).select_from(factors).where(_sealed(), _head(factors.c.secret) != sealer.head)
+    async with records.read() as connection:
+        return await connection.scalar(query) or 0
+
+
+async def reseal(records: Records, sealer: Sealer) -> AsyncIterator[Row]:
+    """Seal every secret anew that is not under the current key; yields each row that was looked at.
+
+    It may be ended at any time and begun again. Raises `StoreAway`.
+    """
+    loop = asyncio.get_running_loop()
+    after: ColumnElement[bool] | None = None
+    while True:
+        query = (
+            select(factors.c.tenant, factors.c.id, factors.c.secret)
+            .where(_sealed(), _head(factors.c.secret) != sealer.head)
+            .order_by(factors.c.tenant, factors.c.id)
+            .limit(AT_ONCE)
+        )
+        async with records.read() as connection:
+            rows = (await connection.execute(query if after is None else query.where(after))).all()
+        for row in rows:
+            began = loop.time()
+            yield Row(row.tenant, row.id, await _reseal(records, sealer, row.tenant, row.id, row.secret))
+            await asyncio.sleep(min(loop.time() - began, REST))
+        if len(rows) < AT_ONCE:
+            return
+        last = rows[-1]
+        after = or_(factors.c.tenant > last.tenant, and_(factors.c.tenant == last.tenant, factors.c.id > last.id))
+
+
+async def needs(records: Records, standing: MasterStanding, now: float, longest_session: float) -> list[Need]:
+    """What the old key of `standing` is still needed for; empty: nothing.
+
+    `longest_session`: seconds that a session lives at most, and with it what was made for it.
+    """
+    name, found = standing.key.id, []
+    of_key = _head(kept.c.value) == VERSION + name
+    codes = _codes_of(name, now)
+    async with records.read() as connection:
+        secrets = await connection.scalar(
+            select(func.count()).select_from(factors).where(_head(factors.c.secret) == VERSION + name)
+        )
+        open_ones = (
+            await connection.execute(
+                select(func.count(), func.max(kept.c.expires_at)).where(of_key, kept.c.expires_at > now)
+            )
+        ).one()
+        unused = (
+            await connection.execute(select(func.count(), func.max(backup_codes.c.expires_at)).where(codes))
+        ).one()
+    if secrets:
+        found.append(Need("secrets of factors", secrets, 0.0))
+    if open_ones[0]:
+        found.append(Need("setups and interrupted requests", open_ones[0], open_ones[1]))
+    if unused[0]:
+        found.append(Need("backup codes", unused[0], unused[1]))
+    over = standing.replaced_at + longest_session + GRACE
+    if over > now:
+        found.append(Need("sessions and open forms", 0, over))
+    return found
+
+
+async def void_codes(records: Records, codes: BackupCodes, name: bytes, now: float) -> int:
+    """Void the backup codes made under the master key called `name`; of how many people."""
+    query = select(backup_codes.c.tenant, backup_codes.c.subject).where(_codes_of(name, now)).distinct()
+    async with records.read() as connection:
+        people = (await connection.execute(query)).all()
+    for one in people:
+        async with records.begin() as connection:
+            if await _still(connection, one.tenant, one.subject, name, now):
+                await codes.void(connection, one.tenant, one.subject)
+                await records.bump(connection, one.tenant, one.subject)
+    return len(people)
+
+
+async def _reseal(records: Records, sealer: Sealer, tenant: str, factor_id: str, secret: bytes) -> bool:
+    place = place_of(tenant, factor_id)
+    try:
+        fresh = sealer.seal(sealer.unseal(secret, **place), **place)
+    except Unsealable:
+        return False
+    async with records.begin() as connection:
+        await connection.execute(
+            update(factors)
+            .where(factors.c.tenant == tenant, factors.c.id == factor_id, factors.c.secret == secret)
+            .values(secret=fresh)
+        )
+    return True
+
+
+async def _still(connection: AsyncConnection, tenant: str, subject: str, name: bytes, now: float) -> bool:
+    """Whether they have such codes; not, where they have made new ones meanwhile."""
+    mine = and_(backup_codes.c.tenant == tenant, backup_codes.c.subject == subject, _codes_of(name, now))
+    return bool(await connection.scalar(select(func.count()).select_from(backup_codes).where(mine)))
+
+
+def _sealed() -> ColumnElement[bool]:
+    return func.length(factors.c.secret) > 0  # a set of backup codes has no secret
+
+
+def _head(column: ColumnElement[bytes] | ColumnElement[bytes | None]) -> ColumnElement[bytes]:
+    return func.substr(column, 1, HEAD_SIZE, type_=LargeBinary)
+
+
+def _codes_of(name: bytes, now: float) -> ColumnElement[bool]:
+    """Backup codes that count and need the key called `name`. Those that name none may have been made under any."""
+    digest = backup_codes.c.digest
+    return and_(
+        backup_codes.c.used_at.is_(None),
+        backup_codes.c.expires_at > now,
+        or_(
+            func.substr(digest, 1, PREFIX_SIZE, type_=String) == f"{name.hex()}.",
+            func.length(digest) == 43,
+        ),
+    )
