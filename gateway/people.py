@@ -24,6 +24,7 @@ from gateway.identity.cookie import SessionCookie
 from gateway.identity.device import DeviceCookie
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
+from gateway.identity.session_rows import SessionRows
 from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import SignInThrottle
 from gateway.mfa.backup_codes import BackupCodes
@@ -109,14 +110,8 @@ class People:
         recorder.subscribe(self.risk.observe)
         self._passwords = Passwords()
         self.users = LocalUsers(records, self._passwords, clock, recorder)
-        self.sessions = Sessions(
-            records,
-            clock,
-            recorder,
-            idle=settings.sessions.idle,
-            absolute=settings.sessions.absolute,
-            per_user=settings.sessions.per_user,
-        )
+        terms = settings.sessions.terms
+        self.sessions = Sessions(SessionRows(records, clock, terms), records, clock, recorder, terms)
         self.session_cookie = SessionCookie(self.sessions, Cookies.over(settings.scheme))
 
         totp = Totp(records, keys.sealer, clock)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -36,6 +36,9 @@ from gateway.policy import document, problems
 from gateway.policy.schema import Name, Strict, Texts
 from gateway.policy.units import Duration, Percent, Size
 from gateway.store.redis_where import Where
+
+if TYPE_CHECKING:
+    from gateway.identity.session_store import Terms
 
 DEFAULT_FILE = "config.yaml"
 FILE_VARIABLE = "SALLYPORT_CONFIG"
@@ -611,23 +614,52 @@ class IdentitySources(Strict):
     local: Local = setting({}, "Users of our own; made with `sallyport user add`.")
 
 
+class TenantTimes(Strict):
+    """How long somebody of one tenant stays signed in; what is left out is as for everybody."""
+
+    idle: Duration | None = setting(None, "Ends when nothing was asked for so long.", gt=0)
+    absolute: Duration | None = setting(None, "Ends so long after signing in, whatever happens.", gt=0)
+    per_user: int | None = setting(None, "Sessions of one user at once.", ge=1, le=1000)
+
+
 class SessionTimes(Strict):
     """How long somebody stays signed in."""
 
     idle: Duration = setting("1h", "Ends when nothing was asked for so long.", gt=0)
     absolute: Duration = setting("24h", "Ends so long after signing in, whatever happens.", gt=0)
-    per_user: int = setting(5, "Sessions of one user at once; a further one ends the oldest.", ge=1, le=1000)
+    per_user: int = setting(5, "Sessions of one user at once.", ge=1, le=1000)
+    when_full: Literal["end_oldest", "refuse"] = setting(
+        "end_oldest", "What one more does: it ends the oldest, or signing in is refused."
+    )
+    grace: Duration = setting(
+        "10s", "How long who is known stays so while a store is away and nobody hears of ended sessions; 0: not at all."
+    )
+    tenants: Mapping[Name, TenantTimes] = setting({}, "Tenant → lifetimes of its own, longer or shorter.")
 
     @model_validator(mode="after")
     def _in_order(self) -> SessionTimes:
         if self.idle > self.absolute:
             raise ValueError("`idle` is longer than `absolute`")
+        for tenant, life in self.terms.tenants.items():
+            if life.idle > life.absolute:
+                raise ValueError(f"`tenants.{tenant}`: `idle` is longer than `absolute`")
         return self
 
     @property
     def lifetimes(self) -> tuple[float, float]:
         """Seconds of rest, and seconds in all."""
         return self.idle, self.absolute
+
+    @property
+    def terms(self) -> Terms:
+        """As sessions want to know them."""
+        from gateway.identity.session_store import Lifetimes, Terms
+
+        default = Lifetimes(self.idle, self.absolute, self.per_user)
+        tenants = {
+            name: replace(default, **one.model_dump(exclude_none=True)) for name, one in self.tenants.items()
+        }
+        return Terms(default, tenants, refuse=self.when_full == "refuse", grace=self.grace)
 
 
 class Totp(Strict):

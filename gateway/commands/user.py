@@ -118,6 +118,7 @@ async def _reset(args: argparse.Namespace) -> None:
     from gateway.crypto.keys import KeyRing
     from gateway.identity.local import LocalUsers
     from gateway.identity.passwords import Passwords
+    from gateway.identity.session_rows import SessionRows
     from gateway.identity.sessions import Sessions
     from gateway.mfa.backup_codes import BackupCodes
     from gateway.mfa.enrolment import Enrolment
@@ -135,10 +136,8 @@ async def _reset(args: argparse.Namespace) -> None:
             factors = Factors(records, {totp.name: totp, codes.name: codes}, clock)
             enrolment = Enrolment(records, totp, codes, factors, clock, recorder, issuer="")
             await enrolment.reset(user.tenant, user.subject, user=user.name, by="command line")
-            times = read.sessions
-            sessions = Sessions(
-                records, clock, recorder, idle=times.idle, absolute=times.absolute, per_user=times.per_user
-            )
+            terms = read.sessions.terms
+            sessions = Sessions(SessionRows(records, clock, terms), records, clock, recorder, terms)
             await sessions.end_all(user.tenant, user.subject)
             await sessions.close()
     finally:

@@ -19,7 +19,7 @@ from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT
 from gateway.identity.passwords import Passwords, check_strength
-from gateway.identity.sessions import drop_sessions
+from gateway.identity.session_rows import revoke
 from gateway.identity.users import User, canonical, check_details
 from gateway.store.sql import Records
 from gateway.store.tables import users
@@ -143,7 +143,7 @@ class LocalUsers:
             if row is None:
                 raise _unknown(name)
             if end_sessions:
-                await drop_sessions(connection, tenant, row.subject)
+                await revoke(connection, tenant, row.subject)
             await self._records.bump(connection, tenant, row.subject)
         return _user(row)
 

@@ -47,6 +47,7 @@ users = Table(
     Column("password", String, nullable=False),  # argon2id, in its PHC string
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("generation", Integer, nullable=False, server_default="0"),  # raised when all their sessions end
     UniqueConstraint("tenant", "name"),
 )
 
@@ -64,6 +65,7 @@ sessions = Table(
     Column("proofs", JSON, nullable=False),  # [[factor, at], …], oldest first
     Column("address", String, nullable=False),
     Column("agent", String, nullable=False),
+    Column("rested", Float, nullable=False, server_default="0"),  # the longest pause since the last proof, seconds
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
     Index("sessions_of", "tenant", "subject", "created_at"),
 )

@@ -1,0 +1,234 @@
+"""Where sessions are kept: what `sessions` asks of a store, and the words both speak.
+
+A store has a clock of its own, and everything it says of time is said by that clock as seconds that have passed or are
+left: how long ago somebody was seen, how long until the end. So replicas whose clocks disagree agree about sessions.
+
+Two keep the contract: `session_rows` in the database, `session_keys` in a Redis that replicas share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.core.errors import UserError
+from gateway.core.identity import Identity, Proof, Session, amr_of, level_of
+
+TOUCH_EVERY = 60.0
+"""Seconds between two writes of when a session was last seen; less when sessions idle out fast."""
+MAX_AGENT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long sessions last, in seconds, and how many one user may have."""
+
+    idle: float
+    absolute: float
+    per_user: int
+
+    @property
+    def touch_every(self) -> float:
+        """Seconds between two writes of when a session was last seen."""
+        return min(TOUCH_EVERY, self.idle / 10)
+
+    @property
+    def lag(self) -> float:
+        """Seconds that what is written may be behind what replicas have seen: longer than over, surely over."""
+        return 2 * self.touch_every
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the operator says of sessions."""
+
+    default: Lifetimes
+    tenants: Mapping[str, Lifetimes] = field(default_factory=dict)
+    """Of tenants that differ."""
+    refuse: bool = False
+    """Whether one session too many is refused; else the oldest ends."""
+    grace: float = 10.0
+    """Seconds without an answer from the stores for which what is near is still believed."""
+
+    def of(self, tenant: str) -> Lifetimes:
+        """Those of one tenant."""
+        return self.tenants.get(tenant, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What an identity needs to know of a user."""
+
+    name: str
+    email: str
+    display_name: str
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session as its store has it. Whether it is over is for the caller to judge, who may have seen it later."""
+
+    identity: Identity
+    digest: bytes
+    """SHA-256 of its token."""
+    pause: float
+    """Seconds since it was last seen, as far as is written."""
+    left: float
+    """Seconds until its absolute end."""
+    generation: int = 0
+    """`users.generation` when it was opened."""
+    void: bool = False
+    """Whether its user was disabled, or ended everything, since: nobody may come in with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A session to be opened."""
+
+    tenant: str
+    subject: str
+    id: str
+    proof: Proof
+    address: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session that had to make room."""
+
+    tenant: str
+    subject: str
+    id: str
+    why: str
+    """`replaced` or `too_many`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Somebody was served."""
+
+    tenant: str
+    subject: str
+    digest: bytes
+    ago: float
+    """Seconds."""
+    left: float
+    """Seconds until the absolute end of the session."""
+    rested: float
+    """The longest pause since the last proof, in seconds."""
+
+
+class SessionStore(Protocol):
+    """Every async method raises `StoreAway`. Each change is one step: nobody sees half of it, nobody wins twice."""
+
+    async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
+        """Keep a new session and draw its token, within the number its user may have.
+
+        The session with the digest `replacing`, whosever it is, ends with it. Raises `UserError`: ERR-SIGN-IN where the
+        user was disabled or removed meanwhile, ERR-SESSION-LIMIT where one too many is refused; nothing is changed.
+        """
+        ...
+
+    async def find(self, digest: bytes) -> Found | None:
+        """The session with that digest, over or not; None where there is none."""
+        ...
+
+    async def again(self, tenant: str, subject: str, session_id: str) -> Found | None:
+        """The session with that id, whatever its token is now."""
+        ...
+
+    async def prove(self, digest: bytes, proof: Proof) -> tuple[str, Found] | None:
+        """Add a proof: a new token, the next version, no pauses. Exactly one caller gets it, the others None."""
+        ...
+
+    async def extend(self, seen: Seen) -> float | None:
+        """Write that a session is seen now, and return when that is by the store's clock; None where there is none."""
+        ...
+
+    async def touch(self, seen: Sequence[Seen]) -> None:
+        """Write when sessions were last seen, of those that are still there. What is written later stays."""
+        ...
+
+    async def end(self, tenant: str, subject: str, session_id: str) -> bool:
+        """End one session of this user; False where they have no such session."""
+        ...
+
+    async def end_all(self, tenant: str, subject: str, *, but: str) -> int | None:
+        """End every session of this user, except the one with id `but`; returns how many.
+
+        `users.generation` is raised before, durably. Where only that can be done all of them are over, that one too,
+        and nobody knows how many: None.
+        """
+        ...
+
+    async def list(self, tenant: str, subject: str) -> Sequence[Found]:
+        """Every session of this user, the newest first; some may be over."""
+        ...
+
+    async def count(self) -> tuple[int, int]:
+        """Sessions alive, users who have one."""
+        ...
+
+    async def refresh(self) -> None:
+        """Notice what others have changed here, and do what is due. Called every second."""
+        ...
+
+    def place(self, tenant: str, subject: str) -> int:
+        """Where the sessions of this user are, as `Watcher.forget_place` calls it."""
+        ...
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` of every change that the database does not tell of by itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who keeps sessions near at hand."""
+
+    forget: Callable[[str, str], None]
+    """Called with tenant and subject of somebody whose sessions have changed."""
+    forget_place: Callable[[int], None]
+    """Called where some change may have been missed."""
+    away: Callable[[], None]
+    """Called when the store goes away."""
+
+
+def identity_of(tenant: str, subject: str, person: Person, session: Session) -> Identity:
+    """Who somebody is in `session`."""
+    return Identity(
+        tenant=tenant,
+        subject=subject,
+        user=person.name,
+        email=person.email,
+        name=person.display_name,
+        groups=person.groups,
+        session=session,
+        level=level_of(session.proofs),
+        amr=amr_of(session.proofs),
+        auth_time=max((proof.at for proof in session.proofs), default=0.0),
+    )
+
+
+def proven(proofs: Sequence[Proof], proof: Proof) -> tuple[Proof, ...]:
+    """`proofs` with one more: the latest of each factor, oldest first."""
+    return (*(one for one in proofs if one.factor != proof.factor), proof)
+
+
+def gone() -> UserError:
+    """For somebody who was disabled or removed while they signed in: as for a wrong password."""
+    return UserError("ERR-SIGN-IN", "The user name or password is not right.", 401)
+
+
+def too_many(most: int) -> UserError:
+    """For one session more than a user may have."""
+    where = "one place" if most == 1 else f"{most} places"
+    return UserError(
+        "ERR-SESSION-LIMIT",
+        f"You are signed in at {where} already, and that is as many as are allowed. Sign out at one of them, or wait "
+        "until a session there is over; then sign in here.",
+        403,
+    )
