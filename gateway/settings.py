@@ -656,9 +656,7 @@ class SessionTimes(Strict):
         from gateway.identity.session_store import Lifetimes, Terms
 
         default = Lifetimes(self.idle, self.absolute, self.per_user)
-        tenants = {
-            name: replace(default, **one.model_dump(exclude_none=True)) for name, one in self.tenants.items()
-        }
+        tenants = {name: replace(default, **one.model_dump(exclude_none=True)) for name, one in self.tenants.items()}
         return Terms(default, tenants, refuse=self.when_full == "refuse", grace=self.grace)
 
 

@@ -254,9 +254,11 @@ class SessionRows:
         def absolute(life: Lifetimes) -> float:
             return life.absolute
 
-        ends = [sessions.c.expires_at, sessions.c.created_at + self._by_tenant(absolute)]
-        over = [end <= now for end in ends]
-        return over[0] | over[1] | (sessions.c.last_seen_at + self._by_tenant(idle) <= now)
+        ended: ColumnElement[bool] = (sessions.c.expires_at <= now) | (
+            sessions.c.created_at + self._by_tenant(absolute) <= now
+        )
+        idled: ColumnElement[bool] = sessions.c.last_seen_at + self._by_tenant(idle) <= now
+        return ended | idled
 
     def _by_tenant(self, of: Callable[[Lifetimes], float]) -> Any:
         """A lifetime, for each row that of its tenant."""

@@ -5,10 +5,10 @@
 - A request costs one `dict.get`: an `Identity` is built once for each (session, version) and kept near by its token.
   Whatever changes a user's sessions, here or in another process, makes this process forget what it keeps of them.
 - Being served writes nothing. That a session was seen is noted in memory and written at most once a minute.
-- A pause is what this process has not seen of a session. One longer than a minute is looked up before it counts: another
-  replica may have served them. The longest since the last proof is kept (`Session.rested`), for rules that ask.
-- Stores that cannot be reached are forgiven for a few seconds (`Terms.grace`); after that nobody is known until they are
-  back, because nobody could be told that a session was ended.
+- A pause is what this process has not seen of a session. A longer one than a minute is looked up before it counts:
+  another replica may have served them. The longest since the last proof is kept (`Session.rested`), for rules that ask.
+- Stores that cannot be reached are forgiven for a few seconds (`Terms.grace`). After that nobody is known until they
+  are back, because nobody could be told that a session was ended.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ class _Near:
         "digest",
         "expires_at",
         "generation",
-        "idle",
         "identity",
+        "idle",
         "patience",
         "seen_at",
         "touch_every",
         "written_at",
     )
 
-    def __init__(self, found: Found, identity: Identity, seen_at: float, now: float, terms: Terms) -> None:
+    def __init__(self, found: Found, identity: Identity, now: float, terms: Terms) -> None:
         life = terms.of(identity.tenant)
         self.identity = identity
         self.digest = found.digest
         self.generation = found.generation
-        self.seen_at = seen_at
-        self.written_at = seen_at
+        self.seen_at = now
+        self.written_at = now - found.pause
         self.expires_at = now + found.left
         self.idle = life.idle
         self.touch_every = life.touch_every
@@ -77,24 +77,20 @@ class _Near:
             self.identity = replace(self.identity, session=replace(session, rested=rested))
         self.patience = min(self.touch_every, max(SHORT, rested))
 
-    def seen(self) -> _Seen:
-        """As it is to be written."""
-        session = self.identity.session
-        rested = session.rested if session is not None else 0.0
-        return _Seen(self.identity.tenant, self.identity.subject, self.seen_at, self.expires_at, rested)
-
 
 class _Seen:
     """A session that was seen, not written yet. Times are monotonic."""
 
-    __slots__ = ("at", "expires_at", "rested", "subject", "tenant")
+    __slots__ = ("at", "due_at", "expires_at", "rested", "subject", "tenant")
 
-    def __init__(self, tenant: str, subject: str, at: float, expires_at: float, rested: float) -> None:
-        self.tenant = tenant
-        self.subject = subject
+    def __init__(self, identity: Identity, at: float, expires_at: float, due_at: float) -> None:
+        self.tenant = identity.tenant
+        self.subject = identity.subject
         self.at = at
         self.expires_at = expires_at
-        self.rested = rested
+        self.rested = identity.session.rested if identity.session is not None else 0.0
+        self.due_at = due_at
+        """When it is to be written."""
 
 
 class Sessions:
@@ -168,7 +164,7 @@ class Sessions:
         if identity is not None and not self._was_forgotten(identity, before):
             self._keep(token, found, identity)
             return self.near(token)
-        return identity  # not kept where it may have been ended while we were reading
+        return identity  # not kept where it may have been ended while it was read
 
     async def again(self, identity: Identity) -> Identity | None:
         """The holder of a session that was known before, whatever its token is now; counts as being seen.
@@ -189,7 +185,7 @@ class Sessions:
             return None
         if self._pause(found) >= self.terms.of(now.tenant).touch_every:
             at = self._monotonic()
-            self._touched[found.digest] = _Seen(now.tenant, now.subject, at, at + found.left, now.session.rested)
+            self._touched[found.digest] = _Seen(now, at, at + found.left, at)
         return now
 
     # --- changes ----------------------------------------------------------------------------------------------------
@@ -223,15 +219,16 @@ class Sessions:
 
     async def extend(self, token: str) -> Identity:
         """Begin the idle time anew, durably; the absolute end stays. Raises `UserError` ERR-SESSION-ENDED."""
-        identity = await self.fresh(token)
-        if identity is None or identity.session is None:
+        found = await self._store.find(digest(token))
+        identity = self._alive(found) if found is not None else None
+        if found is None or identity is None or identity.session is None:
             raise _ended()
         session = identity.session
-        left = session.expires_at - session.last_seen_at
-        seen = Seen(identity.tenant, identity.subject, digest(token), 0.0, left, session.rested)
-        if not await self._store.extend(seen):
+        seen = Seen(identity.tenant, identity.subject, found.digest, 0.0, found.left, session.rested)
+        at = await self._store.extend(seen)
+        if at is None:
             raise _ended()
-        return identity
+        return replace(identity, session=replace(session, last_seen_at=at))
 
     async def end(self, tenant: str, subject: str, session_id: str, *, by: str = "") -> bool:
         """End one session of this user; False where they have no such session. `by`: who does it, if not they."""
@@ -246,11 +243,11 @@ class Sessions:
         Where a shared store is away they are all over nevertheless, and 0 is returned. `by`: who does it, if not they.
         """
         count = await self._store.end_all(tenant, subject, but=but)
-        if count or by:
-            detail = {"count": count} | ({"by": by} if by else {})
+        if count != 0 or by:
+            detail = ({"count": count} if count is not None else {}) | ({"by": by} if by else {})
             name = await self._name_of(tenant, subject)
             self._ledger.note(Event(Kind.SESSIONS_ENDED, Severity.NOTICE, tenant, name, but, detail=detail))
-        return count
+        return count or 0
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -314,34 +311,33 @@ class Sessions:
 
     async def close(self) -> None:
         """Write when every session was last seen, so that a restart keeps who was active."""
-        self._to_write.extend(self._near.values())
-        await self._write_touched()
+        for entry in self._near.values():
+            self._note_seen(entry)
+        await self._write_touched(everything=True)
 
-    async def _write_touched(self) -> None:
-        due, self._to_write = self._to_write, []
-        for entry in due:
-            self._note_seen(entry, always=True)
-        if not self._touched:
+    async def _write_touched(self, *, everything: bool = False) -> None:
+        queued, self._to_write = self._to_write, []
+        now = self._monotonic()
+        for entry in queued:
+            self._note_seen(entry, due=True)
+        due = {of: seen for of, seen in self._touched.items() if everything or seen.due_at <= now}
+        if not due:
             return
-        now, touched = self._monotonic(), dict(self._touched)
         await self._store.touch(
             [
                 Seen(seen.tenant, seen.subject, of, now - seen.at, seen.expires_at - now, seen.rested)
-                for of, seen in touched.items()
+                for of, seen in due.items()
             ]
         )
-        for of, seen in touched.items():
+        for of, seen in due.items():
             if self._touched.get(of) is seen:
                 del self._touched[of]
 
     # --- what is near -----------------------------------------------------------------------------------------------
 
     def _keep(self, token: str, found: Found, identity: Identity) -> None:
-        now = self._monotonic()
-        entry = _Near(found, identity, now - self._pause(found), now, self.terms)
-        if now - entry.seen_at > entry.touch_every:  # it was looked up, and has counted
-            entry.seen_at = now
-            self._to_write.append(entry)
+        entry = _Near(found, identity, self._monotonic(), self.terms)
+        self._touched.pop(found.digest, None)  # the entry knows it now
         for gone in self._near.keep(token, entry):
             self._note_seen(gone)
         self._tokens_of.setdefault((identity.tenant, identity.subject), set()).add(token)
@@ -400,11 +396,12 @@ class Sessions:
         if self.terms.grace <= 0:
             self._forget_all()
 
-    def _note_seen(self, entry: _Near, *, always: bool = False) -> None:
-        if always or entry.seen_at > entry.written_at:
-            seen = entry.seen()
-            if (before := self._touched.get(entry.digest)) is None or before.at <= seen.at:
-                self._touched[entry.digest] = seen
+    def _note_seen(self, entry: _Near, *, due: bool = False) -> None:
+        """Remember what is not written yet of an entry that may go; `due`: it is to be written now."""
+        if due or entry.seen_at >= entry.written_at:  # equal: queued, perhaps
+            due_at = entry.seen_at if due else entry.written_at + entry.touch_every
+            if (before := self._touched.get(entry.digest)) is None or before.at <= entry.seen_at:
+                self._touched[entry.digest] = _Seen(entry.identity, entry.seen_at, entry.expires_at, due_at)
 
     # --- time -------------------------------------------------------------------------------------------------------
 

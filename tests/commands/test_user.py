@@ -15,7 +15,6 @@ from gateway.core.identity import Proof
 from gateway.crypto.keys import KeyRing
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
-from gateway.identity.sessions import Sessions
 from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
@@ -23,6 +22,7 @@ from gateway.mfa.totp import Totp
 from gateway.store.sql import Records
 from tests.commands.kept import Sallyport
 from tests.rig.ledger import Remembered
+from tests.rig.sessions import in_rows
 
 PASSWORD = "correct horse battery"
 ROOT = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def test_a_running_gateway_sees_it_with_its_next_look(sallyport: Sallyport) -> N
         records = await Records.open(f"sqlite:{sallyport.folder}/data/sallyport.db", clock=SystemClock())
         passwords, ledger = Passwords(), Remembered()
         people = LocalUsers(records, passwords, SystemClock(), ledger)
-        sessions = Sessions(records, SystemClock(), ledger, idle=3600, absolute=86400, per_user=5)
+        sessions = in_rows(records, SystemClock(), ledger)
         user = await people.find("ann")
         assert user is not None
         token, _ = await sessions.open(user, Proof("password", SystemClock().now()), address="", agent="")
@@ -230,7 +230,7 @@ def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyp
         try:
             ann = await LocalUsers(records, passwords, clock, ledger).find("ann")
             assert ann is not None
-            sessions = Sessions(records, clock, ledger, idle=3600, absolute=86400, per_user=5)
+            sessions = in_rows(records, clock, ledger)
             proof = Proof("password", clock.now())
             token, identity = await sessions.open(ann, proof, address="192.0.2.1", agent="x")
             totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
@@ -250,7 +250,7 @@ def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyp
         try:
             ann = await LocalUsers(records, passwords, clock, Remembered()).find("ann")
             assert ann is not None
-            sessions = Sessions(records, clock, Remembered(), idle=3600, absolute=86400, per_user=5)
+            sessions = in_rows(records, clock, Remembered())
             totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
             usable = await Factors(records, {"totp": totp, "backup_code": codes}, clock).usable(ann.tenant, ann.subject)
             return usable, await sessions.find(token) is not None

@@ -1,15 +1,21 @@
-"""People, sessions and a ledger on a real database in a temporary folder."""
+"""People, sessions and a ledger on real stores, each of them in a place of its own."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from gateway.core.clock import ManualClock
+from gateway.core.identity import Identity, Proof
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
+from gateway.identity.users import User
 from gateway.store.sql import Records
 from tests.rig.ledger import Remembered
+from tests.rig.sessions import TERMS, Stores, opened
 
 PASSWORD = "correct horse battery"
 
@@ -25,5 +31,42 @@ def people(records: Records, passwords: Passwords, clock: ManualClock, ledger: R
 
 
 @pytest.fixture
-def sessions(records: Records, clock: ManualClock, ledger: Remembered) -> Sessions:
-    return Sessions(records, clock, ledger, idle=3600.0, absolute=86400.0, per_user=5)
+async def ann(people: LocalUsers) -> User:
+    return await people.add("ann", PASSWORD, email="ann@example.com", display_name="Ann", groups=["admins"])
+
+
+@pytest.fixture
+async def bob(people: LocalUsers) -> User:
+    return await people.add("bob", PASSWORD)
+
+
+@pytest.fixture
+async def stores(records: Records, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Stores]:
+    """In the database alone; who runs over several stores has another fixture of this name."""
+    async with opened("sqlite", records, clock, tmp_path) as stores:
+        yield stores
+
+
+@pytest.fixture
+async def sessions(stores: Stores, ledger: Remembered) -> Sessions:
+    return await stores.sessions(ledger=ledger, terms=TERMS)
+
+
+class Browser:
+    """Signs in with a password and steps up with a code, at the clock's time."""
+
+    def __init__(self, sessions: Sessions, clock: ManualClock) -> None:
+        self.sessions = sessions
+        self.clock = clock
+
+    async def sign_in(self, user: User, replacing: str | None = None) -> tuple[str, Identity]:
+        proof = Proof("password", self.clock.now())
+        return await self.sessions.open(user, proof, address="192.0.2.1", agent="test", replacing=replacing)
+
+    async def step_up(self, token: str, factor: str = "totp") -> tuple[str, Identity]:
+        return await self.sessions.prove(token, Proof(factor, self.clock.now()))
+
+
+@pytest.fixture
+def browser(sessions: Sessions, clock: ManualClock) -> Browser:
+    return Browser(sessions, clock)

@@ -1,59 +1,23 @@
+"""What holds of sessions wherever they are kept."""
+
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from gateway.core.clock import ManualClock
-from gateway.core.errors import StoreAway, UserError
+from gateway.core.errors import UserError
 from gateway.core.events import Kind
-from gateway.core.identity import Identity, Level, Proof
+from gateway.core.identity import Level, Proof
 from gateway.identity.local import LocalUsers
+from gateway.identity.session_store import Lifetimes
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
-from gateway.store.sql import Records
-from tests.identity.conftest import PASSWORD
+from tests.identity.conftest import PASSWORD, Browser
 from tests.rig.ledger import Remembered
-
-HOUR = 3600.0
-
-
-@pytest.fixture
-async def ann(people: LocalUsers) -> User:
-    return await people.add("ann", PASSWORD, email="ann@example.com", display_name="Ann", groups=["admins"])
-
-
-@pytest.fixture
-async def bob(people: LocalUsers) -> User:
-    return await people.add("bob", PASSWORD)
-
-
-class Browser:
-    """Signs in with a password and steps up with a code, at the clock's time."""
-
-    def __init__(self, sessions: Sessions, clock: ManualClock) -> None:
-        self.sessions = sessions
-        self.clock = clock
-
-    async def sign_in(self, user: User, replacing: str | None = None) -> tuple[str, Identity]:
-        proof = Proof("password", self.clock.now())
-        return await self.sessions.open(user, proof, address="192.0.2.1", agent="test", replacing=replacing)
-
-    async def step_up(self, token: str, factor: str = "totp") -> tuple[str, Identity]:
-        return await self.sessions.prove(token, Proof(factor, self.clock.now()))
-
-
-@pytest.fixture
-def browser(sessions: Sessions, clock: ManualClock) -> Browser:
-    return Browser(sessions, clock)
-
-
-async def elsewhere(records: Records, clock: ManualClock) -> Sessions:
-    """A second process on the same database."""
-    other = await Records.open(f"sqlite:{records._path}", clock=clock)
-    return Sessions(other, clock, Remembered(), idle=HOUR, absolute=24 * HOUR, per_user=5)
+from tests.rig.sessions import HOUR, TERMS, Stores
 
 
 async def test_signing_in_makes_an_identity(
@@ -76,25 +40,14 @@ async def test_signing_in_makes_an_identity(
 
 
 async def test_what_is_near_is_one_object_and_asks_no_store(
-    sessions: Sessions, browser: Browser, ann: User, records: Records
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores
 ) -> None:
     token, _ = await browser.sign_in(ann)
     assert sessions.near(token) is None
     found = await sessions.find(token)
-    await records.close()
+    await stores.close()
     assert sessions.near(token) is found
     assert await sessions.find(token) is found
-
-
-async def test_only_a_digest_of_the_token_is_on_disk(
-    sessions: Sessions, browser: Browser, ann: User, tmp_path: Path
-) -> None:
-    """ASVS 7.2.3 and 78: what is in the database signs nobody in."""
-    token, identity = await browser.sign_in(ann)
-    written = b"".join(path.read_bytes() for path in (tmp_path / "data").iterdir())
-    assert identity.session is not None
-    assert identity.session.id.encode() in written
-    assert token.encode() not in written
 
 
 async def test_a_proof_changes_the_token_and_the_old_one_is_dead_at_once(
@@ -144,15 +97,14 @@ async def test_one_token_is_exchanged_once_in_twenty_parallel_tries(
 
 
 async def test_two_processes_do_not_both_exchange_a_token(
-    sessions: Sessions, browser: Browser, ann: User, records: Records, clock: ManualClock
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores, clock: ManualClock
 ) -> None:
     token, _ = await browser.sign_in(ann)
-    other = await elsewhere(records, clock)
+    other = await stores.replica()
     proof = Proof("totp", clock.now())
     tries = [which.prove(token, proof) for which in (sessions, other) * 5]
     answers = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
-    await other._records.close()
 
 
 async def test_signing_in_again_ends_the_session_before(
@@ -251,36 +203,21 @@ async def test_setting_the_clock_neither_ends_nor_revives(
     assert await sessions.find(alive) is None
 
 
-async def test_a_clock_set_back_over_a_restart_gives_no_more_than_a_whole_idle_time(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, records: Records
-) -> None:
-    token, _ = await browser.sign_in(ann)
-    clock.jump(-HOUR)
-    again = await elsewhere(records, clock)
-    await again.refresh()
-    assert await again.find(token) is not None
-    clock.advance(HOUR)
-    assert await again.find(token) is None
-    await again._records.close()
-
-
 async def test_sessions_survive_a_restart(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, records: Records
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
 ) -> None:
     token, identity = await browser.sign_in(ann)
     await sessions.find(token)
     clock.advance(30)
     sessions.near(token)
     await sessions.close()
-    await records.close()
     clock.advance(HOUR - 1)
-    again = await elsewhere(records, clock)
+    again = await stores.replica()
     found = await again.find(token)
     assert found is not None
     assert found.session is not None
     assert identity.session is not None
     assert found.session.id == identity.session.id
-    await again._records.close()
 
 
 async def test_ending_a_session_ends_it_at_once(
@@ -340,11 +277,11 @@ async def test_nobody_disabled_can_begin_a_session(browser: Browser, ann: User, 
 
 
 async def test_what_another_process_changes_is_seen_by_the_next_refresh(
-    sessions: Sessions, browser: Browser, ann: User, records: Records, clock: ManualClock
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores
 ) -> None:
     """Case 81, on every replica within a second."""
     token, _ = await browser.sign_in(ann)
-    other = await elsewhere(records, clock)
+    other = await stores.replica()
     await other.refresh()
     assert await other.find(token) is not None
     await other.refresh()
@@ -353,19 +290,17 @@ async def test_what_another_process_changes_is_seen_by_the_next_refresh(
     await other.refresh()
     assert other.near(token) is None
     assert await other.find(token) is None
-    await other._records.close()
 
 
 async def test_a_change_before_the_first_refresh_is_not_missed(
-    sessions: Sessions, browser: Browser, ann: User, records: Records, clock: ManualClock
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores
 ) -> None:
     token, _ = await browser.sign_in(ann)
-    other = await elsewhere(records, clock)
+    other = await stores.replica()
     assert await other.find(token) is not None
     await sessions.end_all("default", ann.subject)
     await other.refresh()
     assert other.near(token) is None
-    await other._records.close()
 
 
 async def test_own_changes_leave_the_others_near(sessions: Sessions, browser: Browser, ann: User, bob: User) -> None:
@@ -406,25 +341,20 @@ async def test_a_cancelled_end_leaves_nothing_near(sessions: Sessions, browser: 
 
 
 async def test_seen_is_written_at_most_once_a_minute(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, records: Records
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
 ) -> None:
     token, identity = await browser.sign_in(ann)
     await sessions.refresh()
     await sessions.find(token)
     start = clock.now()
-
-    def written() -> float:
-        with sqlite3.connect(records._path) as database:
-            seen: float = database.execute("SELECT last_seen_at FROM sessions").fetchone()[0]
-        database.close()
-        return seen - start
-
+    other = await stores.replica()
     seen = []
     for _ in range(13):
         clock.advance(10)
         sessions.near(token)
         await sessions.refresh()
-        seen.append(written())
+        (written,) = await other.list("default", ann.subject)
+        seen.append(round(written.last_seen_at - start))
     assert seen == [0, 0, 0, 0, 0, 60, 60, 60, 60, 60, 60, 120, 120]
     (listed,) = await sessions.list("default", ann.subject)
     assert listed.last_seen_at == start + 130
@@ -433,7 +363,7 @@ async def test_seen_is_written_at_most_once_a_minute(
 
 
 async def test_extending_begins_the_idle_time_anew_but_moves_no_end(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, records: Records
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
 ) -> None:
     token, identity = await browser.sign_in(ann)
     clock.advance(HOUR - 1)
@@ -443,37 +373,34 @@ async def test_extending_begins_the_idle_time_anew_but_moves_no_end(
     assert extended.session.last_seen_at == clock.now()
     assert extended.session.expires_at == identity.session.expires_at
     assert extended.session.version == identity.session.version
-    again = await elsewhere(records, clock)  # durable: a process that dies now has written it
+    again = await stores.replica()  # durable: a process that dies now has written it
     clock.advance(HOUR - 1)
     assert await again.find(token) is not None
-    await again._records.close()
     clock.advance(2 * HOUR)
     with pytest.raises(UserError, match="ERR-SESSION-ENDED"):
         await sessions.extend(token)
 
 
-async def test_stats_and_sweep(
-    sessions: Sessions, browser: Browser, ann: User, bob: User, clock: ManualClock, records: Records
-) -> None:
+async def test_stats(sessions: Sessions, browser: Browser, ann: User, bob: User, clock: ManualClock) -> None:
     await browser.sign_in(ann)
-    await browser.sign_in(ann)
+    _, identity = await browser.sign_in(ann)
     token, _ = await browser.sign_in(bob)
     await sessions.find(token)
     assert await sessions.stats() == {"sessions": 3, "users": 2, "near": 1}
+    assert identity.session is not None
+    await sessions.end("default", ann.subject, identity.session.id)
+    assert await sessions.stats() == {"sessions": 2, "users": 2, "near": 1}
+    await sessions.end_all("default", ann.subject)
+    assert await sessions.stats() == {"sessions": 1, "users": 1, "near": 1}
     clock.advance(HOUR)
     assert await sessions.stats() == {"sessions": 0, "users": 0, "near": 1}
-    clock.advance(HOUR)
-    await sessions.refresh()
-    with sqlite3.connect(records._path) as database:
-        assert database.execute("SELECT count(*) FROM sessions").fetchone()[0] == 0
-    database.close()
 
 
 async def test_shorter_sessions_in_the_config_hold_for_old_sessions_too(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, records: Records
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
 ) -> None:
     token, _ = await browser.sign_in(ann)
-    shorter = Sessions(records, clock, Remembered(), idle=HOUR, absolute=600.0, per_user=5)
+    shorter = await stores.replica(terms=replace(TERMS, default=Lifetimes(HOUR, 600.0, 5)))
     assert await shorter.find(token) is not None
     clock.advance(600)
     assert shorter.near(token) is None
@@ -481,49 +408,14 @@ async def test_shorter_sessions_in_the_config_hold_for_old_sessions_too(
     assert await sessions.find(token) is not None
 
 
-async def test_a_store_that_is_away_closes_the_gate_after_a_short_grace(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, records: Records
-) -> None:
-    """Case 83: never anonymous, never as before for long."""
-    token, _ = await browser.sign_in(ann)
-    await sessions.refresh()
-    await sessions.find(token)
-    with sqlite3.connect(records._path) as database:
-        database.execute("ALTER TABLE meta RENAME TO lost")
-        database.execute("ALTER TABLE sessions RENAME TO lost_too")
-    database.close()
-    clock.advance(5)
-    with pytest.raises(StoreAway):
-        await sessions.refresh()
-    assert sessions.near(token) is not None
-    clock.advance(5)
-    with pytest.raises(StoreAway):
-        await sessions.refresh()
-    assert sessions.near(token) is None
-    with pytest.raises(StoreAway):
-        await sessions.find(token)
-
-
-@pytest.mark.parametrize("garbage", ['"text"', "[[1]]", '[["password", "x"]]', "not json", "7"])
-async def test_a_store_that_answers_garbage_is_away(
-    sessions: Sessions, browser: Browser, ann: User, records: Records, garbage: str
-) -> None:
-    """Case 83."""
-    token, _ = await browser.sign_in(ann)
-    with sqlite3.connect(records._path) as database:
-        database.execute("UPDATE sessions SET proofs = ?", [garbage])
-    database.close()
-    with pytest.raises(StoreAway):
-        await sessions.find(token)
-
-
-async def test_what_is_near_is_bounded(sessions: Sessions, browser: Browser, ann: User, clock: ManualClock) -> None:
+async def test_what_is_near_is_bounded(ann: User, clock: ManualClock, stores: Stores, ledger: Remembered) -> None:
+    sessions = await stores.sessions(terms=replace(TERMS, default=Lifetimes(HOUR, 24 * HOUR, 40)))
+    browser = Browser(sessions, clock)
     sessions._near.capacity = 8
     sessions._unknown.capacity = 8
     for number in range(40):
         await sessions.find(f"{number:043}")
     assert len(sessions._unknown) <= 8
-    sessions._per_user = 40
     for _ in range(20):
         token, _ = await browser.sign_in(ann)
         await sessions.find(token)
@@ -533,7 +425,7 @@ async def test_what_is_near_is_bounded(sessions: Sessions, browser: Browser, ann
 
 
 async def test_who_has_something_open_is_known_again_by_session_whatever_its_token(
-    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock
+    sessions: Sessions, browser: Browser, ann: User
 ) -> None:
     token, before = await browser.sign_in(ann)
     fresh, _ = await browser.step_up(token)
@@ -563,3 +455,240 @@ async def test_what_is_open_counts_as_being_seen_and_is_seldom_written(
         assert sessions._touched == {}
     await people.disable("ann")
     assert await sessions.again(before) is None
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+
+async def test_over_three_replicas_never_more_sessions_than_allowed_under_fifty_parallel_sign_ins(
+    ann: User, clock: ManualClock, stores: Stores
+) -> None:
+    """Case 85."""
+    replicas = [await stores.replica() for _ in range(3)]
+    browsers = [Browser(replica, clock) for replica in replicas]
+    opened = await asyncio.gather(*(browsers[number % 3].sign_in(ann) for number in range(50)))
+    fourth = await stores.replica()
+    alive = [token for token, _ in opened if await fourth.find(token) is not None]
+    assert len(alive) == 5
+    assert len(await fourth.list("default", ann.subject)) == 5
+
+
+async def test_one_too_many_is_refused_where_the_operator_says_so(
+    ann: User, bob: User, clock: ManualClock, stores: Stores
+) -> None:
+    replicas = [await stores.replica(terms=replace(TERMS, refuse=True)) for _ in range(3)]
+    browsers = [Browser(replica, clock) for replica in replicas]
+    answers = await asyncio.gather(*(browsers[number % 3].sign_in(ann) for number in range(50)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    opened = [answer for answer in answers if not isinstance(answer, BaseException)]
+    assert all(isinstance(answer, UserError) and answer.code == "ERR-SESSION-LIMIT" for answer in refused)
+    assert len(opened) == 5
+    await browsers[0].sign_in(bob)
+    for token, _ in opened:
+        assert await replicas[1].find(token) is not None
+    token, identity = opened[0]
+    with pytest.raises(UserError, match="ERR-SESSION-LIMIT"):
+        await browsers[1].sign_in(ann, replacing="A" * 43)
+    assert len(await replicas[0].list("default", ann.subject)) == 5
+    again, _ = await browsers[1].sign_in(ann, replacing=token)  # in the place of one of them there is room
+    assert await replicas[2].find(token) is None
+    assert await replicas[2].find(again) is not None
+    assert identity.session is not None
+    _, last = opened[4]
+    assert last.session is not None
+    assert await replicas[0].end("default", ann.subject, last.session.id)
+    await browsers[2].sign_in(ann)
+
+
+async def test_a_refused_sign_in_leaves_the_session_it_would_have_replaced(
+    ann: User, bob: User, clock: ManualClock, stores: Stores
+) -> None:
+    sessions = await stores.sessions(terms=replace(TERMS, default=Lifetimes(HOUR, 24 * HOUR, 1), refuse=True))
+    browser = Browser(sessions, clock)
+    await browser.sign_in(ann)
+    bobs, _ = await browser.sign_in(bob)
+    with pytest.raises(UserError, match="ERR-SESSION-LIMIT"):
+        await browser.sign_in(ann, replacing=bobs)
+    assert await sessions.find(bobs) is not None
+
+
+async def test_what_is_over_or_void_takes_nobodys_place(
+    ann: User, clock: ManualClock, stores: Stores, people: LocalUsers
+) -> None:
+    sessions = await stores.sessions(terms=replace(TERMS, default=Lifetimes(HOUR, 24 * HOUR, 1), refuse=True))
+    browser = Browser(sessions, clock)
+    await browser.sign_in(ann)
+    await people.set_password("ann", "another horse battery")
+    await browser.sign_in(ann)
+    clock.advance(2 * HOUR)
+    await stores.let_expire()
+    await browser.sign_in(ann)
+
+
+# --- how long ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tenant_may_have_lifetimes_of_its_own(
+    ann: User, people: LocalUsers, clock: ManualClock, stores: Stores
+) -> None:
+    carl = await people.add("carl", PASSWORD, tenant="short")
+    dora = await people.add("dora", PASSWORD, tenant="long")
+    tenants = {"short": Lifetimes(600.0, 1800.0, 1), "long": Lifetimes(2 * HOUR, 48 * HOUR, 5)}
+    sessions = await stores.sessions(terms=replace(TERMS, tenants=tenants))
+    browser = Browser(sessions, clock)
+    first, _ = await browser.sign_in(carl)
+    carls, _ = await browser.sign_in(carl)
+    assert await sessions.find(first) is None
+    anns, doras = (await browser.sign_in(ann))[0], (await browser.sign_in(dora))[0]
+
+    clock.advance(601)
+    assert [await sessions.find(token) is not None for token in (carls, anns, doras)] == [False, True, True]
+    assert (await sessions.stats())["sessions"] == 2
+    carls, _ = await browser.sign_in(carl)
+    for _ in range(3):
+        clock.advance(599)
+        assert await sessions.find(carls) is not None
+        await sessions.refresh()
+    clock.advance(30)
+    assert await sessions.find(carls) is None
+
+    clock.advance(HOUR + 1)
+    assert await sessions.find(anns) is None
+    assert await sessions.find(doras) is not None
+    await sessions.refresh()
+    clock.advance(25 * HOUR)
+    assert await sessions.find(doras) is None
+    _, identity = await browser.sign_in(dora)
+    assert identity.session is not None
+    assert identity.session.expires_at - identity.session.created_at == pytest.approx(48 * HOUR)
+
+
+async def test_the_longest_pause_since_the_last_proof_is_known(
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
+) -> None:
+    token, identity = await browser.sign_in(ann)
+
+    async def rested(where: Sessions = sessions) -> float:
+        found = await where.find(token)
+        assert found is not None
+        assert found.session is not None
+        return round(found.session.rested)
+
+    assert identity.session is not None
+    assert identity.session.rested == 0
+    assert await rested() == 0
+    for pause, longest in ((20, 20), (10, 20), (30, 30), (900, 900), (59, 900)):
+        clock.advance(pause)
+        assert await rested() == longest
+        await sessions.refresh()
+    clock.advance(60)
+    await rested()
+    await sessions.refresh()
+    assert await rested(await stores.replica()) == 900
+    token, proven = await browser.step_up(token)
+    assert proven.session is not None
+    assert proven.session.rested == 0
+    assert await rested() == 0
+
+
+async def test_a_pause_here_is_none_where_another_replica_has_served_them(
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
+) -> None:
+    token, _ = await browser.sign_in(ann)
+    other = await stores.replica()
+    await sessions.find(token)
+    for _ in range(20):
+        clock.advance(61)
+        assert await other.find(token) is not None
+        await other.refresh()
+    found = await sessions.find(token)
+    assert found is not None
+    assert found.session is not None
+    assert 61 <= found.session.rested < 123
+
+
+async def test_who_is_near_costs_one_object_until_they_pause(
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock
+) -> None:
+    token, _ = await browser.sign_in(ann)
+    found = await sessions.find(token)
+    for _ in range(5):
+        clock.advance(0.9)
+        assert sessions.near(token) is found
+    clock.advance(5)
+    rested = sessions.near(token)
+    assert rested is not found
+    clock.advance(5)
+    assert sessions.near(token) is rested
+
+
+# --- looking through --------------------------------------------------------------------------------------------------
+
+
+async def test_who_reads_through_sees_at_once_what_others_ended(
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores
+) -> None:
+    token, identity = await browser.sign_in(ann)
+    other = await stores.replica()
+    await other.find(token)
+    assert await other.read(token) is not None
+    assert identity.session is not None
+    await sessions.end("default", ann.subject, identity.session.id)
+    assert await other.read(token) is None
+    assert other.near(token) is None
+
+
+async def test_who_reads_through_is_written_no_more_often(
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock
+) -> None:
+    token, _ = await browser.sign_in(ann)
+    await sessions.refresh()
+    for second in range(1, 60):
+        clock.advance(1)
+        assert await sessions.read(token) is not None
+        await sessions.refresh()
+        (listed,) = await sessions._store.list("default", ann.subject)
+        assert round(listed.pause) == second
+    clock.advance(1)
+    await sessions.read(token)
+    await sessions.refresh()
+    (listed,) = await sessions._store.list("default", ann.subject)
+    assert round(listed.pause) == 0
+
+
+async def test_ending_everything_raises_the_generation_that_voids_what_was_before(
+    sessions: Sessions, browser: Browser, ann: User, people: LocalUsers, stores: Stores
+) -> None:
+    mine, identity = await browser.sign_in(ann)
+    assert identity.session is not None
+    assert await stores.generation(ann) == 0
+    await sessions.end_all("default", ann.subject, but=identity.session.id)
+    assert await stores.generation(ann) == 1
+    assert await sessions.find(mine) is not None
+    assert await (await stores.replica()).find(mine) is not None
+    await people.set_password("ann", "another horse battery")
+    assert await stores.generation(ann) == 2
+    assert await sessions.find(mine) is None
+    await people.disable("ann")
+    assert await stores.generation(ann) == 3
+    await people.enable("ann")
+    assert await stores.generation(ann) == 3
+    token, _ = await browser.sign_in(ann)
+    assert await (await stores.replica()).find(token) is not None
+
+
+async def test_who_ends_the_sessions_of_others_is_named(
+    sessions: Sessions, browser: Browser, ann: User, ledger: Remembered
+) -> None:
+    _, first = await browser.sign_in(ann)
+    await browser.sign_in(ann)
+    assert first.session is not None
+    await sessions.end("default", ann.subject, first.session.id, by="root")
+    await sessions.end_all("default", ann.subject, by="root")
+    await sessions.end_all("default", ann.subject, by="root")
+    told = [(event.kind, event.user, event.detail) for event in ledger.events]
+    assert told[-3:] == [
+        (Kind.SESSION_ENDED, "ann", {"why": "ended", "by": "root"}),
+        (Kind.SESSIONS_ENDED, "ann", {"count": 1, "by": "root"}),
+        (Kind.SESSIONS_ENDED, "ann", {"count": 0, "by": "root"}),
+    ]

@@ -25,7 +25,6 @@ from gateway.crypto.keys import KeyRing
 from gateway.identity.device import DeviceCookie
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
-from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import SignInThrottle
 from gateway.limits.limiter import Limiter
 from gateway.mfa import otp
@@ -41,6 +40,7 @@ from gateway.store.sql import Records
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
 from tests.rig.forms import Form, Forms
+from tests.rig.sessions import in_rows
 
 PASSWORD = "correct horse battery staple"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -179,7 +179,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     ledger = Recorder(EventTable(records), clock)
     passwords = Passwords()
     users = LocalUsers(records, passwords, clock, ledger)
-    sessions = Sessions(records, clock, ledger, idle=3600, absolute=86_400, per_user=5)
+    sessions = in_rows(records, clock, ledger)
     kv = MemoryKeyValue(clock)
     totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
     factors = Factors(records, {"totp": totp, "backup_code": codes}, clock)
