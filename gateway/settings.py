@@ -647,8 +647,9 @@ class SessionTimes(Strict):
 
     @property
     def lifetimes(self) -> tuple[float, float]:
-        """Seconds of rest, and seconds in all."""
-        return self.idle, self.absolute
+        """Seconds of rest, and seconds in all, of the tenant that has the most."""
+        every = [self.terms.default, *self.terms.tenants.values()]
+        return max(life.idle for life in every), max(life.absolute for life in every)
 
     @property
     def terms(self) -> Terms:

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     SIGN_IN = "sign_in"
     SIGN_IN_FAILED = "sign_in_failed"
     SIGN_IN_THROTTLED = "sign_in_throttled"
+    SESSION_LIMIT = "session_limit"
     SIGN_OUT = "sign_out"
     SESSION_ENDED = "session_ended"
     SESSIONS_ENDED = "sessions_ended"

@@ -3,13 +3,16 @@
 An unknown name, a wrong password and a disabled user get the same answer: status, body, headers and, within the
 noise of one password hash, time. Throttling counts by the name typed, whether or not there is such a user.
 
+Whoever has as many sessions as they may (`sessions.when_full: refuse`) is told so, having shown the password; which
+ones those are is not told to a browser that nobody is signed in with.
+
 After success the person goes to `next`. Something they were sending when they were asked (`resume`) waits behind
 one more page, for whoever signs in now need not be who filled in that form.
 """
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
@@ -58,7 +61,13 @@ async def submit(request: web.Request) -> web.Response:
         return answer
 
     user = await desk.users.verify(typed, password)
-    opened = await _open(request, user) if user is not None else None
+    try:
+        opened = await _open(request, user) if user is not None else None
+    except UserError as error:  # the password was right; there is no room for them
+        await desk.throttle.succeeded(account, caller.facts.network, known)
+        _tell(request, Kind.SESSION_LIMIT, Severity.NOTICE, account)
+        again = _again(request, after, resume)
+        return page(request, "full.html", status=error.status, detail=error.detail, again=again)
     if opened is None:
         _tell(request, Kind.SIGN_IN_FAILED, Severity.NOTICE, await _known_name(request, account))
         answer = _form(request, after, resume, typed, WRONG, 401)
@@ -86,15 +95,25 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def _open(request: web.Request, user: User) -> tuple[str, Identity] | None:
-    """A session in the place of the one this browser had; None for somebody disabled a moment ago."""
+    """A session in the place of the one this browser had; None for somebody disabled a moment ago.
+
+    Raises `UserError` ERR-SESSION-LIMIT.
+    """
     desk, caller = request.app[DESK], request[CALLER]
     proof = Proof("password", desk.clock.now())
     try:
         return await desk.sessions.open(
             user, proof, address=caller.facts.address, agent=caller.facts.agent, replacing=caller.token or None
         )
-    except UserError:
+    except UserError as error:
+        if error.code == "ERR-SESSION-LIMIT":
+            raise
         return None
+
+
+def _again(request: web.Request, after: str, resume: str) -> str:
+    """Back to the form, on the same way."""
+    return f"{request.app[DESK].prefix}login?{urlencode({'next': after, 'resume': resume})}"
 
 
 async def _known_name(request: web.Request, account: str) -> str:

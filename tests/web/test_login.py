@@ -10,6 +10,8 @@ import pytest
 
 from gateway.core.clock import ManualClock
 from gateway.core.events import Kind
+from gateway.identity.session_rows import SessionRows
+from gateway.identity.session_store import Lifetimes, Terms
 from gateway.mfa.interrupted import Interrupted
 from tests.web.conftest import PASSWORD, Browser, House, P
 
@@ -212,3 +214,33 @@ async def test_an_idle_session_is_over(browser: Browser, clock: ManualClock) -> 
     await browser.sign_in()
     clock.advance(3601)
     assert (await browser.get("account")).location.startswith(f"{P}login")
+
+
+async def test_whoever_is_signed_in_at_too_many_places_is_told_what_to_do(
+    house: House, browser: Browser, visit: Callable[..., Browser]
+) -> None:
+    """No list of their sessions: this browser is nobody's. And no count of failures: the password was right."""
+    one = Lifetimes(3600.0, 86_400.0, 1)
+    store = house.desk.sessions._store
+    assert isinstance(store, SessionRows)
+    store._terms = Terms(one, refuse=True)
+    assert (await browser.sign_in("bob")).status == 303
+    other = visit(address="192.0.2.99", agent="Elsewhere/1")
+    refused = await other.sign_in("bob", query="?next=/reports")
+    assert refused.status == 403
+    assert "one place" in refused.text
+    assert "ERR-SESSION-LIMIT" in refused.text
+    assert "192.0.2.7" not in refused.text
+    assert "Firefox" not in refused.text
+    assert "sallyport" not in other.cookies
+    assert 'href="/.sallyport/login?next=%2Freports&amp;resume="' in refused.text
+    assert [event.user for event in await house.told(Kind.SESSION_LIMIT)] == ["bob"]
+    assert await house.told(Kind.SIGN_IN_FAILED) == []
+    assert (await other.sign_in("bob", "wrong password")).status == 401
+    assert (await browser.sign_in("bob")).status == 303  # in the place of its own
+    session = (await house.identity(browser)).session
+    assert session is not None
+    bob = await house.desk.users.find("bob")
+    assert bob is not None
+    assert await house.desk.sessions.end(bob.tenant, bob.subject, session.id)
+    assert (await other.sign_in("bob")).status == 303
