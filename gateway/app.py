@@ -18,6 +18,7 @@ from gateway.audit.metrics import Metrics
 from gateway.audit.recorder import Recorder
 from gateway.catalog import ALGORITHMS
 from gateway.core.clock import Clock, SystemClock
+from gateway.core.contracts import KeyValue
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, SallyportError, StoreAway
 from gateway.core.events import Event, Kind, Severity
@@ -29,6 +30,7 @@ from gateway.policy.book import Book
 from gateway.policy.watch import Watch
 from gateway.risk.calm import Calm
 from gateway.services import make_upstream, publish
+from gateway.store.memory import MemoryKeyValue
 from gateway.web.probes import Probes
 from gateway.wire.bounds import Bounds
 from gateway.wire.forwarded import TrustedProxies
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.people import People
     from gateway.settings import Address, Listen, Settings
     from gateway.sharing import Sharing
+    from gateway.store.line import Line
     from gateway.store.redis import Redis
     from gateway.store.redis_where import Where as RedisWhere
     from gateway.store.sql import Records
@@ -165,10 +168,19 @@ class App:
             clock=self.clock,
             recorder=self.recorder,
             spend=self.spend,
+            tries=self._tries(),
             metrics=self.metrics,
         )
         self.users, self.sessions = people.users, people.sessions
         return people
+
+    def _tries(self) -> KeyValue:
+        """Where tries to sign in are counted."""
+        if self.redis is None:
+            return MemoryKeyValue(self.clock)
+        from gateway.store.redis_key_value import RedisKeyValue
+
+        return RedisKeyValue(self.redis)
 
     def _publish_metrics(self) -> None:
         """What is asked for when somebody scrapes."""
@@ -354,10 +366,14 @@ class App:
             )
 
     def _readiness(self) -> tuple[bool, Mapping[str, str]]:
-        """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one."""
+        """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one.
+
+        So does a shared store that is away: rules say what becomes of their limits then, and known sessions go on for
+        a while. It is away for every replica, and to take them all out would end what still goes on.
+        """
         parts = {
             "store": "none" if self.people is None else "up" if self._store_up else "away",
-            **({} if self.redis is None else {"shared": "up" if self.redis.line.up else "away"}),
+            **({} if self.redis is None else {"shared": _state(self.redis.line)}),
             "policy": f"refused: {self._reload_problem}" if self._reload_problem else "loaded",
         }
         if self._secure:
@@ -398,6 +414,10 @@ class App:
             await self.redis.close()
         if hasattr(self, "records"):
             await self.records.close()
+
+
+def _state(line: Line) -> str:
+    return "up" if line.up else f"away: {line.why}"
 
 
 def _sign_nothing(_: Mapping[str, object]) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.core.contracts import Factor
+from gateway.core.contracts import Factor, KeyValue
 from gateway.core.cookies import Cookies
 from gateway.core.errors import StoreAway
 from gateway.crypto.keys import KeyRing
@@ -35,7 +35,6 @@ from gateway.mfa.sealed import demand_keys, remember_key
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
 from gateway.risk.score import Risk
-from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.web.app import make_app, make_runner
@@ -95,9 +94,10 @@ class People:
         clock: Clock,
         recorder: Recorder,
         spend: Spend,
+        tries: KeyValue,
         metrics: Metrics,
     ) -> None:
-        """Raises `ConfigError` for risk settings that are not fit."""
+        """Tries to sign in are counted in `tries`. Raises `ConfigError` for risk settings that are not fit."""
         self.records = records
         self.keys = keys
         self.risk = Risk(
@@ -142,7 +142,7 @@ class People:
             spend=spend,
             users=self.users,
             sessions=self.sessions,
-            throttle=SignInThrottle(MemoryKeyValue(clock), clock),
+            throttle=SignInThrottle(tries),
             factors=self.factors,
             enrolment=self.enrolment,
             stepups=self.stepups,

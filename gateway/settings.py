@@ -519,6 +519,10 @@ class SharedStore(Strict):
     password: Annotated[Secret | None, WithJsonSchema({"type": "string", "title": "Password"})] = setting(
         None, "Our password; left out: as in the URL."
     )
+    sentinel_username: str = setting("", "Who we are to Sentinels that ask.")
+    sentinel_password: Annotated[Secret | None, WithJsonSchema({"type": "string", "title": "Sentinel Password"})] = (
+        setting(None, "Our password there; left out: they ask for none.")
+    )
     ca: PathField | None = setting(None, "Authorities to believe (PEM); left out: the system's.")
     certificate: PathField | None = setting(None, "Our own certificate (PEM), for mutual TLS.")
     key: PathField | None = setting(None, "Its key (PEM, without a password); left out: in `certificate`.")
@@ -534,6 +538,8 @@ class SharedStore(Strict):
             where,
             username=self.username or where.username,
             password=where.password if self.password is None else self.password.get_secret_value(),
+            sentinel_username=self.sentinel_username,
+            sentinel_password="" if self.sentinel_password is None else self.sentinel_password.get_secret_value(),
             ca=self.ca,
             certificate=self.certificate,
             key=self.key,
@@ -546,6 +552,10 @@ class SharedStore(Strict):
             raise ValueError("`ca`, `certificate` and `key` belong to a URL with TLS, as in rediss://")
         if self.key is not None and self.certificate is None:
             raise ValueError("a `key` without a `certificate`")
+        if (self.sentinel_username or self.sentinel_password) and self.where.kind != "sentinel":
+            raise ValueError("`sentinel_username` and `sentinel_password` belong to redis+sentinel://")
+        if self.username and not self.where.password and self.password is None:
+            raise ValueError("a `username` without a `password`")
         return self
 
 

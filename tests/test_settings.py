@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from gateway import settings
 from gateway.core.errors import ConfigError
 from gateway.settings import Settings
+from gateway.store import redis_where
+from gateway.store.redis_where import Where
 
 ROOT = Path(__file__).parent.parent
 LEAST = "upstreams: {app: {url: http://127.0.0.1:9000}}\n"
@@ -219,6 +221,31 @@ def test_workers_share_what_can_be_shared(load: Any) -> None:
     assert load(LEAST + "store: {records: none, shared: none}\nworkers: 4\n").workers == 4
 
 
+def test_workers_share_a_redis(load: Any) -> None:
+    assert load(LEAST + "store: {shared: 'redis://cache'}\nworkers: 4\n").workers == 4
+
+
+def test_a_shared_store_is_a_url_or_a_mapping_and_hides_its_passwords(load: Any, tmp_path: Path) -> None:
+    short = load(LEAST + "store: {shared: 'rediss://ann:hunter%402@[::1]:7/3'}\n").store
+    assert short.redis == Where(
+        "rediss", (redis_where.Address("::1", 7),), database=3, username="ann", password="hunter@2"
+    )
+    assert str(short.redis) == "rediss://[::1]:7/3"
+    entries = "url: 'rediss+sentinel://one,two:7/main', password: hunter2, sentinel_password: hunter3, ca: a.pem"
+    long = load(LEAST + f"store: {{shared: {{{entries}, prefix: 'x:'}}}}\n").store
+    assert long.redis == Where(
+        "rediss+sentinel",
+        (redis_where.Address("one", 26379), redis_where.Address("two", 7)),
+        "main",
+        password="hunter2",
+        sentinel_password="hunter3",
+        ca=tmp_path / "a.pem",
+        prefix="x:",
+    )
+    for store in (short, long):
+        assert "hunter" not in f"{store!r} {store} {store.redis!r} {store.redis} {store.model_dump_json()}"
+
+
 ONE_MISTAKE = [
     ("{}\n", "1: `upstreams` is missing"),
     ("upstreams: {}\n", "1: `upstreams` is empty"),
@@ -317,6 +344,11 @@ ONE_MISTAKE = [
     (LEAST + "store: {records: data.db}\n", "2: `store.records`: not a place for records"),
     (LEAST + "store: {shared: 'reds://:hunter2@x'}\n", "2: `store.shared`: not the URL of a Redis"),
     (LEAST + "store: {shared: 'redis://x?ssl=1'}\n", "2: `store.shared`: a URL of a Redis has no `?`"),
+    (
+        LEAST + "store: {shared: {url: 'redis://x', sentinel_password: hunter2}}\n",
+        "2: `store.shared`: `sentinel_username` and `sentinel_password` belong to redis+sentinel://",
+    ),
+    (LEAST + "store: {shared: {url: 'redis://x', username: ann}}\n", "2: `store.shared`: a `username` without"),
     (LEAST + "store: {shared: {url: 'redis://x', ca: a.pem}}\n", "2: `store.shared`: `ca`, `certificate` and `key`"),
     (LEAST + "store: {shared: {url: 'rediss://x', key: a.pem}}\n", "2: `store.shared`: a `key` without a"),
     (LEAST + "store: {shared: {url: 'redis://x', prefix: 'a b'}}\n", "2: `store.shared.prefix` is not written right"),

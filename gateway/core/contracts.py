@@ -126,6 +126,10 @@ class KeyValue(Protocol):
         """Remove it, if it is there."""
         ...
 
+    async def left(self, key: str) -> float:
+        """Seconds that it still lives, by the store's own clock; 0.0 when absent or expired."""
+        ...
+
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """Add to a counter and return its new value; a new counter lives `ttl` seconds from its first use."""
         ...

@@ -7,6 +7,7 @@ the one before, up to a quarter of an hour. There is no lock-out: whoever waits 
 - Refused tries neither count nor make the wait longer: hammering gains nothing and costs the owner nothing.
 - A browser that signed in as this account before has a counter of its own and does not share its address's: a stranger,
   even behind the same router, can make the others wait, but never the owner at home.
+- A wait is a key that lives as long, so it is measured by one clock, the store's, however many gateways ask it.
 - Success gives the account its free tries back, but the address only the one that succeeded: somebody with an account
   of their own could otherwise sign in now and then, and go on guessing at others for ever.
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, key
 from gateway.core.identity import DEFAULT_TENANT
 
@@ -32,9 +32,8 @@ REMEMBER = 86400.0
 class SignInThrottle:
     """Counts tries in a `KeyValue`."""
 
-    def __init__(self, kv: KeyValue, clock: Clock) -> None:
+    def __init__(self, kv: KeyValue) -> None:
         self._kv = kv
-        self._clock = clock
 
     async def admit(
         self, account: str, address_network: str, known_device: bool, *, tenant: str = DEFAULT_TENANT
@@ -46,26 +45,16 @@ class SignInThrottle:
         """
         counters = _counters(tenant, account, address_network, known_device)
         for counter, _ in counters:
-            if until := await self._kv.get(f"{counter}/wait"):
-                return self._left(int(until))
+            if left := await self._kv.left(f"{counter}/wait"):
+                return min(LONGEST_WAIT, max(1.0, left))
         for number, (counter, free) in enumerate(counters):
             tries = await self._kv.add(counter, 1, REMEMBER)
             wait = _wait(tries, free)
-            if wait and not await self._claim(f"{counter}/wait", wait):
+            if wait and await self._kv.add(f"{counter}/wait", 1, wait) > 1:  # somebody else has the one try there is
                 for counted, _ in counters[: number + 1]:
                     await self._kv.add(counted, -1, REMEMBER)
                 return wait
         return 0.0
-
-    async def _claim(self, waiting: str, wait: float) -> bool:
-        """Take the one try there is now; the next is in `wait` seconds, which the counter tells in milliseconds."""
-        if await self._kv.add(waiting, 1, wait) > 1:
-            return False
-        await self._kv.add(waiting, round((self._clock.now() + wait) * 1000) - 1, wait)
-        return True
-
-    def _left(self, until: int) -> float:
-        return min(LONGEST_WAIT, max(1.0, until / 1000 - self._clock.now()))
 
     async def succeeded(
         self, account: str, address_network: str, known_device: bool, *, tenant: str = DEFAULT_TENANT

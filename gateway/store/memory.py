@@ -59,6 +59,11 @@ class MemoryKeyValue:
         self._values.pop(key, None)
         self._counters.pop(key, None)
 
+    async def left(self, key: str) -> float:
+        """As the contract says."""
+        kept = self._values.get(key) or self._counters.get(key)
+        return max(0.0, kept[0] - self._clock.monotonic()) if kept else 0.0
+
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """As the contract says."""
         now = self._clock.monotonic()

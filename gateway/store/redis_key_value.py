@@ -51,6 +51,11 @@ class RedisKeyValue:
         """As the contract says."""
         await self._redis.execute("DEL", self._prefix + key)
 
+    async def left(self, key: str) -> float:
+        """As the contract says."""
+        milliseconds: int = await self._redis.execute("PTTL", self._prefix + key)
+        return 0.0 if milliseconds < 0 else max(1, milliseconds) / 1000  # 0 is the last millisecond it is there
+
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """As the contract says."""
         number: int = await self._redis.run(_ADD, [self._prefix + key], [amount, _ms(ttl)])

@@ -70,6 +70,12 @@ class SqlKeyValue:
         async with self._records.begin() as connection:
             await connection.execute(delete(kept).where(kept.c.key == key))
 
+    async def left(self, key: str) -> float:
+        """As the contract says."""
+        async with self._records.read() as connection:
+            expires_at: float | None = await connection.scalar(select(kept.c.expires_at).where(kept.c.key == key))
+        return max(0.0, expires_at - self._clock.now()) if expires_at is not None else 0.0
+
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """As the contract says."""
         now = self._clock.now()

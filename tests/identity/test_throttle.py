@@ -22,7 +22,7 @@ def kv(request: pytest.FixtureRequest, clock: ManualClock, records: Records) -> 
 
 @pytest.fixture
 def throttle(kv: KeyValue, clock: ManualClock) -> SignInThrottle:
-    return SignInThrottle(kv, clock)
+    return SignInThrottle(kv)
 
 
 async def admitted(throttle: SignInThrottle, account: str, network: str, known: bool = False, tries: int = 30) -> int:
@@ -131,12 +131,25 @@ async def test_all_is_forgotten_after_a_day(throttle: SignInThrottle, clock: Man
 
 
 async def test_guesses_in_a_day_at_one_account_stay_few(clock: ManualClock) -> None:
-    throttle, guesses, start = SignInThrottle(MemoryKeyValue(clock), clock), 0, clock.now()
+    throttle, guesses, start = SignInThrottle(MemoryKeyValue(clock)), 0, clock.now()
     while clock.now() - start < 86400:
         wait = await throttle.admit("ann", f"network {guesses}", False)
         guesses += wait == 0.0
         clock.advance(wait or 0.01)
     assert guesses < 115
+
+
+async def test_replicas_whose_clocks_differ_wait_equally_long(clock: ManualClock) -> None:
+    """What is kept together is timed by its keeper; no gateway's own clock is asked."""
+    kv = MemoryKeyValue(clock)
+    one, other = SignInThrottle(kv), SignInThrottle(kv)
+    assert await admitted(one, "ann", HERE, tries=6) == 6
+    clock.jump(3600)
+    assert 1.0 <= await other.admit("ann", THERE, False) <= 2.0
+    clock.jump(-7200)
+    assert 1.0 <= await one.admit("ann", THERE, False) <= 2.0
+    clock.advance(2)
+    assert await other.admit("ann", THERE, False) == 0.0
 
 
 async def test_tenants_do_not_meet(throttle: SignInThrottle) -> None:
@@ -146,12 +159,12 @@ async def test_tenants_do_not_meet(throttle: SignInThrottle) -> None:
 
 async def test_what_was_typed_is_not_kept(clock: ManualClock) -> None:
     kv = MemoryKeyValue(clock)
-    await SignInThrottle(kv, clock).admit("my password, in the wrong field", HERE, False)
+    await SignInThrottle(kv).admit("my password, in the wrong field", HERE, False)
     assert "password" not in repr(kv._counters)
 
 
 async def test_who_cannot_count_lets_nobody_guess(records: Records, clock: ManualClock) -> None:
-    throttle = SignInThrottle(SqlKeyValue(records, clock), clock)
+    throttle = SignInThrottle(SqlKeyValue(records, clock))
     async with records.begin() as connection:
         await connection.exec_driver_sql("DROP TABLE kept")
     with pytest.raises(StoreAway):

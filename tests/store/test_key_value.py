@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,29 +13,72 @@ from gateway.core.clock import ManualClock
 from gateway.core.contracts import KeyValue
 from gateway.core.errors import StoreAway
 from gateway.store.memory import MemoryKeyValue
+from gateway.store.redis import Redis
+from gateway.store.redis_key_value import RedisKeyValue
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SWEEP_EVERY, SqlKeyValue
+from tests.rig.redis import needs_redis
+from tests.store.conftest import KINDS, where_of
 
 
-@pytest.fixture(params=["memory", "sql"])
-def kv(request: pytest.FixtureRequest, clock: ManualClock, records: Records) -> KeyValue:
-    return MemoryKeyValue(clock) if request.param == "memory" else SqlKeyValue(records, clock)
+class Shelf:
+    """A `KeyValue`, and a way to let time pass by the clock that it goes by itself.
+
+    `unit` is a lifetime that is long enough to look twice, in seconds.
+    """
+
+    def __init__(self, kv: KeyValue, clock: ManualClock | None) -> None:
+        self.kv = kv
+        self.clock = clock
+        self.unit = 10.0 if clock is not None else 0.5
+
+    async def expire(self, key: str) -> None:
+        """Let `key` live to its end. It must be there now, and not go before its time."""
+        left = await self.kv.left(key)
+        assert 0 < left <= self.unit
+        if self.clock is not None:
+            self.clock.advance(left - self.unit / 100)
+            assert await self.kv.left(key) > 0
+            self.clock.advance(self.unit / 100)
+            assert await self.kv.left(key) == 0
+            return
+        began = time.monotonic()
+        while await self.kv.left(key):
+            assert time.monotonic() - began < 5
+            await asyncio.sleep(0.005)
+        assert time.monotonic() - began > left - 0.1
 
 
-async def test_a_value_lives_its_time(kv: KeyValue, clock: ManualClock) -> None:
+@pytest.fixture(params=["memory", "sql", *(pytest.param(kind, marks=needs_redis) for kind in KINDS)])
+async def shelf(request: pytest.FixtureRequest, clock: ManualClock, records: Records) -> AsyncIterator[Shelf]:
+    if request.param in KINDS:
+        redis = await Redis.open(where_of(request.param, request), clock=clock)
+        yield Shelf(RedisKeyValue(redis), None)
+        await redis.close()
+    elif request.param == "sql":
+        yield Shelf(SqlKeyValue(records, clock), clock)
+    else:
+        yield Shelf(MemoryKeyValue(clock), clock)
+
+
+@pytest.fixture
+def kv(shelf: Shelf) -> KeyValue:
+    return shelf.kv
+
+
+async def test_a_value_lives_its_time(kv: KeyValue, shelf: Shelf) -> None:
     assert await kv.get("t/a") is None
-    await kv.put("t/a", b"\x00one", 10)
-    clock.advance(9.9)
+    assert await kv.left("t/a") == 0.0
+    await kv.put("t/a", b"\x00one", shelf.unit)
     assert await kv.get("t/a") == b"\x00one"
-    clock.advance(0.1)
+    await shelf.expire("t/a")
     assert await kv.get("t/a") is None
 
 
-async def test_putting_again_replaces_value_and_time(kv: KeyValue, clock: ManualClock) -> None:
-    await kv.put("t/a", b"one", 10)
-    clock.advance(5)
-    await kv.put("t/a", b"two", 10)
-    clock.advance(9)
+async def test_putting_again_replaces_value_and_time(kv: KeyValue, shelf: Shelf) -> None:
+    await kv.put("t/a", b"one", shelf.unit / 5)
+    await kv.put("t/a", b"two", shelf.unit)
+    assert await kv.left("t/a") > shelf.unit / 5
     assert await kv.get("t/a") == b"two"
 
 
@@ -47,36 +92,33 @@ async def test_dropping(kv: KeyValue) -> None:
     assert await kv.add("t/n", 1, 10) == 1
 
 
-async def test_exactly_one_of_many_claims(kv: KeyValue, clock: ManualClock) -> None:
-    assert sorted(await asyncio.gather(*(kv.claim("t/once", 10) for _ in range(30)))) == [False] * 29 + [True]
-    clock.advance(9.9)
-    assert await kv.claim("t/once", 10) is False
-    clock.advance(0.1)
-    assert await kv.claim("t/once", 10) is True
-    assert await kv.claim("t/once", 10) is False
+async def test_exactly_one_of_many_claims(kv: KeyValue, shelf: Shelf) -> None:
+    assert sorted(await asyncio.gather(*(kv.claim("t/once", shelf.unit) for _ in range(50)))) == [False] * 49 + [True]
+    await shelf.expire("t/once")
+    assert await kv.claim("t/once", shelf.unit) is True
+    assert await kv.claim("t/once", shelf.unit) is False
 
 
-async def test_exactly_one_of_many_takes(kv: KeyValue, clock: ManualClock) -> None:
+async def test_exactly_one_of_many_takes(kv: KeyValue, shelf: Shelf) -> None:
     await kv.put("t/a", b"one", 10)
-    taken = await asyncio.gather(*(kv.take("t/a") for _ in range(30)))
+    taken = await asyncio.gather(*(kv.take("t/a") for _ in range(50)))
     assert [value for value in taken if value is not None] == [b"one"]
-    await kv.put("t/a", b"two", 10)
-    clock.advance(10)
+    await kv.put("t/a", b"two", shelf.unit)
+    await shelf.expire("t/a")
     assert await kv.take("t/a") is None
 
 
 async def test_counters_count_every_addition_once(kv: KeyValue) -> None:
-    counted = await asyncio.gather(*(kv.add("t/n", 1, 10) for _ in range(40)))
-    assert sorted(counted) == list(range(1, 41))
-    assert await kv.add("t/n", -5, 10) == 35
-    assert await kv.get("t/n") == b"35"
+    counted = await asyncio.gather(*(kv.add("t/n", 1, 10) for _ in range(50)))
+    assert sorted(counted) == list(range(1, 51))
+    assert await kv.add("t/n", -5, 10) == 45
+    assert await kv.get("t/n") == b"45"
 
 
-async def test_a_counter_lives_from_its_first_use(kv: KeyValue, clock: ManualClock) -> None:
-    assert await kv.add("t/n", 1, 10) == 1
-    clock.advance(9.9)
-    assert await kv.add("t/n", 1, 10) == 2
-    clock.advance(0.1)
+async def test_a_counter_lives_from_its_first_use(kv: KeyValue, shelf: Shelf) -> None:
+    assert await kv.add("t/n", 1, shelf.unit) == 1
+    assert await kv.add("t/n", 1, 100 * shelf.unit) == 2
+    await shelf.expire("t/n")
     assert await kv.get("t/n") is None
     assert await kv.add("t/n", 1, 10) == 1
 
@@ -86,6 +128,27 @@ async def test_keys_do_not_meet(kv: KeyValue) -> None:
     await kv.put("b/x", b"2", 10)
     assert await kv.take("a/x") == b"1"
     assert await kv.get("b/x") == b"2"
+
+
+STRANGE = ["t/{a}", "t/}{", "t/ \r\nSET x 1\r\n", "t/%25*?[a]", "t/ünï", "t/" + "k" * 900, "t/\x00"]
+
+
+@pytest.mark.parametrize("key", STRANGE)
+async def test_keys_may_hold_anything(kv: KeyValue, key: str) -> None:
+    assert await kv.claim(key, 10) is True
+    assert await kv.claim(key, 10) is False
+    await kv.drop(key)
+    assert await kv.add(key, 2, 10) == 2
+    await kv.put(key, b"v", 10)
+    assert await kv.get("t/a") is None
+    assert await kv.take(key) == b"v"
+
+
+async def test_values_may_be_large_and_hold_anything(kv: KeyValue) -> None:
+    value = bytes(range(256)) * 1024
+    await kv.put("t/large", value, 10)
+    assert await kv.get("t/large") == value
+    assert await kv.take("t/large") == value
 
 
 async def test_memory_ignores_a_clock_that_is_set(clock: ManualClock) -> None:

@@ -199,7 +199,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         spend=lambda *asked: limiter.spend(*asked),
         users=users,
         sessions=sessions,
-        throttle=SignInThrottle(kv, clock),
+        throttle=SignInThrottle(kv),
         device=DeviceCookie(keys.mac, clock),
         factors=factors,
         enrolment=Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport"),
