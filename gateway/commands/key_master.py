@@ -215,7 +215,8 @@ async def _seal_anew(records: Records, ring: KeyRing) -> tuple[int, set[tuple[st
 async def _needed(settings: Settings, records: Records, standing: MasterStanding) -> Listed:
     from gateway.mfa import sealed
 
-    return Listed(standing, await sealed.needs(records, standing, time.time(), settings.sessions.absolute))
+    _, longest = settings.sessions.lifetimes
+    return Listed(standing, await sealed.needs(records, standing, time.time(), longest))
 
 
 async def _tell_retired(recorder: Recorder, name: bytes, *, forced: bool, voided: int) -> None:

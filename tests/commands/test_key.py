@@ -271,6 +271,16 @@ def test_an_old_key_stays_while_it_is_needed_and_goes_when_it_is_not(sallyport: 
 
 
 @pytest.mark.usefixtures("at_once")
+def test_it_stays_as_long_as_the_longest_session_of_any_tenant(sallyport: Sallyport, house: House) -> None:
+    config = sallyport.folder / "config.yaml"
+    config.write_text(config.read_text() + "sessions: {tenants: {default: {absolute: 100h}}}\n")
+    house.fill(1)
+    sallyport("key", "rotate", "master", "--overlap", "0s")
+    old, new = house.masters()
+    assert old["may_go_from"] == new["seals_from"] + 100 * 3600 + sealed.GRACE
+
+
+@pytest.mark.usefixtures("at_once")
 def test_after_a_leak_a_key_goes_at_once_and_its_codes_are_void(sallyport: Sallyport, house: House) -> None:
     house.fill(2, codes=True)
     sallyport("key", "rotate", "master", "--overlap", "0s")
