@@ -14,7 +14,18 @@ from bench.load import LoadError
 from bench.options import Gateway, Options, installed
 from bench.subjects import LeftOutError
 
-KINDS = ("throughput", "openloop", "forward_auth", "rules", "bodies", "memory", "connections", "overload", "judge")
+KINDS = (
+    "throughput",
+    "openloop",
+    "forward_auth",
+    "rules",
+    "bodies",
+    "memory",
+    "connections",
+    "overload",
+    "judge",
+    "shared",
+)
 """Each is a module of this package with `measure(options)`."""
 
 

@@ -177,10 +177,10 @@ def measure(options: Options) -> Latencies:
         if options.gateways[0].name not in measured:
             raise RuntimeError("the rates are shares of what the gateway carries: it cannot be left out")
         capacity = measured[options.gateways[0].name].capacity
-        rates = tuple(_round(capacity * share) for share in SHARES)
+        rates = tuple(rounded(capacity * share) for share in SHARES)
 
         def one(rate: int, subject: Subject | None = None) -> Point:
-            return _one(generator, rate, seconds, others, address, subject)
+            return at_rate(generator, rate, seconds, others, address, subject)
 
         alone: dict[int, list[Point]] = {rate: [] for rate in rates}
         same: dict[tuple[str, int], list[Point]] = {}
@@ -192,7 +192,7 @@ def measure(options: Options) -> Latencies:
                     if rate <= ROOM * measured[subject.name].capacity:
                         same.setdefault((subject.name, rate), []).append(one(rate, subject))
             for subject, _ in subjects:
-                rate = _round(measured[subject.name].capacity / 2)
+                rate = rounded(measured[subject.name].capacity / 2)
                 pair = half.setdefault(subject.name, ([], []))
                 pair[1].append(one(rate))
                 pair[0].append(one(rate, subject))
@@ -208,11 +208,12 @@ def measure(options: Options) -> Latencies:
         return Latencies(every, rates, alone_at, tuple(left_out), rounds, seconds, options.gateways[0].name)
 
 
-def _round(rate: float) -> int:
+def rounded(rate: float) -> int:
+    """To hundreds, at least one."""
     return max(100, round(rate / 100) * 100)
 
 
-def _one(generator: str, rate: int, seconds: float, cores: set[int], origin: str, subject: Subject | None) -> Point:
+def at_rate(generator: str, rate: int, seconds: float, cores: set[int], origin: str, subject: Subject | None) -> Point:
     """One run; LoadError when an answer was not 2xx."""
     command = [generator, f"-rate={rate}", f"-connections={CONNECTIONS}", f"-seconds={seconds:g}", "-warmup=0.5"]
     for name, value in (subject.headers if subject else {}).items():

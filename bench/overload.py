@@ -97,11 +97,11 @@ def measure(options: Options) -> Overload:
             print(f"round {number + 1}: {good / capacity:.2f} of capacity", flush=True)
 
         rate = max(100, round(median(one[0] for one in rounds) / 200) * 100)
-        alone = _one(generator, rate, seconds, others, address, gateway)
+        alone = at_rate(generator, rate, seconds, others, address, gateway)
         dribblers = Dribblers(gateway.port)
         stack.callback(dribblers.stop)
         dribblers.start()
-        dribbled = _one(generator, rate, seconds, others, address, gateway)
+        dribbled = at_rate(generator, rate, seconds, others, address, gateway)
         return Overload(
             tuple(rounds),
             alone.quantiles["p99"] / 1e3,

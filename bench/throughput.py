@@ -152,7 +152,7 @@ def measure(options: Options) -> Comparison:
         for number in range(rounds):
             turn = number % len(subjects)
             for subject, _ in subjects[turn:] + subjects[:turn]:
-                one = _one(subject, seconds, others)
+                one = one_round(subject, seconds, others)
                 measured[subject.name].append(one)
                 print(f"round {number + 1}/{rounds}  {subject.name:24} {one.rate:>9,.0f}/s  {one.busy:.0%}", flush=True)
         for subject, _ in subjects:
@@ -182,7 +182,8 @@ def raised(stack: ExitStack, options: Options, core: int, address: str) -> tuple
     return subjects, left_out
 
 
-def _one(subject: Subject, seconds: float, others: set[int]) -> Round:
+def one_round(subject: Subject, seconds: float, others: set[int]) -> Round:
+    """`seconds` of full load, and what of its core it used."""
     (core,) = subject.core
     before, core_before = subject.process.cpu(), core_busy(core)
     try:
