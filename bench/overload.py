@@ -20,7 +20,7 @@ from statistics import median
 from bench.bars import Bar
 from bench.load import LoadError, run
 from bench.machine import cores, described, find
-from bench.openloop import _one
+from bench.openloop import at_rate
 from bench.options import Options
 from bench.sallyport import Sallyport
 from bench.subjects import built, fetch, origin
