@@ -9,10 +9,17 @@ from __future__ import annotations
 import re
 
 from gateway.core.clock import Clock
+from gateway.core.facts import Facts
+from gateway.core.identity import Identity
 from gateway.crypto.mac import Mac
+from gateway.identity.strip import name_of
+from gateway.store.near import Near
 
 LIFETIME = 365 * 86400
 """Seconds a browser is remembered from its last sign-in on; the cookie's `Max-Age`."""
+
+REMEMBERED = 4096
+"""Cookie headers whose device is remembered."""
 
 _SHAPE = re.compile(r"([0-9]{1,12})\.((?:[0-9a-f]{16}\.)?[A-Za-z0-9_-]{43})")
 
@@ -35,3 +42,27 @@ class DeviceCookie:
         if not shape or not subject:
             return False
         return self._mac.verify(shape[2], "device", subject, shape[1]) and int(shape[1]) > self._clock.now()
+
+
+class KnownBrowser:
+    """Whether a request comes from a browser that its user has signed in with before."""
+
+    def __init__(self, device: DeviceCookie, cookie: str) -> None:
+        """`cookie` is the name of the cookie."""
+        self._device = device
+        self._cookie = cookie.encode()
+        self._known: Near[tuple[bytes, str], bool] = Near(REMEMBERED)
+
+    def __call__(self, facts: Facts, identity: Identity | None) -> bool:
+        """Nobody's browser is known; two cookies of the name are none."""
+        if identity is None or self._cookie not in facts.cookie:
+            return False
+        asked = facts.cookie, identity.user
+        known = self._known.get(asked)
+        if known is None:
+            values = [
+                pair.partition(b"=")[2].strip() for pair in facts.cookie.split(b";") if name_of(pair) == self._cookie
+            ]
+            known = len(values) == 1 and self._device.is_known(values[0].decode("latin-1"), identity.user)
+            self._known.keep(asked, known)
+        return known

@@ -401,6 +401,8 @@ class Exchange:
         self.responded = True
         self.status = status
         self.upstream_seconds = self.client.now() - self.upstream_started
+        if self.upstream is not None:
+            self.upstream.took(self.upstream_seconds)
         if not self.complete:
             self.close = True
         if length is not None and status != 204:

@@ -80,6 +80,12 @@ class Queue:
     """Seconds; looked at once a second."""
 
 
+LATELY = 5.0
+"""Seconds after which an average is what came since."""
+WEIGHT = 0.05
+"""Least weight of one answer in it."""
+
+
 class Place(NamedTuple):
     """An endpoint as it is configured."""
 
@@ -122,6 +128,9 @@ class Upstream:
         self.retried: Counter[str] = Counter()
         """Outcome → how often: `tried`, `over_budget`."""
         self.now = now
+        self.latency = 0.0
+        """Seconds until its answers begin, on average of late; 0.0 while nothing was measured."""
+        self._measured_at = 0.0
         self._tls = tls
         self._retries = retries
         self._budget = Budget(retries.budget if retries is not None else 0.0)
@@ -263,6 +272,15 @@ class Upstream:
         return known
 
     # -- who is well, and who is not -------------------------------------------------------------------------------
+
+    def took(self, seconds: float) -> None:
+        """An answer has begun so long after it was asked for."""
+        now = self.now()
+        weight = min(1.0, (now - self._measured_at) / LATELY)
+        if weight < WEIGHT:
+            weight = WEIGHT
+        self.latency += (seconds - self.latency) * weight
+        self._measured_at = now
 
     def succeeded(self) -> None:
         """A request was answered."""

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.clock import ManualClock
+from gateway.core.facts import Facts
+from gateway.core.identity import Identity
 from gateway.crypto.mac import Mac
-from gateway.identity.device import LIFETIME, DeviceCookie
+from gateway.identity.device import LIFETIME, DeviceCookie, KnownBrowser
 
 
 @pytest.fixture
@@ -41,3 +43,20 @@ def test_its_end_cannot_be_moved(device: DeviceCookie, clock: ManualClock) -> No
 
 def test_nobody_is_known_without_a_name(device: DeviceCookie) -> None:
     assert not device.is_known(device.make(""), "")
+
+
+def test_a_request_comes_from_a_known_browser_only_with_its_users_cookie_once(device: DeviceCookie) -> None:
+    known = KnownBrowser(device, "sallyport-device")
+    ann, bob = Identity("default", "s-ann", "ann"), Identity("default", "s-bob", "bob")
+    crumb = b"sallyport-device=" + device.make("ann").encode()
+
+    def asked(cookie: bytes) -> Facts:
+        return Facts(method="GET", host="h", path="/", cookie=cookie)
+
+    for _ in range(2):
+        assert known(asked(b"a=b; " + crumb), ann)
+        assert not known(asked(crumb), bob)
+        assert not known(asked(crumb), None)
+        assert not known(asked(crumb + b"; " + crumb), ann)
+        assert not known(asked(b"x-" + crumb), ann)
+        assert not known(asked(b""), ann)
