@@ -162,7 +162,8 @@ class Workers:
             code = os.waitstatus_to_exitcode(status)
             lived = time.monotonic() - started
             if self._stopping:
-                self._code = self._code or abs(code)
+                # Who was told before they could listen ends by the signal itself; that is what was asked for.
+                self._code = self._code or (0 if -code in _TOLD else abs(code))
             elif code == UNFIT and number not in self._deaths:
                 self._code = UNFIT  # the same would become of the others
                 self._tell(signal.SIGTERM)

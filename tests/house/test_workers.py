@@ -110,6 +110,29 @@ async def test_stopping_is_handed_on_and_waited_for(shared: Home, number: signal
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
+DEAF = """
+import os
+import time
+from types import SimpleNamespace
+
+from gateway.commands.workers import Workers
+
+def deaf(settings, alive):
+    os.write(1, b".")
+    time.sleep(60)
+
+raise SystemExit(Workers(SimpleNamespace(workers=2, admin_listen=None), deaf).run())
+"""
+
+
+async def test_a_worker_that_is_told_before_it_listens_has_done_as_it_was_told() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DEAF, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readexactly(2) == b".."
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+
+
 async def test_workers_do_not_outlive_their_parent(shared: Home) -> None:
     async with shared.serving() as serving:
         workers = await both_up(serving)
