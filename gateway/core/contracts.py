@@ -99,6 +99,7 @@ class Step(Protocol):
         """Count one request at `now` (seconds).
 
         Returns the next state, whether it is allowed, how many remain, seconds until whole, seconds until the next.
+        A refusal returns the very state it was given, and nothing has to be kept, unless the clock was set back.
         """
         ...
 

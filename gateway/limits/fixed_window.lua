@@ -9,7 +9,10 @@ local function step(state, now, rate, window, burst)
   end
   local left = begin + window - now
   if count >= rate then
-    return {begin, count}, false, 0, left, left
+    if state[1] ~= begin then
+      state = {begin, count}
+    end
+    return state, false, 0, left, left
   end
   count = count + 1
   local remaining = rate - count

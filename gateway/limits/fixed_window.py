@@ -28,7 +28,9 @@ def step(
     count = 0.0 if state is None or state[0] < begin else state[1]
     left = (begin + length - moment) / 1e6
     if count >= rate:
-        return (begin, count), False, 0, left, left
+        if state is None or state[0] != begin:
+            state = (begin, count)
+        return state, False, 0, left, left
     count += 1
     remaining = int(rate - count)
     return (begin, count), True, remaining, left, 0.0 if remaining else left

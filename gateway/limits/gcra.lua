@@ -3,15 +3,15 @@
 -- state {due, parts}; now, window, reset and retry_after in whole microseconds.
 local function step(state, now, rate, window, burst)
   local most = burst * window
-  local ahead = 0
-  if state then
-    ahead = math.min(math.max((state[1] - now) * rate + state[2], 0), most)
-  end
+  local kept = state and (state[1] - now) * rate + state[2] or 0
+  local ahead = math.min(math.max(kept, 0), most)
   local second = ahead + window
   if second > most then
-    local parts = math.fmod(ahead, rate)
-    local due = now + (ahead - parts) / rate
-    return {due, parts}, false, 0, math.ceil(ahead / rate), math.ceil((second - most) / rate)
+    if not state or kept > most then
+      local parts = math.fmod(ahead, rate)
+      state = {now + (ahead - parts) / rate, parts}
+    end
+    return state, false, 0, math.ceil(ahead / rate), math.ceil((second - most) / rate)
   end
   local parts = math.fmod(second, rate)
   local due = now + (second - parts) / rate

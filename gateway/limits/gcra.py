@@ -13,6 +13,8 @@ where the rate changes meanwhile, whoever has to wait waits as long as before.
 An interval is seldom a whole number of microseconds. The moment is kept as whole microseconds and `rate`-ths of one,
 so that every quantity is a whole number, which a double adds and multiplies without rounding below 2**53.
 
+What clients are told is rounded up to whole microseconds (`x // -1 / -1e6`), so that coming back then works.
+
 A clock set back finds the moment further ahead than `burst` intervals. It is then taken as exactly so far ahead,
 which is never more generous than the truth, and nobody waits longer than one interval.
 """
@@ -34,11 +36,12 @@ def step(
         ahead = most
     second = ahead + interval
     if second > most:
-        parts = ahead % rate
-        due = moment + (ahead - parts) / rate
-        return (due, parts), False, 0, -(-ahead / rate // 1) / 1e6, -((most - second) / rate // 1) / 1e6
+        if state is None or (state[0] - moment) * rate + state[1] > most:
+            parts = ahead % rate
+            state = (moment + (ahead - parts) / rate, parts)
+        return state, False, 0, ahead / rate // -1 / -1e6, (second - most) / rate // -1 / -1e6
     parts = second % rate
     due = moment + (second - parts) / rate
     remaining = int((most - second) / interval)
-    wait = 0.0 if remaining else -((most - second - interval) / rate // 1) / 1e6
-    return (due, parts), True, remaining, -(-second / rate // 1) / 1e6, wait
+    wait = 0.0 if remaining else (second + interval - most) / rate // -1 / -1e6
+    return (due, parts), True, remaining, second / rate // -1 / -1e6, wait

@@ -1,9 +1,11 @@
 """How clients are told of their limits.
 
-`RateLimit-Policy` and `RateLimit` are structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-10: a
+`RateLimit-Policy` and `RateLimit` are structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-11: a
 list with one item for each limit, its name as a string; `q` per `w` seconds allowed, `r` left now, whole again
 after `t` seconds. `pk`, the partition, is not sent: it would tell what a limit counts by. `Retry-After` (RFC 9110,
 section 10.2.3) is what a client that was refused has to obey; it is rounded up, so that coming back then works.
+
+Limits in shadow are nobody's to obey, so they are not told; nor are those that nobody could count.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def ratelimit_lines(quotas: Sequence[Quota]) -> bytes:
     numbers: list[int] = []
     wait = 0.0
     at = 0
-    for limit, allowed, remaining, reset, retry, _ in quotas:
+    for limit, allowed, remaining, reset, retry, how in quotas:
+        if how:
+            return ratelimit_lines([quota for quota in quotas if not quota[5]])
         if limit is not limits[at]:
             _spell(quotas)
             return ratelimit_lines(quotas)

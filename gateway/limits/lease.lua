@@ -20,12 +20,14 @@ if kept then
   end
 end
 
-local lent, most = 0, 1
+local lent, most, mended = 0, 1, false
 local remaining, reset, retry
 while lent < most do
   local after, allowed, now_remaining, now_reset, now_retry = step(state, now, rate, window, burst)
   remaining, reset, retry = now_remaining, now_reset, now_retry
   if not allowed then
+    mended = after ~= state -- the clock was set back
+    state = after
     break
   end
   state, lent = after, lent + 1
@@ -34,7 +36,7 @@ while lent < most do
   end
 end
 
-if lent > 0 then
+if lent > 0 or mended then
   local packed = { #state }
   for place = 1, #state do
     packed[place + 1] = state[place]

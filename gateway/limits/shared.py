@@ -27,6 +27,7 @@ from gateway.core.errors import StoreAway
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity
 from gateway.core.rule import LimitSpec
+from gateway.limits.adapt import scaled
 from gateway.limits.away import Away
 from gateway.limits.places import Place, place_of
 from gateway.store.near import Near
@@ -214,14 +215,10 @@ class Shared:
         return tuple(quotas), at
 
 
-def scaled(limit: LimitSpec, share: float) -> tuple[int, int]:
-    """Rate and burst of `limit` when `share` of it is left: whole numbers, one at least."""
-    return max(1, int(limit.rate * share)), max(1, int(limit.burst * share))
-
-
 def _spec(limit: LimitSpec, rate: int, burst: int) -> tuple[object, ...]:
     """A limit as `spend.lua` reads it."""
-    spec = (limit.algorithm, rate, round(limit.window * 1e6), burst, int(limit.shadow))
+    whole = int((rate, burst) == (limit.rate, limit.burst))
+    spec = (limit.algorithm, rate, round(limit.window * 1e6), burst, int(limit.shadow), whole)
     if (backoff := limit.backoff) is None:
         return spec
     return (*spec, backoff.after, *[round(each * 1e6) for each in (backoff.wait, backoff.longest, backoff.forget)])

@@ -15,20 +15,19 @@ local function step(state, now, rate, window, burst)
     total = total - state[first + 1]
     first = first + 2
   end
-  local after = {total, open}
-  for at = first, #state do
-    after[#after + 1] = state[at]
-  end
   if total >= rate then
     local last, left = first, total - state[first + 1]
     while left >= rate do
       last = last + 2
       left = left - state[last + 1]
     end
-    return after, false, 0, state[#state - 1] + window - now, state[last] + window - now
+    return state, false, 0, state[#state - 1] + window - now, state[last] + window - now
   end
   total = total + 1
-  after[1] = total
+  local after = {total, open}
+  for at = first, #state do
+    after[#after + 1] = state[at]
+  end
   if now < open and #after > 2 then
     after[#after - 1] = now
     after[#after] = after[#after] + 1

@@ -49,7 +49,7 @@ def step(
             last += 2
             left -= state[last + 1]
         wait = (state[last] + length - moment) / 1e6
-        return (total, state[1]) + state[first:], False, 0, (state[-2] + length - moment) / 1e6, wait  # noqa: RUF005
+        return state, False, 0, (state[-2] + length - moment) / 1e6, wait
     total += 1
     # Joined with `+`: unpacking would go through a list, at three times the cost.
     if moment < state[1] and first < end:

@@ -1,8 +1,8 @@
 -- Counts many requests against their limits in one step, by this server's clock.
 --
 -- KEYS      every counter that is asked for, once
--- ARGV[1]   JSON: `l`, the limits as {algorithm, rate, window in us, burst, shadow, after, wait, longest, forget}
---           (the last four of its backoff, in us; without one they are left out);
+-- ARGV[1]   JSON: `l`, the limits as {algorithm, rate, window in us, burst, shadow, whole, after, wait, longest, forget}
+--           (whole: 1, or 0 where it has shrunk; the last four of its backoff, in us, left out without one);
 --           `q`, the requests, each a flat list of {limit, key, limit, key, ...} counted from 1
 --
 -- Answers a flat list: for each limit of each request 1 where it lets the request through, 0 where it refuses, 2 where
@@ -11,7 +11,8 @@
 --
 -- A request is counted by every limit of its list or, where one refuses, by none; shadow limits count by themselves.
 -- The same walk in Python is `limiter.Limiter`. A counter is kept as one packed list: how many numbers its algorithm
--- has, these, and those of its backoff. A refusal that is no offence writes nothing.
+-- has, these, and those of its backoff. A refusal that is no offence writes nothing, unless the clock was set back.
+-- A limit that has shrunk does not mend that: to it, what was used of the whole looks like a clock set back.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -46,11 +47,11 @@ for _, request in ipairs(asked.q) do
     count = count + 1
     after[count], allowed[count], remaining[count], reset[count], retry[count] =
       steps[limit[1]](states[key], now, limit[2], limit[3], limit[4])
-    if limit[6] then
+    if limit[7] then
       local wait = backoff.check(offences[key], now)
       if wait > 0 then
-        waits[count], allowed[count], remaining[count] = true, false, 0
-        reset[count], retry[count] = math.max(reset[count], wait), math.max(retry[count], wait)
+        retry[count] = allowed[count] and wait or math.max(retry[count], wait)
+        waits[count], allowed[count], remaining[count], reset[count] = true, false, 0, math.max(reset[count], wait)
       end
     end
     if not allowed[count] and limit[5] == 0 then
@@ -66,17 +67,23 @@ for _, request in ipairs(asked.q) do
       states[key], lasts[key] = after[count], reset[count]
     elseif allowed[count] then -- given back
       remaining[count], retry[count] = remaining[count] + 1, 0
-    elseif waits[count] or not limit[6] then
+    elseif waits[count] then
       said = 2
     else
-      said = 0
-      offences[key] = backoff.offend(offences[key], now, limit[6], limit[7], limit[8], limit[9])
-      lasts[key] = reset[count]
-      local wait = backoff.check(offences[key], now)
-      reset[count], retry[count] = math.max(reset[count], wait), math.max(retry[count], wait)
+      if after[count] ~= states[key] and limit[6] == 1 then
+        states[key], lasts[key] = after[count], reset[count]
+      end
+      said = 2
+      if limit[7] then
+        said = 0
+        offences[key] = backoff.offend(offences[key], now, limit[7], limit[8], limit[9], limit[10])
+        lasts[key] = reset[count]
+        local wait = backoff.check(offences[key], now)
+        reset[count], retry[count] = math.max(reset[count], wait), math.max(retry[count], wait)
+      end
     end
     if lasts[key] and offences[key] then
-      lasts[key] = math.max(lasts[key], limit[9])
+      lasts[key] = math.max(lasts[key], limit[10])
     end
     answer[at + 1], answer[at + 2], answer[at + 3], answer[at + 4] = said, remaining[count], reset[count], retry[count]
     at = at + 4

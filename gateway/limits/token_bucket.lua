@@ -5,11 +5,17 @@ local function step(state, now, rate, window, burst)
   local most = burst * window
   local debt = 0
   if state then
-    debt = math.min(math.max(state[1] - (now - state[2]) * rate, 0), most)
+    debt = math.max(state[1] - (now - state[2]) * rate, 0)
+    if now < state[2] then
+      debt = math.min(debt, most)
+    end
   end
   local after = debt + window
   if after > most then
-    return {debt, now}, false, 0, math.ceil(debt / rate), math.ceil((after - most) / rate)
+    if not state or now < state[2] then
+      state = {debt, now}
+    end
+    return state, false, 0, math.ceil(debt / rate), math.ceil((after - most) / rate)
   end
   local remaining = math.floor((most - after) / window)
   local wait = remaining > 0 and 0 or math.ceil((after + window - most) / rate)

@@ -7,8 +7,11 @@ float, Lua's number) adds and multiplies without rounding as long as it stays be
 hundred thousand with a window of a day. The bound is exact: in any stretch of W seconds at most
 `burst + rate * W / window` requests are let through.
 
+What clients are told is rounded up to whole microseconds (`x // -1 / -1e6`), so that coming back then works.
+
 A clock set back finds more debt than a bucket can have. It is then taken as empty, which is never more generous
-than the truth, and nobody waits longer than one request takes to be paid back.
+than the truth, and nobody waits longer than one request takes to be paid back. More debt than that without it was made
+when the bucket was larger, and has to be paid.
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ def step(
         debt = state[0] - (moment - state[1]) * rate
         if debt < 0.0:
             debt = 0.0
-        elif debt > most:
+        elif debt > most and moment < state[1]:
             debt = most
     after = debt + cost
     if after > most:
-        return (debt, moment), False, 0, -(-debt / rate // 1) / 1e6, -((most - after) / rate // 1) / 1e6
+        if state is None or moment < state[1]:
+            state = (debt, moment)
+        return state, False, 0, debt / rate // -1 / -1e6, (after - most) / rate // -1 / -1e6
     remaining = int((most - after) / cost)
-    wait = 0.0 if remaining else -((most - after - cost) / rate // 1) / 1e6
-    return (after, moment), True, remaining, -(-after / rate // 1) / 1e6, wait
+    wait = 0.0 if remaining else (after + cost - most) / rate // -1 / -1e6
+    return (after, moment), True, remaining, after / rate // -1 / -1e6, wait

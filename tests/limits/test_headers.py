@@ -40,3 +40,15 @@ def test_names_stay_inside_their_string() -> None:
         policy = dict(ratelimit_headers((Quota(limit(name), True, 1, 1.0, 0.0),)))[b"RateLimit-Policy"]
         assert policy == spelled + b";q=3;w=60"
         assert re.fullmatch(rb"[\x20-\x7e]*", policy)
+
+
+def test_limits_in_shadow_and_those_nobody_counted_are_not_told() -> None:
+    real, watched, uncounted = limit("real"), limit("watched"), limit("uncounted")
+    told = Quota(real, True, 2, 20.0, 0.0)
+    others = Quota(watched, False, 0, 60.0, 60.0, "shadow"), Quota(uncounted, True, 0, 0.0, 0.0, "away")
+    alone = ratelimit_headers((told,))
+    assert [name for name, _ in alone] == [b"RateLimit-Policy", b"RateLimit"]
+    for quotas in ((told, *others), (*others, told), (others[0], told, others[1])):
+        for _ in range(2):
+            assert ratelimit_headers(quotas) == alone
+    assert ratelimit_headers(others) == []

@@ -28,7 +28,7 @@ for at, one in ipairs(trace) do
   local state = kept and {cmsgpack.unpack(kept)} or nil
   local after, allowed, remaining, reset, retry_after = step(state, one[1], one[2], one[3], one[4])
   kept = cmsgpack.pack(unpack(after))
-  local line = {allowed and '1' or '0'}
+  local line = {allowed and '1' or '0', after == state and '1' or '0'}
   for _, number in ipairs({remaining, reset, retry_after}) do line[#line + 1] = string.format('%%.17g', number) end
   for _, number in ipairs(after) do line[#line + 1] = string.format('%%.17g', number) end
   told[at] = table.concat(line, ' ')
@@ -75,14 +75,19 @@ def both(redis: Redis, algorithm: str, trace: list[tuple[int, int, int, int]]) -
     lua = STEPS % (LUA / f"{algorithm}.lua").read_text()
     told: Any = redis.eval(lua, 0, json.dumps(trace))
     assert len(told) == len(trace)
-    state, granted = None, 0
+    state, granted, earlier = None, 0, 0
     for (now, rate, window, burst), line in zip(trace, told, strict=True):
         before = state
         answer = ALGORITHMS[algorithm](state, seconds(now), rate, window / MICRO, burst)
         state, allowed, remaining, reset, retry_after = answer
-        said = [float(allowed), remaining, micros(reset), micros(retry_after), *state]
+        said = [float(allowed), float(state is before), remaining, micros(reset), micros(retry_after), *state]
         assert said == read(line), (before, now, rate, window, burst)
         assert all(number == number // 1 for number in said)
+        changed = (rate, burst) != trace[0][1::2]
+        assert allowed or state is before or now < earlier or changed, "a refusal changes nothing"
+        if changed:
+            earlier = 10**18
+        earlier = max(now, earlier)
         granted += allowed
     return granted
 

@@ -1,0 +1,26 @@
+"""How one counter stands: what an operator is shown of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Standing(NamedTuple):
+    """One counter of one limit, as it is now. Nothing is counted for looking at it."""
+
+    rule: str
+    limit: str
+    key: str
+    """Who is counted, as `counted_by` spells it."""
+    allowed: bool
+    """Whether the next request would be let through."""
+    remaining: int
+    """How many would be, at once."""
+    reset: float
+    """Seconds until it is whole again, were one more counted now."""
+    retry_after: float
+    """Seconds until the next would be let through; 0.0 when it would be now."""
+    offences: int
+    """How often it was run into, as far as that is remembered."""
+    wait: float
+    """Seconds of `retry_after` that are waited for that reason."""
