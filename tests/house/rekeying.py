@@ -221,6 +221,11 @@ class Rekeying:
         with contextlib.closing(sqlite3.connect(self.url.removeprefix("sqlite:"))) as database:
             return database.execute(query).fetchall()
 
+    def events(self, new: Master) -> list[dict[str, Any]]:
+        """What the ledger says of `new`, oldest first."""
+        rows = self._ask("SELECT detail FROM events WHERE kind = 'key_rotated' ORDER BY id")
+        return [detail for (text,) in rows if (detail := json.loads(text)).get("id") == new.id.hex()]
+
     def closed(self, new: Master) -> list[str]:
         """Ids of secrets that do not open under `new` alone, in their place."""
         sealer = Sealer([new.secret])
@@ -255,6 +260,7 @@ async def run(*, people: int, rows: int, kills: int, seed: int = 7) -> Rekeying:
                     await asyncio.gather(*lives)
                 rekeying.failures += [f"{factor} does not open" for factor in rekeying.closed(new)]
                 rekeying.failures += _complaints(gateway)
+            rekeying.count["events"] += len(rekeying.events(new))
             sent = Counter(one.body for one in service.requests if one.method == b"POST")
             expected = Counter({f"from=p{number}".encode(): 2 for number in range(people)})
             if sent != expected:

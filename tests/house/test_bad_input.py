@@ -280,6 +280,25 @@ async def test_keys_of_another_database(used: Home) -> None:
     assert "restore the key folder" in told
 
 
+async def test_a_key_folder_that_misses_one_key_of_several(used: Home) -> None:
+    """As on a host that was forgotten in a rotation, or where somebody has tidied up by hand."""
+    with contextlib.closing(sqlite3.connect(database(used))) as connection, connection:
+        connection.execute(
+            'INSERT INTO users (tenant, subject, name, email, display_name, "groups", password, disabled, created_at)'
+            " VALUES ('default', 's', 'ann', '', '', '[]', '', 0, 0.0)"
+        )
+        connection.execute(
+            "INSERT INTO factors VALUES ('default', 'f', 's', 'totp', '', ?, 0, -1, 0, 0.0, NULL)",
+            (b"\x01" + bytes.fromhex("0c0cb1f2a7f5d3e9") + bytes(48),),
+        )
+    (told,) = (await used.refuses()).splitlines()
+    assert "1 secrets in " in told
+    assert "data/sallyport.db" in told
+    assert "master key 0c0cb1f2a7f5d3e9, which is not in data/keys" in told
+    for command in (("key", "rotate", "master"), ("key", "retire")):
+        assert "0c0cb1f2a7f5d3e9" in await used.refuses(*command)
+
+
 async def test_a_key_folder_that_is_a_file(here: Home) -> None:
     here.data.mkdir(mode=0o700)
     (here.data / "keys").write_text("")

@@ -14,4 +14,5 @@ async def test_a_rotation_that_is_killed_loses_nothing_and_nobody_notices() -> N
         "one kept and sent on before the key changed, one kept before and sent after"
     )
     assert run.count["secrets that open"] >= 2_000 + 8
+    assert run.count["events"] == 3, "published; another one seals now, says the gateway; all sealed anew"
     assert run.count["backup codes used"] > 16

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import base64
+import hmac
+
 import pytest
 
 from gateway.core.clock import ManualClock
 from gateway.core.facts import Facts
 from gateway.core.identity import Identity
 from gateway.crypto.mac import Mac
+from gateway.crypto.masters import derive, framed
 from gateway.identity.device import LIFETIME, DeviceCookie, KnownBrowser
 
 
@@ -60,3 +64,12 @@ def test_a_request_comes_from_a_known_browser_only_with_its_users_cookie_once(de
         assert not known(asked(crumb + b"; " + crumb), ann)
         assert not known(asked(b"x-" + crumb), ann)
         assert not known(asked(b""), ann)
+
+
+def test_cookies_from_before_tokens_named_their_key_are_known(device: DeviceCookie, clock: ManualClock) -> None:
+    end = str(int(clock.now()) + LIFETIME)
+    message = framed("ann", end)
+    made = hmac.digest(derive(bytes(32), "mac\0device"), message, "sha256")
+    token = base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+    assert device.is_known(f"{end}.{token}", "ann")
+    assert not device.is_known(f"{end}.{token}", "bob")
