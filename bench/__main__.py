@@ -25,6 +25,7 @@ KINDS = (
     "overload",
     "judge",
     "shared",
+    "kept",
 )
 """Each is a module of this package with `measure(options)`."""
 

@@ -15,6 +15,7 @@ from bench.openloop import Latencies, Measured, Pair, Point, read
 from bench.options import Gateway, Options
 from bench.rules import HOPELESS, Asked, Growth
 from bench.sallyport import Sallyport
+from bench.shared import LEASED, MODES, NO_LIMITS, Shared
 from bench.subjects import Apache, GoProxy, Nginx, OAuth2Proxy
 from bench.throughput import Comparison, Result
 
@@ -164,3 +165,33 @@ def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path, monkey
     assert path.read_text() == "before\n<!-- bench:judge -->\nnew\n<!-- /bench:judge -->\nafter\n"
     with pytest.raises(RuntimeError, match="bench:memory"):
         document.write("memory", "new")
+
+
+def test_the_bars_of_counting_together_are_medians_of_the_rounds() -> None:
+    def point(p99: float) -> Point:
+        return Point(1000, 1000.0, 0, {"p50": 1.0, "p99": p99, "p99.9": 9.0}, 1.0)
+
+    def rounds(*rates: float) -> tuple[Round, ...]:
+        return tuple(Round(rate, 1.0, 2.0, 1.0) for rate in rates)
+
+    table = Shared(
+        {
+            "in memory": rounds(10, 20, 10),
+            "in Redis": rounds(8, 10, 8),
+            "leased": rounds(9, 9, 9),
+            "no limits": rounds(9),
+        },
+        {mode: (point(2000 if mode == "in Redis" else 500),) for mode in MODES},
+        1000,
+        "Redis 7",
+        1.0,
+    )
+    assert [bar.measured for bar in table.bars()] == [0.8, 1.5]
+    assert verdicts(table.bars()) == ["pass", "FAIL"]
+    assert "| in Redis | 8 | 0.80 |" in table.markdown()
+
+
+def test_the_gateways_that_are_compared_differ_in_their_limits_alone() -> None:
+    assert "limits" not in NO_LIMITS
+    assert NO_LIMITS.count("upstream: app") == 2
+    assert LEASED.count("mode: leased") == 2
