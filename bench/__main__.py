@@ -25,7 +25,6 @@ KINDS = (
     "overload",
     "judge",
     "shared",
-    "kept",
 )
 """Each is a module of this package with `measure(options)`."""
 

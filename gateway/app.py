@@ -24,6 +24,7 @@ from gateway.core.errors import ConfigError, SallyportError, StoreAway
 from gateway.core.events import Event, Kind, Severity
 from gateway.gate import Gate, Spend
 from gateway.identity.strip import Strip
+from gateway.limits.adapt import Shares
 from gateway.limits.limiter import Limiter
 from gateway.policy import load as policy
 from gateway.policy.book import Book
@@ -129,7 +130,9 @@ class App:
             credentials=[self.people.session_cookie] if self.people is not None else [],
             spend=self.spend,
             risk=self.people.risk if self.people is not None else Calm(),
-            shares=lambda rule, facts, identity, risk: lambda limit: 1.0,
+            shares=Shares(
+                self.people.known_browser if self.people is not None else lambda facts, identity: False, self._latency
+            ),
             ledger=self.recorder,
             clock=clock,
         )
@@ -341,6 +344,10 @@ class App:
             # It must not end the housekeeping; and until it is mended nobody tells us of sessions ended elsewhere.
             _log.exception("looking at the store failed")
             self._store_up = False
+
+    def _latency(self, upstream: str) -> float:
+        service = self.wire.upstreams.get(upstream)
+        return 0.0 if service is None else service.latency
 
     def _stores(self) -> Mapping[str, bool]:
         """Each store there is, and whether it answers."""

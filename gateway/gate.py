@@ -87,7 +87,8 @@ class Gate:
         damaged = False
         if identity is None:
             if rule is not None:  # looking somebody up costs more than counting: too many are stopped before
-                spent = self._spend(rule.request_limits, facts, None, rule.name, None)
+                share = self._shares(rule, facts, None, CALM) if rule.adaptive else None
+                spent = self._spend(rule.request_limits, facts, None, rule.name, share)
                 quotas = spent if isinstance(spent, tuple) else await spent
                 if not _within(quotas):
                     return _stopped(rule, None, quotas)
@@ -102,7 +103,7 @@ class Gate:
 
         risk: Score | None = None
         if rule is not None:
-            share: Share | None = None
+            share = None
             if rule.adaptive:
                 risk = await self._strangeness(facts, identity)
                 share = self._shares(rule, facts, identity, risk)
@@ -121,7 +122,8 @@ class Gate:
         decision = decide(rule, facts, identity, risk, now)
         for other in others:
             if other is not None:
-                spent = self._spend(other.request_limits, facts, None, other.name, None)
+                share = self._shares(other, facts, None, CALM) if other.adaptive else None
+                spent = self._spend(other.request_limits, facts, None, other.name, share)
                 more = spent if isinstance(spent, tuple) else await spent
                 if not _within(more):
                     return _stopped(other, identity, more)

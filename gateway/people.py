@@ -21,7 +21,7 @@ from gateway.core.cookies import Cookies
 from gateway.core.errors import StoreAway
 from gateway.crypto.keys import KeyRing
 from gateway.identity.cookie import SessionCookie
-from gateway.identity.device import DeviceCookie
+from gateway.identity.device import DeviceCookie, KnownBrowser
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.session_rows import SessionRows
@@ -134,10 +134,12 @@ class People:
         self.interrupted = InterruptedRequests(kept, keys.sealer, clock, max_body=settings.interrupted.body)
         self.error_page = partial(error_page, prefix=settings.prefix)
 
+        device = DeviceCookie(keys.mac, clock)
+        self.known_browser = KnownBrowser(device, Cookies.over(settings.scheme).device)
         self._desk = Desk(
             clock=clock,
             mac=keys.mac,
-            device=DeviceCookie(keys.mac, clock),
+            device=device,
             ledger=recorder,
             spend=spend,
             users=self.users,

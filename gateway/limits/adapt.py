@@ -13,7 +13,12 @@ alike, and at least one request is always left of each.
 
 from __future__ import annotations
 
-from gateway.core.rule import Adaptation, LimitSpec
+from collections.abc import Callable
+
+from gateway.core.decision import Score
+from gateway.core.facts import Facts
+from gateway.core.identity import Identity
+from gateway.core.rule import Adaptation, LimitSpec, Rule
 
 
 def share(adaptation: Adaptation, risk: float, known_device: bool, latency: float) -> float:
@@ -32,3 +37,25 @@ def share(adaptation: Adaptation, risk: float, known_device: bool, latency: floa
 def scaled(limit: LimitSpec, share: float) -> tuple[int, int]:
     """Rate and burst of `limit` when `share` of it is left: whole numbers, one at least."""
     return max(1, int(limit.rate * share)), max(1, int(limit.burst * share))
+
+
+class Shares:
+    """What is left of a rule's limits for one request; asked only where one of them adapts."""
+
+    def __init__(self, known: Callable[[Facts, Identity | None], bool], latency: Callable[[str], float]) -> None:
+        """`known`: whether its user's browser is; `latency` of an upstream: seconds on average, 0.0 for unknown."""
+        self._known = known
+        self._latency = latency
+
+    def __call__(
+        self, rule: Rule, facts: Facts, identity: Identity | None, risk: Score
+    ) -> Callable[[LimitSpec], float]:
+        """The share of each of its limits."""
+
+        def left(limit: LimitSpec) -> float:
+            if limit.adapt is None:
+                return 1.0
+            known = limit.adapt.unknown_device is None or self._known(facts, identity)
+            return share(limit.adapt, risk.value, known, self._latency(rule.upstream))
+
+        return left

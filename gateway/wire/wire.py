@@ -116,7 +116,7 @@ class Wire:
         self.streams = Streams(self)
         self.deserted = asyncio.Event()
         """Set by the last client that leaves while draining."""
-        self._upstreams = dict(upstreams)
+        self.upstreams = dict(upstreams)
         self.servers: list[Listener] = []
         """What listens."""
         self._sockets: list[Path] = []
@@ -164,7 +164,7 @@ class Wire:
         self.admission.stop()
         if self._timer is not None:
             self._timer.cancel()
-        for upstream in (*self._upstreams.values(), self.desk):
+        for upstream in (*self.upstreams.values(), self.desk):
             if upstream is not None:
                 upstream.close()
         for task in list(self._tasks):
@@ -189,7 +189,7 @@ class Wire:
         self._expire([client for client in self.clients if client.deadline < now], now)
         self.admission.sweep()
         self.streams.sweep(now)
-        for upstream in self._upstreams.values():
+        for upstream in self.upstreams.values():
             upstream.sweep(now, self.spawn)
         if self.desk is not None:
             self.desk.sweep(now, self.spawn)
@@ -219,7 +219,7 @@ class Wire:
 
     def upstream_of(self, verdict: Verdict) -> Upstream:
         """The service a rule sends to. Raises `Declined`."""
-        upstream = self._upstreams.get(verdict.rule.upstream) if verdict.rule is not None else None
+        upstream = self.upstreams.get(verdict.rule.upstream) if verdict.rule is not None else None
         if upstream is None:
             raise Declined(Reason.UPSTREAM_UNREACHABLE)
         return upstream

@@ -179,7 +179,7 @@ def test_the_bars_of_counting_together_are_medians_of_the_rounds() -> None:
             "in memory": rounds(10, 20, 10),
             "in Redis": rounds(8, 10, 8),
             "leased": rounds(9, 9, 9),
-            "no limits": rounds(9),
+            "no limits": rounds(9, 9, 9),
         },
         {mode: (point(2000 if mode == "in Redis" else 500),) for mode in MODES},
         1000,

@@ -90,10 +90,10 @@ class Conversation:
     def __init__(self, gateway: Gateway, peer: str = "192.0.2.9") -> None:
         wire = gateway.app.wire
         self.services: list[tuple[UpstreamConnection, Pipe]] = []
-        for upstream in wire._upstreams.values():
+        for upstream in wire.upstreams.values():
             upstream.take = self._take  # type: ignore[method-assign]
             upstream.connect = self._connect  # type: ignore[method-assign]
-        self._endpoint = wire._upstreams["app"].endpoints[0]
+        self._endpoint = wire.upstreams["app"].endpoints[0]
         self.client = ClientConnection(wire, wire.servers[0])
         self.pipe = Pipe(peer)
         self.client.connection_made(self.pipe)

@@ -34,7 +34,7 @@ def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
 @pytest_asyncio.fixture
 async def mine(tmp_path: Path) -> AsyncIterator[Gateway]:
     async with running(tmp_path, config={"timeouts": {"head": "10s"}}) as gateway:
-        for upstream in gateway.app.wire._upstreams.values():
+        for upstream in gateway.app.wire.upstreams.values():
             upstream.connections, upstream.queue = CONNECTIONS, Queue(length=CONNECTIONS, wait=1.0)
         yield gateway
         assert gateway.upstream.violations == []

@@ -28,7 +28,7 @@ class Several:
     @property
     def upstream(self) -> Upstream:
         """The service as the gateway sees it."""
-        return self.gateway.app.wire._upstreams["app"]
+        return self.gateway.app.wire.upstreams["app"]
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

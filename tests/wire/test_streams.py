@@ -185,7 +185,7 @@ async def test_case_70_who_is_nobody_any_more_is_cut(
     client = await opened(gateway, kind, cookie)
     await end(gateway, cookie)
     if end is outlive and kind != "socket":
-        for connection in [c for each in gateway.app.wire._upstreams["app"].endpoints for c in each.open]:
+        for connection in [c for each in gateway.app.wire.upstreams["app"].endpoints for c in each.open]:
             connection.deadline = float("inf")  # what ends it here is the review, not the service's silence
     try:
         await is_cut(gateway, client, kind, "session_ended")

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     config = {"websocket": {"message": "1M"}}
     async with running(tmp_path_factory.mktemp("tunnel"), config=config) as gateway:
-        gateway.app.wire._upstreams["app"].connections = 2000
+        gateway.app.wire.upstreams["app"].connections = 2000
         yield gateway
 
 

@@ -92,8 +92,8 @@ async def named(gateway: Gateway, names: Names, **said: Any) -> Upstream:
     upstream = Upstream(
         "app", [Place("http://app.internal", ("app.internal", 80))], now=wire.now, ask=names, resolve_every=30.0, **said
     )
-    wire._upstreams["app"].close()
-    wire._upstreams["app"] = upstream
+    wire.upstreams["app"].close()
+    wire.upstreams["app"] = upstream
     return upstream
 
 

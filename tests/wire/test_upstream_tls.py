@@ -164,7 +164,7 @@ async def test_checks_go_the_same_way(tmp_path: Path, authority: Authority) -> N
     async with before(tmp_path, context, tls={"ca": str(authority.path)}, health=health) as (gateway, service):
         gateway.pass_time(0)
         await settled(gateway)
-        (endpoint,) = gateway.app.wire._upstreams["app"].endpoints
+        (endpoint,) = gateway.app.wire.upstreams["app"].endpoints
         assert not endpoint.up
         assert service.raw == b""
 
@@ -231,7 +231,7 @@ async def test_a_service_that_never_finishes_its_greeting(tmp_path: Path, author
             assert (await client.response()).status == 502
         async with asyncio.timeout(5):
             await ended.wait()
-        upstream = gateway.app.wire._upstreams["app"]
+        upstream = gateway.app.wire.upstreams["app"]
         await until(lambda: not upstream._connecting and not upstream.endpoints[0].open)
     mute.close()
     await mute.wait_closed()
