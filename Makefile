@@ -5,11 +5,12 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?= sallyport
+HOUSES := tests/house tests/e2e tests/deploy tests/demo
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-compiled lint bench soak image chart docs clean
+.PHONY: help run test suite suite-beside suite-houses suite-compiled lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,12 +21,22 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j 2 suite suite-compiled
+	@$(MAKE) --no-print-directory -j 2 suite suite-beside
 
-suite:
-	$(BIN)/python -m pytest -rs
+suite: # with what runs beside it, every test there is
+	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(HOUSES))
 
-suite-compiled: # what compiling could change, beside the suite; it speaks when it is done
+suite-beside: # one after the other, beside the suite
+	@$(MAKE) --no-print-directory suite-houses
+	@$(MAKE) --no-print-directory suite-compiled
+
+suite-houses: # whole houses: processes, browsers, proxies, which wait more than they compute; it speaks when it is done
+	@mkdir -p build
+	@$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES) >build/houses.log 2>&1 \
+		|| { cat build/houses.log; exit 1; }
+	@grep -E "LEFT OUT|SKIPPED|passed" build/houses.log | sed "s/^/Houses: /"
+
+suite-compiled: # what compiling could change; it speaks when it is done
 	@mkdir -p build
 	@{ scripts/compile $(VENV) && if [ -d build/compiled ]; then SALLYPORT_COMPILED=1 $(BIN)/python -m pytest -rs \
 		-o pythonpath="build/compiled ." -o cache_dir=build/pytest tests/wire tests/attacks; fi; } \
