@@ -70,8 +70,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     retiring.add_argument(
         "--force",
         action="store_true",
-        help="after a leak: do not wait for what expires; backup codes made under it are void, open forms and "
-        "interrupted requests are lost. What is sealed for good is still sealed anew first (`rotate master`)",
+        help="after a leak: do not wait for what expires; backup codes made under it are void, open forms, interrupted "
+        "requests and sessions in Redis are lost. Secrets are still sealed anew first (`rotate master`)",
     )
     add_config(retiring)
     add_json(retiring)
