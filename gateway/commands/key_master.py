@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from gateway.commands.common import as_json, as_table, when
 from gateway.commands.opened import opened
 from gateway.core.clock import SystemClock
+from gateway.core.errors import StoreAway
 from gateway.core.events import Event, Kind, Severity
 from gateway.crypto.masters import Master, MasterStanding
 
@@ -76,7 +77,11 @@ async def rotate(settings: Settings, ring: KeyRing, overlap: float, *, json: boo
             _say(f"going on with master key {key.id.hex()}, which seals from {when(key.not_before)} on")
         await _settled(ring, key)
         await sealed.remember_key(records, ring)
-        done, broken = await _seal_anew(records, ring)
+        try:
+            done, broken = await _seal_anew(records, ring)
+        except StoreAway:
+            _say("broken off; `sallyport key rotate master` goes on where it was")
+            raise
         key = ring.masters.current
         outcome = {"key": "master", "id": key.id.hex(), "sealed_anew": done, "broken": len(broken)}
         await recorder.record(Event(Kind.KEY_ROTATED, Severity.NOTICE, detail=outcome))

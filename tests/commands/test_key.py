@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import sqlite3
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from sqlalchemy import insert
 
 from gateway.commands import key_master
 from gateway.core.clock import SystemClock
+from gateway.core.errors import StoreAway
 from gateway.crypto.keys import KeyRing
+from gateway.crypto.sealing import Sealer
 from gateway.crypto.signing import Signer
 from gateway.mfa import sealed
 from gateway.mfa.backup_codes import BackupCodes
@@ -204,6 +208,50 @@ def test_a_rotation_that_was_broken_off_goes_on_and_a_whole_one_is_followed_by_a
     third = sallyport("key", "rotate", "master", "--overlap", "0s", "--json").json["id"]
     assert len({first, second, third}) == 3
     assert house.opens() == 2
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_database_that_goes_away_is_told_with_what_to_do(
+    sallyport: Sallyport, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.fill(2)
+    whole = sealed.reseal
+
+    async def cut_off(records: Records, sealer: Sealer) -> AsyncIterator[sealed.Row]:
+        async for row in whole(records, sealer):
+            yield row
+            raise StoreAway("database: it is gone")
+
+    monkeypatch.setattr(sealed, "reseal", cut_off)
+    said = sallyport("key", "rotate", "master", "--overlap", "0s")
+    assert said.code == 1
+    assert said.err.endswith(
+        "broken off; `sallyport key rotate master` goes on where it was\nsallyport: database: it is gone\n"
+    )
+    monkeypatch.setattr(sealed, "reseal", whole)
+    said = sallyport("key", "rotate", "master", "--json")
+    assert (said.code, said.json["sealed_anew"]) == (0, 1)
+    assert house.opens() == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("at_once")
+def test_on_a_terminal_it_shows_how_far_it_is(
+    sallyport: Sallyport, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.fill(3)
+    monkeypatch.setattr(key_master, "SHOW_EVERY", 0.0)
+    monkeypatch.setattr("sys.stderr", screen := Terminal())
+    assert sallyport("key", "rotate", "master", "--overlap", "0s").code == 0
+    shown = screen.getvalue().split("\r")
+    assert [line.partition(",")[0] for line in shown if "sealed anew" in line] == [
+        f"{done} of 3 sealed anew" for done in (1, 2, 3)
+    ]
+    assert shown[-1] == "\033[K", "and takes it away"
 
 
 def test_publishing_only_needs_no_database(sallyport: Sallyport, house: House) -> None:
