@@ -290,6 +290,12 @@ class Limit(Strict):
         return self
 
     @model_validator(mode="after")
+    def _what_is_lent_is_plain(self) -> Limit:
+        if self.mode == "leased" and (self.adapt is not None or self.backoff is not None):
+            raise ValueError("`leased` limits are lent in shares, all alike; they have no `adapt` and no `backoff`")
+        return self
+
+    @model_validator(mode="after")
     def _a_spike_is_shorter(self) -> Limit:
         if self.spike is None:
             return self

@@ -139,6 +139,8 @@ ONE_MISTAKE = [
             ("algorithm: gcra, burst: 200000000", "more than can be counted exactly; name a smaller `burst`"),
             ("spike: 5/m", "`spike` has to be about a shorter time"),
             ("spike: 100/s", "as many through at once as the limit itself"),
+            ("mode: leased, backoff: {}", "`leased` limits are lent in shares"),
+            ("mode: leased, adapt: {latency: 1s}", "they have no `adapt` and no `backoff`"),
             ("mode: everywhere", "mode` cannot be `everywhere` (one of: shared, leased, local)"),
             ("when_away: deny", "when_away` cannot be `deny`"),
             ("shadow: 1.5", "shadow` must be true or false"),
