@@ -24,6 +24,7 @@ KINDS = (
     "connections",
     "overload",
     "judge",
+    "limits",
     "shared",
 )
 """Each is a module of this package with `measure(options)`."""

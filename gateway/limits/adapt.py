@@ -7,7 +7,7 @@ Three things can shrink a limit, each to a share of its own; the smallest of the
     latency           the time the policy names, divided by what the service takes on average: a service that is twice
                       as slow as it should be is asked half as often
 
-What is not known (nobody asks, nothing was measured yet) shrinks nothing. A share is of the rate and of the burst
+A service of which nothing was measured yet shrinks nothing. A share is of the rate and of the burst
 alike, and at least one request is always left of each.
 """
 
