@@ -17,7 +17,7 @@ rules:
         rate: 100/m
         burst: 20
         spike: 20/s
-        mode: local
+        mode: shared
         when_away: refuse
         shadow: true
         adapt: {risk: 0.3, unknown_device: 50%, latency: 500ms, least: 20%}
@@ -133,13 +133,13 @@ def test_every_word_about_limits_and_sessions(book: MakeBook) -> None:
             100,
             60.0,
             20,
-            "local",
+            "shared",
             "refuse",
             True,
             Adaptation(0.3, 0.5, 0.5, 0.2),
             Backoff(2, 10.0, 600.0, 7200.0),
         ),
-        LimitSpec("per-user.spike", ("user",), "sliding_window", 20, 1.0, 20, "local", "refuse", True),
+        LimitSpec("per-user.spike", ("user",), "sliding_window", 20, 1.0, 20, "shared", "refuse", True),
     )
     assert rule.request_limits == (LimitSpec("plain", ("address",), "sliding_window", 5, 60.0, 5, backoff=Backoff()),)
     assert made.warnings == ()
