@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -13,8 +12,10 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
+from gateway.store.redis_where import Where
 from gateway.store.sql import Records
 from tests.rig.ledger import Remembered
+from tests.rig.redis import Masters, Server, a_cluster, a_server, needs_redis
 from tests.rig.sessions import TERMS, Stores, opened
 
 PASSWORD = "correct horse battery"
@@ -40,11 +41,40 @@ async def bob(people: LocalUsers) -> User:
     return await people.add("bob", PASSWORD)
 
 
-@pytest.fixture
-async def stores(records: Records, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Stores]:
-    """In the database alone; who runs over several stores has another fixture of this name."""
-    async with opened("sqlite", records, clock, tmp_path) as stores:
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    """One for all; who wants it empty says FLUSHALL."""
+    with a_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Masters]:
+    with a_cluster() as masters:
+        yield masters
+
+
+@pytest.fixture(params=["sqlite"])
+async def stores(request: pytest.FixtureRequest, records: Records, clock: ManualClock) -> AsyncIterator[Stores]:
+    """By default in the database; over which stores a file of tests runs it says with `over`."""
+    where = None
+    if request.param == "redis":
+        server: Server = request.getfixturevalue("redis_server")
+        server.ask("FLUSHALL")
+        where = Where.parse(server.url)
+    elif request.param == "cluster":
+        masters: Masters = request.getfixturevalue("redis_cluster")
+        for each in masters.servers:
+            each.ask("FLUSHALL")
+        where = masters.where
+    async with opened(records, clock, where) as stores:
         yield stores
+
+
+def over(*kinds: str) -> pytest.MarkDecorator:
+    """Run on these stores: `sqlite`, `redis`, `cluster`."""
+    marks = [pytest.param(kind, marks=() if kind == "sqlite" else needs_redis, id=kind) for kind in kinds]
+    return pytest.mark.parametrize("stores", marks, indirect=True)
 
 
 @pytest.fixture

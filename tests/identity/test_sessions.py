@@ -15,9 +15,11 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.session_store import Lifetimes
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
-from tests.identity.conftest import PASSWORD, Browser
+from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.ledger import Remembered
 from tests.rig.sessions import HOUR, TERMS, Stores
+
+pytestmark = over("sqlite", "redis", "cluster")
 
 
 async def test_signing_in_makes_an_identity(
