@@ -173,6 +173,7 @@ class App:
             spend=self.spend,
             tries=self._tries(),
             metrics=self.metrics,
+            redis=self.redis,
         )
         self.users, self.sessions = people.users, people.sessions
         return people
@@ -332,8 +333,8 @@ class App:
         try:
             await people.sessions.refresh()
             if self._rounds % COUNT_EVERY == 0:
-                self._alive = (await people.sessions.stats())["sessions"]
                 self._enrolled = await people.factors.counts()
+                await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True
         except StoreAway as away:
@@ -348,6 +349,13 @@ class App:
     def _latency(self, upstream: str) -> float:
         service = self.wire.upstreams.get(upstream)
         return 0.0 if service is None else service.latency
+
+    async def _count_sessions(self, people: People) -> None:
+        try:
+            self._alive = (await people.sessions.stats())["sessions"]
+        except StoreAway:
+            if self.redis is None:
+                raise  # else it is the shared store, and its line has told
 
     def _stores(self) -> Mapping[str, bool]:
         """Each store there is, and whether it answers."""

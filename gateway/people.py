@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from gateway.audit.recorder import Recorder
     from gateway.core.clock import Clock
     from gateway.gate import Spend
+    from gateway.identity.session_store import SessionStore, Terms
     from gateway.settings import Settings
+    from gateway.store.redis import Redis
 
 _log = logging.getLogger("sallyport")
 
@@ -82,6 +84,15 @@ async def open_records(settings: Settings, url: str, clock: Clock) -> tuple[Reco
     return records, keys
 
 
+def session_store(terms: Terms, *, records: Records, keys: KeyRing, clock: Clock, redis: Redis | None) -> SessionStore:
+    """Where sessions are kept: in the Redis that replicas share, or else in the database."""
+    if redis is None:
+        return SessionRows(records, clock, terms)
+    from gateway.identity.session_keys import SessionKeys
+
+    return SessionKeys(redis, records, keys.sealer, terms)
+
+
 class People:
     """Users, sessions, factors, risk, and the front desk."""
 
@@ -96,8 +107,12 @@ class People:
         spend: Spend,
         tries: KeyValue,
         metrics: Metrics,
+        redis: Redis | None = None,
     ) -> None:
-        """Tries to sign in are counted in `tries`. Raises `ConfigError` for risk settings that are not fit."""
+        """Sessions are kept in `redis`, where there is one; tries to sign in are counted in `tries`.
+
+        Raises `ConfigError` for risk settings that are not fit.
+        """
         self.records = records
         self.keys = keys
         self.risk = Risk(
@@ -111,7 +126,8 @@ class People:
         self._passwords = Passwords()
         self.users = LocalUsers(records, self._passwords, clock, recorder)
         terms = settings.sessions.terms
-        self.sessions = Sessions(SessionRows(records, clock, terms), records, clock, recorder, terms)
+        store = session_store(terms, records=records, keys=keys, clock=clock, redis=redis)
+        self.sessions = Sessions(store, records, clock, recorder, terms)
         self.session_cookie = SessionCookie(self.sessions, Cookies.over(settings.scheme))
 
         totp = Totp(records, keys.sealer, clock)

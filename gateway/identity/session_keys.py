@@ -75,6 +75,8 @@ AT_ONCE = 100
 class SessionKeys:
     """A `SessionStore` in Redis."""
 
+    shared = True
+
     def __init__(self, redis: Redis, records: Records, sealer: Sealer, terms: Terms) -> None:
         self._redis = redis
         self._records = records

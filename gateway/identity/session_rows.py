@@ -42,6 +42,8 @@ _WHOSE = (sessions.c.tenant, sessions.c.subject, sessions.c.id)
 class SessionRows:
     """A `SessionStore` in the database."""
 
+    shared = False
+
     def __init__(self, records: Records, clock: Clock, terms: Terms) -> None:
         self._records = records
         self._terms = terms

@@ -124,6 +124,9 @@ class Seen:
 class SessionStore(Protocol):
     """Every async method raises `StoreAway`. Each change is one step: nobody sees half of it, nobody wins twice."""
 
+    shared: bool
+    """Whether it is a store beside the database, that tells by itself when it is away."""
+
     async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
         """Keep a new session and draw its token, within the number its user may have.
 

@@ -269,30 +269,46 @@ class Sessions:
     async def refresh(self) -> None:
         """Notice what other processes changed, write what is due, remove what is over. Call it every second.
 
-        Raises `StoreAway`; after `Terms.grace` seconds of it, nothing near is believed any more.
+        After `Terms.grace` seconds of a store that is away, nothing near is believed any more. Raises `StoreAway` where
+        that is the database; a shared store tells by itself.
         """
         try:
-            await self._look_around()
+            foreign = await self._records.revision() - self._records.own_revisions
+            heard = await self._look_around(changed=foreign != self._foreign)
         except StoreAway:
-            if self._monotonic() - self._fresh_at >= self.terms.grace:
-                self._forget_all()
+            self._lose_patience()
             raise
+        self._foreign = foreign
+        if not heard:
+            self._lose_patience()
+            return
         self._fresh_at = self._monotonic()
-        await self._write_touched()
+        try:
+            await self._write_touched()
+        except StoreAway:
+            if not self._store.shared:
+                raise
 
-    async def _look_around(self) -> None:
-        foreign = await self._records.revision() - self._records.own_revisions
-        changed = foreign != self._foreign  # the first time, too: it may have been before we began to watch
+    def _lose_patience(self) -> None:
+        if self._monotonic() - self._fresh_at >= self.terms.grace:
+            self._forget_all()
+
+    async def _look_around(self, *, changed: bool) -> bool:
+        """Forget what others have changed; whether all of it could be heard.
+
+        `changed`: something in the database. The first time, too: it may have been before we began to watch.
+        """
         try:
             await self._store.refresh()
         except StoreAway:
+            if not self._store.shared:
+                raise
             if changed:
                 await self._forget_who_was_ended()
-                self._foreign = foreign
-            raise
+            return False
         if changed:
-            self._foreign = foreign
             self._forget_all()
+        return True
 
     async def _forget_who_was_ended(self) -> None:
         """What is near cannot be read again now, but whose it is can be asked."""

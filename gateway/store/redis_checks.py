@@ -34,8 +34,11 @@ local key, failed = KEYS[1], {}
 for _, command in ipairs({
     {'TIME'}, {'SET', key, '1', 'PX', '1000'}, {'GET', key}, {'INCRBY', key, '1'}, {'PTTL', key}, {'EXISTS', key},
     {'PEXPIRE', key, '1000'}, {'DEL', key},
-    {'HSET', key, 'a', '1'}, {'HMGET', key, 'a'}, {'HGETALL', key}, {'HINCRBY', key, 'a', '1'}, {'HDEL', key, 'a'},
-    {'ZADD', key, '1', 'a'}, {'ZCARD', key}, {'ZSCORE', key, 'a'}, {'ZRANGE', key, '0', '-1'}, {'ZREM', key, 'a'},
+    {'SETRANGE', key, '0', '1'}, {'GETRANGE', key, '0', '1'}, {'DEL', key},
+    {'HSET', key, 'a', '1'}, {'HGET', key, 'a'}, {'HMGET', key, 'a'}, {'HGETALL', key},
+    {'HINCRBY', key, 'a', '1'}, {'HDEL', key, 'a'},
+    {'ZADD', key, '1', 'a'}, {'ZCARD', key}, {'ZCOUNT', key, '0', '1'}, {'ZSCORE', key, 'a'},
+    {'ZRANGE', key, '0', '-1'}, {'ZREMRANGEBYSCORE', key, '0', '0'}, {'ZREM', key, 'a'},
     {'PUBLISH', ARGV[1], ''}, {'DEL', key},
 }) do
     local answer = redis.pcall(unpack(command))

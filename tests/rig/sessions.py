@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -46,6 +47,17 @@ class Timed(Redis):
     """
 
     hands: ManualClock | None = None
+    hears: asyncio.Event
+    """Set when it listens."""
+
+    def listen(self, topic: str, heard: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        self.hears = asyncio.Event()
+
+        def began() -> None:
+            self.hears.set()
+            lost()
+
+        super().listen(topic, heard, began)
 
     async def run(self, script: Script, keys: Sequence[Word], args: Sequence[Word]) -> Any:
         if self.hands is not None:
@@ -110,11 +122,10 @@ class Stores:
         if self.where is None:
             return
         redis = await self.redis()
+        late = round((EPOCH + self.clock.monotonic()) * 1000) - 130_000
         for slot in range(16):
             alive = f"{redis.prefix}{{s{slot}}}:alive"
-            for digest in await redis.execute(
-                "ZRANGEBYSCORE", alive, "-inf", round((EPOCH + self.clock.monotonic()) * 1000) - 130_000
-            ):
+            for digest in await redis.execute("ZRANGEBYSCORE", alive, "-inf", late):
                 await redis.execute("DEL", f"{redis.prefix}{{s{slot}}}:session:{digest.decode()}")
 
     async def close(self) -> None:
