@@ -26,6 +26,7 @@ KINDS = (
     "judge",
     "limits",
     "shared",
+    "kept",
 )
 """Each is a module of this package with `measure(options)`."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -101,6 +102,7 @@ def measure(options: Options) -> Shared:
         process.wait_for(address)
         redis, url, version = server(others)
         stack.enter_context(redis)
+        until_ready(url)
         subjects = []
         for mode in MODES:
             subject = Counting({mine}, options.gateways[0], mode, url).up(address)
@@ -140,6 +142,18 @@ def server(core: set[int]) -> tuple[Process, str, str]:
     process = Process("redis", [program, "--port", str(port), "--save", "", "--appendonly", "no"], cores=core)
     version = re.search(r"v=(\S+)", said(program, "--version"))
     return process, f"redis://127.0.0.1:{port}", f"Redis {version[1] if version else ''}"
+
+
+def until_ready(url: str, within: float = 10.0) -> None:
+    """Return when the Redis answers; RuntimeError when it does not."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            if ask(url, "PING") == "PONG":
+                return
+        except subprocess.CalledProcessError:
+            time.sleep(0.02)
+    raise RuntimeError(f"no Redis answers at {url}")
 
 
 def ask(url: str, *command: str) -> str:
