@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gateway.settings import Address, Listen, Settings
     from gateway.sharing import Sharing
     from gateway.store.line import Line
+    from gateway.store.place import Place as Database
     from gateway.store.redis import Redis
     from gateway.store.redis_where import Where as RedisWhere
     from gateway.store.sql import Records
@@ -120,7 +121,7 @@ class App:
             self.sharing = await self._open_sharing(where)
             self.spend = self.sharing.counting.spend
         if settings.store.records is not None:
-            self.people = await self._open_people(settings.store.records.get_secret_value())
+            self.people = await self._open_people(settings.store.records.place)
         else:
             self.recorder = Recorder(EventLog(), clock)
         self.recorder.subscribe(self.metrics.event)
@@ -157,12 +158,12 @@ class App:
         self.redis = await Redis.open(where, clock=self.clock)
         return Sharing(self.redis, self.limiter, self.clock, self.metrics)
 
-    async def _open_people(self, url: str) -> People:
-        """Who can be known, from the database at `url`. Imported here: a gateway without records has none of it."""
+    async def _open_people(self, place: Database) -> People:
+        """Who can be known, from the database at `place`. Imported here: a gateway without records has none of it."""
         from gateway.people import People, open_records
         from gateway.store.event_table import EventTable
 
-        self.records, self.keys = await open_records(self.settings, url, self.clock)
+        self.records, self.keys = await open_records(self.settings, place, self.clock)
         self.recorder = Recorder(EventTable(self.records), self.clock)
         people = People(
             self.settings,
@@ -337,6 +338,8 @@ class App:
                 await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True
+            if self.records.refuses:
+                await self.records.try_again()
         except StoreAway as away:
             if self._store_up:
                 _log.error("the store is away: %s", away)
@@ -359,7 +362,7 @@ class App:
 
     def _stores(self) -> Mapping[str, bool]:
         """Each store there is, and whether it answers."""
-        stores = {} if self.people is None else {"records": self._store_up}
+        stores = {} if self.people is None else {"records": self._state_of_records() == "up"}
         return stores if self.redis is None else {**stores, "shared": self.redis.line.up}
 
     def _look_at_keys(self, keys: KeyRing) -> None:
@@ -380,6 +383,14 @@ class App:
                 Event(Kind.KEY_ROTATED, Severity.NOTICE, detail={"key": "signing", "kid": keys.signer.kid})
             )
 
+    def _state_of_records(self) -> str:
+        """How the records are, in a word or two."""
+        if self.people is None:
+            return "none"
+        if not (self._store_up and self.records.line.up):
+            return "away"
+        return f"takes no changes: {self.records.refuses}" if self.records.refuses else "up"
+
     def _readiness(self) -> tuple[bool, Mapping[str, str]]:
         """Ready while requests can be judged. A policy that was refused leaves us ready, with the last good one.
 
@@ -387,14 +398,14 @@ class App:
         a while. It is away for every replica, and to take them all out would end what still goes on.
         """
         parts = {
-            "store": "none" if self.people is None else "up" if self._store_up else "away",
+            "store": self._state_of_records(),
             **({} if self.redis is None else {"shared": _state(self.redis.line)}),
             "policy": f"refused: {self._reload_problem}" if self._reload_problem else "loaded",
         }
         if self._secure:
             problem = next(filter(None, (tls.problem for tls in self._secure.values())), "")
             parts["certificates"] = f"refused: {problem}" if problem else "loaded"
-        return self._store_up and not self.wire.draining, parts
+        return parts["store"] != "away" and not self.wire.draining, parts
 
     # -- stop ------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
-from gateway.mfa.sealed import demand_keys, remember_key
+from gateway.mfa.sealed import demand_keys
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
 from gateway.risk.score import Risk
@@ -48,22 +48,20 @@ if TYPE_CHECKING:
     from gateway.gate import Spend
     from gateway.identity.session_store import SessionStore, Terms
     from gateway.settings import Settings
+    from gateway.store.place import Place
     from gateway.store.redis import Redis
 
 _log = logging.getLogger("sallyport")
 
 
-async def open_records(settings: Settings, url: str, clock: Clock) -> tuple[Records, KeyRing]:
+async def open_records(settings: Settings, place: Place, clock: Clock) -> tuple[Records, KeyRing]:
     """Database and keys, which belong together: new keys would not open what old ones have sealed.
 
     Raises `ConfigError`.
     """
-    records: Records | None = None
-    sealed_by = None
+    records = await Records.find(place, clock=clock)
     try:
-        if Records.exists(url):
-            records = await Records.open(url, clock=clock)
-            sealed_by = await records.sealed_by()
+        sealed_by = await records.sealed_by() if records is not None else None
         keys = KeyRing.open(
             settings.keys,
             create=sealed_by is None,
@@ -73,10 +71,10 @@ async def open_records(settings: Settings, url: str, clock: Clock) -> tuple[Reco
         if keys.created:
             _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
         if records is None:
-            records = await Records.open(url, clock=clock)
-        await demand_keys(records, keys, url)
+            records = await Records.open(place, clock=clock)
         if sealed_by is None:
-            await remember_key(records, keys)
+            await records.seal_with(keys.sealer.current)  # unless another replica was first, with keys of its own
+        await demand_keys(records, keys)
     except BaseException:
         if records is not None:
             await records.close()

@@ -35,6 +35,7 @@ from gateway.core.errors import ConfigError, Problem
 from gateway.policy import document, problems
 from gateway.policy.schema import Name, Strict, Texts
 from gateway.policy.units import Duration, Percent, Size
+from gateway.store.place import POSTGRESQL, Place, server
 from gateway.store.redis_where import Where
 
 if TYPE_CHECKING:
@@ -284,18 +285,17 @@ def _prefix(value: str) -> str:
     return value
 
 
-def _records(value: Any, info: ValidationInfo) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value == NONE:
-        return None
-    scheme, colon, rest = value.partition(":")
-    if scheme.startswith("postgresql"):
-        raise ValueError("PostgreSQL is not there yet; write sqlite:path")
+def _records_url(value: Secret, info: ValidationInfo) -> Secret:
+    url = value.get_secret_value()
+    scheme, colon, rest = url.partition(":")
+    if scheme == "postgresql":
+        return value  # taken apart once the rest is known
     if scheme != "sqlite" or not colon or not rest or "?" in rest:
-        raise ValueError("not a place for records; write sqlite:path, as in sqlite:data/sallyport.db, or none")
-    path = _here(Path(rest.removeprefix("//")), info)
-    return f"sqlite:{path}"
+        raise ValueError(
+            "not a place for records; write sqlite:path, as in sqlite:data/sallyport.db, "
+            "postgresql://user:password@host/database, or none"
+        )
+    return Secret(f"sqlite:{_here(Path(rest.removeprefix('//')), info)}")
 
 
 def _access_log(value: str, info: ValidationInfo) -> str:
@@ -563,14 +563,57 @@ def _shared(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) and value not in (MEMORY, NONE) else value
 
 
+class Records(Strict):
+    """The database of users, sessions, factors and events."""
+
+    url: Annotated[Secret, AfterValidator(_records_url), WithJsonSchema({"type": "string", "title": "Url"})] = Field(
+        description="`sqlite:path` or `postgresql://user:password@host:port/database`."
+    )
+    password: Annotated[Secret | None, WithJsonSchema({"type": "string", "title": "Password"})] = setting(
+        None, "The password, where it is not in the URL."
+    )
+    ca: PathField | None = setting(
+        None, "PEM: authorities that sign the server's certificate; with it TLS is used, and verifies."
+    )
+    certificate: PathField | None = setting(None, "PEM: our own, for a server that asks for one.")
+    key: PathField | None = setting(None, "PEM, without a password: of `certificate`.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Records:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("`certificate` and `key` go together")
+        place = self.place
+        if place.scheme == POSTGRESQL:
+            server(place)
+        elif place.password or place.ca or place.certificate:
+            raise ValueError("`sqlite:` is a file: it has no password and no TLS")
+        return self
+
+    @property
+    def place(self) -> Place:
+        """As the store wants to know it."""
+        return Place(
+            self.url.get_secret_value(),
+            password=self.password.get_secret_value() if self.password is not None else "",
+            ca=self.ca,
+            certificate=self.certificate,
+            key=self.key,
+        )
+
+
+def _records(value: Any) -> Any:
+    if value == NONE:
+        return None
+    return {"url": value} if isinstance(value, str) else value
+
+
 class Store(Strict):
     """Where things are kept."""
 
-    records: Annotated[
-        Secret | None, BeforeValidator(_records), WithJsonSchema({"type": "string", "title": "Records"})
-    ] = setting(
+    records: Annotated[Records | None, BeforeValidator(_records), _OrText()] = setting(
         "sqlite:data/sallyport.db",
-        "Users, sessions, factors, events: `sqlite:path`; `none`: nobody is known, and events go to the log.",
+        "Users, sessions, factors, events: `sqlite:path`, `postgresql://user:password@host/database`, or a mapping; "
+        "`none`: nobody is known, and events go to the log.",
     )
     shared: Annotated[
         Annotated[Literal["memory", "none"], Tag("word")] | Annotated[SharedStore, Tag("redis")],
@@ -909,21 +952,33 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         raise ConfigError([Problem(message, str(path), suggestion="--config names another file")]) from None
     written = document.read(text, str(path), environ=environ, folder=path.parent)
     read = problems.validate(Settings, written, {"folder": path.parent})
-    read._warnings = tuple(
-        written.problem(
-            f"{proxy} is everybody: whoever connects can choose their own address",
-            ("trusted_proxies", index),
-            "name the networks of your proxies",
+    read._warnings = (
+        tuple(
+            written.problem(
+                f"{proxy} is everybody: whoever connects can choose their own address",
+                ("trusted_proxies", index),
+                "name the networks of your proxies",
+            )
+            for index, proxy in enumerate(read.trusted_proxies)
+            if proxy != "unix" and proxy.prefixlen == 0
         )
-        for index, proxy in enumerate(read.trusted_proxies)
-        if proxy != "unix" and proxy.prefixlen == 0
-    ) + tuple(
-        written.problem(
-            f"the certificate of `{name}` is not verified: anybody on the way can pretend to be it",
-            ("upstreams", name, "tls", "verify"),
-            "name its authority as `ca`",
+        + tuple(
+            written.problem(
+                f"the certificate of `{name}` is not verified: anybody on the way can pretend to be it",
+                ("upstreams", name, "tls", "verify"),
+                "name its authority as `ca`",
+            )
+            for name, upstream in read.upstreams.items()
+            if upstream.tls is not None and upstream.tls.verify == "insecure"
         )
-        for name, upstream in read.upstreams.items()
-        if upstream.tls is not None and upstream.tls.verify == "insecure"
+        + tuple(
+            written.problem(
+                "records travel in clear: anybody on the way can read and change them",
+                ("store", "records"),
+                "name the authority of the server's certificate as `ca`, or write ?sslmode=verify-full",
+            )
+            for records in (read.store.records,)
+            if records is not None and records.place.in_clear
+        )
     )
     return read

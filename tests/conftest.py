@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,11 @@ import pytest_asyncio
 
 from gateway import gate
 from gateway.core.clock import ManualClock
+from gateway.store.place import Place
 from gateway.store.sql import Records
 from tests.rig.gateway import Gateway, running
 from tests.rig.ledger import Remembered
+from tests.rig.postgres import LEFT_OUT, Server, started
 
 
 def pytest_configure() -> None:
@@ -34,10 +36,22 @@ def ledger() -> Remembered:
     return Remembered()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One PostgreSQL for the whole run."""
+    yield from started()
+
+
 @pytest.fixture
-async def records(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Records]:
-    """A real database in a folder of its own."""
-    opened = await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)
+def place(tmp_path: Path) -> Place:
+    """Where `records` are; rooms that have to work on either database say so in their own conftest."""
+    return Place(f"sqlite:{tmp_path}/data/sallyport.db")
+
+
+@pytest.fixture
+async def records(place: Place, clock: ManualClock) -> AsyncIterator[Records]:
+    """A real database of its own."""
+    opened = await Records.open(place, clock=clock)
     yield opened
     await opened.close()
 
@@ -56,3 +70,10 @@ async def gateway(house: Gateway) -> AsyncIterator[Gateway]:
     yield house
     assert house.upstream.violations == []
     assert house.other.violations == []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if LEFT_OUT in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("LEFT OUT", sep="!", red=True)
+        terminalreporter.line(f"{len(skipped)} tests on PostgreSQL did not run: {LEFT_OUT}", red=True)

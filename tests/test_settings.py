@@ -62,7 +62,7 @@ def test_the_config_of_the_design_is_accepted_as_it_stands(load: Any, tmp_path: 
     assert str(read.upstreams["app"].url) == "http://127.0.0.1:9000"
     assert read.policies == tmp_path / "policies"
     assert read.keys == tmp_path / "data" / "keys"
-    assert read.store.records.get_secret_value() == f"sqlite:{tmp_path}/data/sallyport.db"
+    assert read.store.records.place.url == f"sqlite:{tmp_path}/data/sallyport.db"
     assert (read.sessions.idle, read.sessions.absolute, read.sessions.per_user) == (3600.0, 86400.0, 5)
 
 
@@ -105,7 +105,7 @@ def test_our_own_config_is_good_with_and_without_its_environment() -> None:
     assert (str(read.listen[0]), str(read.admin_listen), read.scheme) == ("127.0.0.1:1", "127.0.0.1:2", "https")
     assert read.upstreams["app"].places[0].port == 3
     assert read.keys == Path("/elsewhere/keys")
-    assert read.store.records.get_secret_value() == "sqlite:/elsewhere/sallyport.db"
+    assert read.store.records.place.url == "sqlite:/elsewhere/sallyport.db"
 
 
 def test_settings_are_frozen(load: Any) -> None:
@@ -120,8 +120,12 @@ def test_what_may_be_a_secret_is_never_shown(load: Any) -> None:
     read = load(LEAST + "store: {records: 'sqlite:${PLACE}'}\n", PLACE="/tmp/hunter2.db")
     assert "hunter2" not in repr(read) + str(read) + str(read.model_dump())
     assert "***" in repr(read.store)
-    assert str(read.store.records) == "***"
-    assert read.store.records.get_secret_value() == "sqlite:/tmp/hunter2.db"
+    assert read.store.records.place.url == "sqlite:/tmp/hunter2.db"
+    read = load(LEAST + "store: {records: {url: 'postgresql://ann@db/x', password: hunter2}}\n")
+    assert "hunter2" not in repr(read) + str(read) + str(read.model_dump()) + repr(read.store.records.place)
+    assert str(read.store.records.place) == "x at db:5432"
+    read = load(LEAST + "store: {records: 'postgresql://ann:hunter2@db/x'}\n")
+    assert "hunter2" not in repr(read) + str(read) + str(read.model_dump()) + repr(read.store.records.place)
 
 
 def test_values_from_files_and_the_environment(load: Any, tmp_path: Path) -> None:
@@ -340,7 +344,30 @@ ONE_MISTAKE = [
     (LEAST + "prefix: /\n", "2: `prefix`: a prefix starts and ends with a slash"),
     (LEAST + "prefix: /../\n", "2: `prefix`: a prefix starts and ends with a slash"),
     (LEAST + "prefix: /a b/\n", "2: `prefix`: a prefix starts and ends with a slash"),
-    (LEAST + "store: {records: 'postgresql://u:p@h/d'}\n", "2: `store.records`: PostgreSQL is not there yet"),
+    (LEAST + "store: {records: 'postgres://u:p@h/d'}\n", "2: `store.records`: not a place for records"),
+    (LEAST + "store: {records: 'postgresql://u:p@h'}\n", "2: `store.records`: the URL names no database"),
+    (LEAST + "store: {records: 'postgresql://h/d'}\n", "2: `store.records`: the URL names no user"),
+    (LEAST + "store: {records: 'postgresql://u:p@/d'}\n", "2: `store.records`: the URL names no host"),
+    (LEAST + "store: {records: 'postgresql://u:p/w@h/d'}\n", "2: `store.records`: the URL cannot be read"),
+    (LEAST + "store: {records: 'postgresql://u:p#w@h/d'}\n", "2: `store.records`: the URL cannot be read"),
+    (LEAST + "store: {records: 'postgresql://u@h:0/d'}\n", "2: `store.records`: the URL has a host that cannot"),
+    (LEAST + "store: {records: 'postgresql://u@h/d?sslmode=prefer'}\n", "2: `store.records`: sslmode is one of"),
+    (LEAST + "store: {records: 'postgresql://u@h/d?x=1'}\n", "2: `store.records`: `x` is not read from the URL"),
+    (
+        LEAST + "store: {records: {url: 'postgresql://u:p@h/d', password: q}}\n",
+        "2: `store.records`: write the password",
+    ),
+    (
+        LEAST + "store: {records: {url: 'postgresql://u@h/d', key: k}}\n",
+        "2: `store.records`: `certificate` and `key` go",
+    ),
+    (LEAST + "store: {records: {url: 'sqlite:x.db', ca: c}}\n", "2: `store.records`: `sqlite:` is a file"),
+    (
+        LEAST + "store: {records: {url: 'postgresql://u@h/d?sslmode=disable', ca: c}}\n",
+        "2: `store.records`: `sslmode=disable` does without",
+    ),
+    (LEAST + "store: {records: {password: q}}\n", "2: `store.records.url` is missing"),
+    (LEAST + "store: {records: 7}\n", "2: `store.records`"),
     (LEAST + "store: {records: data.db}\n", "2: `store.records`: not a place for records"),
     (LEAST + "store: {shared: 'reds://:hunter2@x'}\n", "2: `store.shared`: not the URL of a Redis"),
     (LEAST + "store: {shared: 'redis://x?ssl=1'}\n", "2: `store.shared`: a URL of a Redis has no `?`"),

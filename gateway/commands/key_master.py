@@ -66,7 +66,7 @@ async def rotate(settings: Settings, ring: KeyRing, overlap: float, *, json: boo
     from gateway.mfa import sealed
 
     async with opened(settings) as (records, recorder):
-        await sealed.demand_keys(records, ring, _url(settings))
+        await sealed.demand_keys(records, ring)
         if await _is_whole(records, ring):
             key = ring.rotate_master(overlap)
             _say(f"master key {key.id.hex()} is published and seals from {when(key.not_before)} on")
@@ -103,7 +103,7 @@ async def retire(settings: Settings, ring: KeyRing, *, force: bool, json: bool) 
     clock = SystemClock()
     gone, kept = [], []
     async with opened(settings) as (records, recorder):
-        await sealed.demand_keys(records, ring, _url(settings))
+        await sealed.demand_keys(records, ring)
         await _settled(ring, ring.masters.current)
         for standing in [one for one in ring.masters.standings() if one.status == "old"]:
             one = await _needed(settings, records, standing)
@@ -134,9 +134,12 @@ async def listed(settings: Settings, ring: KeyRing) -> list[Listed]:
     from gateway.store.sql import Records
 
     standings = ring.masters.standings()
-    url = _url(settings)
-    if not any(one.status == "old" for one in standings) or not (url and Records.exists(url)):
+    there = None
+    if settings.store.records is not None and any(one.status == "old" for one in standings):
+        there = await Records.find(settings.store.records.place, clock=SystemClock())
+    if there is None:
         return [Listed(one) for one in standings]
+    await there.close()
     async with opened(settings) as (records, _):
         return [await _needed(settings, records, one) if one.status == "old" else Listed(one) for one in standings]
 
@@ -240,10 +243,6 @@ def _why(one: Listed) -> str:
     each = ", ".join(f"{need.count:,} {need.what}" if need.count else need.what for need in one.needs)
     from_when = one.may_go_from
     return f"{each}; " + (f"may go from {when(from_when)} on" if from_when else "first: sallyport key rotate master")
-
-
-def _url(settings: Settings) -> str:
-    return settings.store.records.get_secret_value() if settings.store.records is not None else ""
 
 
 def _say(line: str) -> None:

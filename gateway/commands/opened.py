@@ -24,7 +24,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
     if settings.store.records is None:
         raise ConfigError("`store.records` is none: there are no users", "write store: {records: sqlite:path}")
     clock = SystemClock()
-    records = await Records.open(settings.store.records.get_secret_value(), clock=clock)
+    records = await Records.open(settings.store.records.place, clock=clock)
     try:
         recorder = Recorder(EventTable(records), clock)
         yield records, recorder

@@ -59,7 +59,7 @@ class LocalUsers:
 
     async def all(self, tenant: str = DEFAULT_TENANT) -> list[User]:
         """Everybody, by name."""
-        async with self._records.read() as connection:
+        async with self._records.read(long=True) as connection:
             rows = await connection.execute(select(users).where(users.c.tenant == tenant).order_by(users.c.name))
             return [_user(row) for row in rows]
 
@@ -102,7 +102,7 @@ class LocalUsers:
             "created_at": user.created_at,
         }
         try:
-            async with self._records.begin() as connection:
+            async with self._records.begin(tenant, user.subject) as connection:
                 await connection.execute(insert(users).values(row))
                 await self._records.bump(connection, tenant, user.subject)
         except IntegrityError as error:
@@ -137,9 +137,12 @@ class LocalUsers:
         return user
 
     async def _change(self, name: str, tenant: str, values: dict[str, Any], *, end_sessions: bool = False) -> User:
-        statement = update(users).where(users.c.tenant == tenant, users.c.name == _spelled(name)).values(values)
-        async with self._records.begin() as connection:
-            row = (await connection.execute(statement.returning(users))).first()
+        known = await self._row(name, tenant)
+        if known is None:
+            raise _unknown(name)
+        this = (users.c.tenant == tenant, users.c.subject == known.subject)
+        async with self._records.begin(tenant, known.subject) as connection:
+            row = (await connection.execute(update(users).where(*this).values(values).returning(users))).first()
             if row is None:
                 raise _unknown(name)
             if end_sessions:
@@ -155,7 +158,7 @@ class LocalUsers:
     async def _replace_hash(self, row: Row[Any], hashed: str) -> None:
         """Only if nobody has set another password meanwhile."""
         this = (users.c.tenant == row.tenant, users.c.subject == row.subject, users.c.password == row.password)
-        async with self._records.begin() as connection:
+        async with self._records.begin(row.tenant, row.subject) as connection:
             await connection.execute(update(users).where(*this).values(password=hashed))
 
     async def _tell(self, kind: Kind, user: User, **detail: Any) -> None:

@@ -200,7 +200,7 @@ class SessionKeys:
 
     async def end_all(self, tenant: str, subject: str, *, but: str) -> int | None:
         """As the contract says. The session that stays is sealed again with the new generation."""
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             _, generation = await revoke(connection, tenant, subject)
             await self._records.bump(connection, tenant, subject)
         try:

@@ -72,7 +72,7 @@ class SessionRows:
             "rested": 0.0,
         }
         ended: list[Ended] = []
-        async with self._records.begin() as connection:
+        async with self._records.begin(new.tenant, new.subject) as connection:
             if replacing is not None:
                 rows = await connection.execute(
                     delete(sessions).where(sessions.c.digest == replacing).returning(*_WHOSE)
@@ -150,14 +150,16 @@ class SessionRows:
                 rested=_larger(sessions.c.rested, bindparam("pause")),
             )
         )
-        values = [{"of": one.digest, "seen": now - one.ago, "pause": one.rested} for one in seen]
+        # In one order, so that two processes that have seen the same sessions do not wait for each other in a circle.
+        in_order = sorted(seen, key=lambda one: one.digest)
+        values = [{"of": one.digest, "seen": now - one.ago, "pause": one.rested} for one in in_order]
         async with self._records.begin() as connection:
             await connection.execute(statement, values)
 
     async def end(self, tenant: str, subject: str, session_id: str) -> bool:
         """As the contract says."""
         this = (*_whose(tenant, subject), sessions.c.id == session_id)
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             ended = (await connection.execute(delete(sessions).where(*this))).rowcount > 0
             if ended:
                 await self._records.bump(connection, tenant, subject)
@@ -165,7 +167,7 @@ class SessionRows:
 
     async def end_all(self, tenant: str, subject: str, *, but: str) -> int | None:
         """As the contract says."""
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             count, _ = await revoke(connection, tenant, subject, but=but)
             await self._records.bump(connection, tenant, subject)
         return count
@@ -202,7 +204,7 @@ class SessionRows:
         """As the contract says."""
         whose = sessions.c.tenant + "/" + sessions.c.subject
         query = select(func.count(), func.count(whose.distinct())).where(~self._is_over(self._now()))
-        async with self._records.read() as connection:
+        async with self._records.read(long=True) as connection:
             count, people = (await connection.execute(query)).one()
         return count, people
 

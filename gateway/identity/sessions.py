@@ -273,7 +273,7 @@ class Sessions:
         that is the database; a shared store tells by itself.
         """
         try:
-            foreign = await self._records.revision() - self._records.own_revisions
+            foreign = await self._records.foreign()
             heard = await self._look_around(changed=foreign != self._foreign)
         except StoreAway:
             self._lose_patience()

@@ -84,7 +84,7 @@ class Attempts:
 
     async def admit(self, tenant: str, subject: str, method: str) -> Try:
         """Count one try of `method`, before its answer is looked at. Raises `StoreAway`."""
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             wait = await self._count_run(connection, tenant, subject, method)
             if wait > 0:
                 return Try(wait)
@@ -99,7 +99,7 @@ class Attempts:
 
     async def succeeded(self, tenant: str, subject: str, method: str, lives: Sequence[tuple[str, int]] = ()) -> None:
         """Set back what `admit` counted: the run, and the lives that were still in use."""
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             await connection.execute(
                 delete(attempts).where(
                     attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method

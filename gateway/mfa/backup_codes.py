@@ -99,7 +99,7 @@ class BackupCodes:
         same = [row.id for row in rows if self._mac.verify(row.digest, "backup_code", tenant, subject, code)]
         if not same:
             return None
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             used = await connection.execute(
                 update(backup_codes)
                 .where(_unused(tenant, subject, now), backup_codes.c.id == same[0])

@@ -200,7 +200,7 @@ class Enrolment:
         self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
         left = (await self._backup_codes.left(tenant, subject)).count
         wanted = left == 0 and self._backup_codes.name in self._factors.names
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             if not waiting["had_factors"] and await _has_factors(connection, identity):
                 raise _not_yet(Permit.STEP_UP)
             factor_id = await self._totp.bind(
@@ -226,7 +226,7 @@ class Enrolment:
         await self._demand(identity)
         tenant, subject = identity.tenant, identity.subject
         mine = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.id == factor_id)
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             kind = await connection.scalar(select(rows.c.kind).where(mine))
             if kind is None:
                 raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
@@ -292,7 +292,7 @@ class Enrolment:
         """
         self._need(self._backup_codes.name)
         await self._demand(identity)
-        async with self._records.begin() as connection:
+        async with self._records.begin(identity.tenant, identity.subject) as connection:
             if not await self._count_devices(connection, identity.tenant, identity.subject):
                 raise UserError("ERR-MFA-NO-DEVICE", "Set up an authenticator app first.", 409)
             codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
@@ -335,7 +335,7 @@ class Enrolment:
         return await connection.scalar(select(func.count()).select_from(rows).where(devices)) or 0
 
     async def _unbind_all(self, tenant: str, subject: str) -> None:
-        async with self._records.begin() as connection:
+        async with self._records.begin(tenant, subject) as connection:
             await self._backup_codes.void(connection, tenant, subject)
             await connection.execute(delete(rows).where(rows.c.tenant == tenant, rows.c.subject == subject))
             await self._records.bump(connection, tenant, subject)

@@ -62,7 +62,7 @@ class Factors:
 
     async def counts(self) -> dict[str, float]:
         """How many factors are enrolled, by kind; for the metrics."""
-        async with self._records.read() as connection:
+        async with self._records.read(long=True) as connection:
             found = (await connection.execute(select(rows.c.kind, func.count()).group_by(rows.c.kind))).all()
         return {kind: float(count) for kind, count in found}
 

@@ -16,7 +16,6 @@ left is read from their heads: there is no list of what was done that could be w
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -82,24 +81,24 @@ async def seals(records: Records) -> dict[bytes, int]:
     """How many secrets of factors are sealed, by the public name of the master key."""
     head = _head(factors.c.secret)
     query = select(head, func.count()).where(_sealed()).group_by(head)
-    async with records.read() as connection:
+    async with records.read(long=True) as connection:
         found = (await connection.execute(query)).all()
     return {bytes(name)[len(VERSION) :]: count for name, count in found}
 
 
-async def demand_keys(records: Records, keys: KeyRing, url: str) -> None:
-    """Keys and the records at `url` belong together, or nothing goes on. Raises `ConfigError`."""
-    where = re.sub("//.*@", "//", url.partition("?")[0])  # without a password
+async def demand_keys(records: Records, keys: KeyRing) -> None:
+    """Keys and records belong together, or nothing goes on. Raises `ConfigError`."""
     sealed_by = await records.sealed_by()
     if sealed_by is not None and sealed_by not in keys.sealer.ids:
         raise ConfigError(
-            f"the keys in {keys.folder} are not those that sealed {where}",
+            f"the keys in {keys.folder} are not those that sealed {records.name}",
             "restore the key folder that belongs to this database",
         )
     for name, count in (await seals(records)).items():
         if number_of(name) not in keys.sealer.ids:
             raise ConfigError(
-                f"{count} secrets in {where} are sealed with master key {name.hex()}, which is not in {keys.folder}",
+                f"{count} secrets in {records.name} are sealed with master key {name.hex()}, "
+                f"which is not in {keys.folder}",
                 "restore its file into the key folder",
             )
 
@@ -116,7 +115,7 @@ async def remember_key(records: Records, keys: KeyRing) -> None:
 async def left(records: Records, sealer: Sealer) -> int:
     """How many secrets are not sealed under the current key."""
     query = select(func.count()).select_from(factors).where(_sealed(), _head(factors.c.secret) != sealer.head)
-    async with records.read() as connection:
+    async with records.read(long=True) as connection:
         return await connection.scalar(query) or 0
 
 
@@ -134,7 +133,7 @@ async def reseal(records: Records, sealer: Sealer) -> AsyncIterator[Row]:
             .order_by(factors.c.tenant, factors.c.id)
             .limit(AT_ONCE)
         )
-        async with records.read() as connection:
+        async with records.read(long=True) as connection:
             rows = (await connection.execute(query if after is None else query.where(after))).all()
         for some in _batches(rows):
             began = loop.time()
@@ -155,7 +154,7 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
     name, found = standing.key.id, []
     of_key = _head(kept.c.value) == VERSION + name
     codes = _codes_of(name, now)
-    async with records.read() as connection:
+    async with records.read(long=True) as connection:
         secrets = await connection.scalar(
             select(func.count()).select_from(factors).where(_head(factors.c.secret) == VERSION + name)
         )
@@ -182,10 +181,10 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
 async def void_codes(records: Records, codes: BackupCodes, name: bytes, now: float) -> int:
     """Void the backup codes made under the master key called `name`; of how many people."""
     query = select(backup_codes.c.tenant, backup_codes.c.subject).where(_codes_of(name, now)).distinct()
-    async with records.read() as connection:
+    async with records.read(long=True) as connection:
         people = (await connection.execute(query)).all()
     for one in people:
-        async with records.begin() as connection:
+        async with records.begin(one.tenant, one.subject) as connection:
             if await _still(connection, one.tenant, one.subject, name, now):
                 await codes.void(connection, one.tenant, one.subject)
                 await records.bump(connection, one.tenant, one.subject)

@@ -61,7 +61,7 @@ class Totp:
             step = otp.matching_step(
                 device.secret, code, otp.step_at(now), after=device.last_step, refused=device.refused_step
             )
-            if step is not None and await self._claim(tenant, device.id, step, now):
+            if step is not None and await self._claim(tenant, subject, device.id, step, now):
                 return Proof(self.name, now)
         return None
 
@@ -76,7 +76,7 @@ class Totp:
             if step is None:
                 continue
             if step > present:
-                await self._refuse(tenant, device.id, step)
+                await self._refuse(tenant, subject, device.id, step)
             return clock_hint(step - present)
         return ""
 
@@ -125,8 +125,8 @@ class Totp:
             for row in rows
         ]
 
-    async def _claim(self, tenant: str, factor_id: str, step: int, now: float) -> bool:
-        async with self._records.begin() as connection:
+    async def _claim(self, tenant: str, subject: str, factor_id: str, step: int, now: float) -> bool:
+        async with self._records.begin(tenant, subject) as connection:
             claimed = await connection.execute(
                 update(factors)
                 .where(factors.c.tenant == tenant, factors.c.id == factor_id, factors.c.last_step < step)
@@ -134,8 +134,8 @@ class Totp:
             )
         return claimed.rowcount == 1
 
-    async def _refuse(self, tenant: str, factor_id: str, step: int) -> None:
-        async with self._records.begin() as connection:
+    async def _refuse(self, tenant: str, subject: str, factor_id: str, step: int) -> None:
+        async with self._records.begin(tenant, subject) as connection:
             await connection.execute(
                 update(factors).where(factors.c.tenant == tenant, factors.c.id == factor_id).values(refused_step=step)
             )

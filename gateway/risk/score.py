@@ -68,8 +68,8 @@ PLACES: Final = 16
 class Database(Protocol):
     """What is needed of `store.sql.Records`."""
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction."""
+    def begin(self, tenant: str, subject: str) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction about somebody."""
         ...
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -157,7 +157,7 @@ class Risk:
         """
         if identity.session is None:
             return
-        async with self._records.begin() as connection:
+        async with self._records.begin(identity.tenant, identity.subject) as connection:
             history = await self._history(connection, identity)
             if self._may_teach(facts, identity, history):
                 for signal, _ in self._signals:

@@ -30,7 +30,7 @@ class EventTable:
             query = query.where(events.c.kind == str(kind))
         if user is not None:
             query = query.where(events.c.user == user)
-        async with self._records.read() as connection:
+        async with self._records.read(long=True) as connection:
             rows = (await connection.execute(query.limit(limit))).mappings().all()
         return [_event(row) for row in rows]
 

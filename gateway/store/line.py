@@ -4,8 +4,9 @@
     away    every call raises `StoreAway` at once; a probe asks every quarter of a second
     away ── a probe is answered ─────────────────────────────────▶ up
 
-The probe has the same deadline. A timer that fires late says that this process was busy, not that the store is away;
-the answer may lie in the socket unread. So it is given that long again, once.
+The probe has the same deadline, unless it is given longer because it has to connect anew. A timer that fires late says
+that this process was busy, not that the store is away; the answer may lie in the socket unread. So it is given that
+long again, once.
 """
 
 from __future__ import annotations
@@ -32,9 +33,18 @@ Changed = Callable[[bool], None]
 class Line:
     """The way to one store. `name` is what logs, metrics and readiness call it: `records`, `shared`."""
 
-    def __init__(self, name: str, probe: Callable[[], Awaitable[object]], *, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self,
+        name: str,
+        probe: Callable[[], Awaitable[object]],
+        *,
+        deadline: float = DEADLINE,
+        patience: float | None = None,
+    ) -> None:
+        """`deadline` of a call, `patience` with a probe (nobody waits for one), in seconds."""
         self.name = name
         self.deadline = deadline
+        self.patience = max(deadline, DEADLINE) if patience is None else patience
         self.up = True
         self.why = ""
         """Why it is away, in words; empty while it is up."""
@@ -91,7 +101,7 @@ class Line:
     async def _until_back(self) -> None:
         while not self.up:
             try:
-                async with asyncio.timeout(max(self.deadline, DEADLINE)):
+                async with asyncio.timeout(self.patience):
                     await self._probe()
             except Exception as error:
                 self.why = str(error) or type(error).__name__

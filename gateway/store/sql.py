@@ -1,38 +1,36 @@
-"""The database. SQLite in the embedded default.
+"""The database, whichever it is: `sqlite:path`, the embedded default, or `postgresql://…` for several replicas.
 
-- One writer at a time: `begin` waits for its turn inside this process and opens with `BEGIN IMMEDIATE`, so what is read
-  in a transaction cannot have changed when it is written, and no transaction dies half way because another was faster.
-- `read` never waits for a writer (write-ahead log); each statement sees what was committed when it began.
-- `synchronous=FULL`: what was committed is still there after a power cut; an ended session stays ended.
+- What is read in `begin` cannot have changed when it is written, as far as it is about the person `begin` was told.
+  How that is kept, and what else can be relied on, differs: see `store.sqlite` and `store.postgresql`.
 - Whoever keeps copies of rows is told: `bump` marks the change, `listen` hears of it in this process once it is
-  committed, `revision` shows it to every other process.
+  committed, `foreign` shows it to every other process, `revision` counts them all.
+- The row that counts is written last in a transaction, so that those who change different people wait for each other
+  as shortly as can be, and never in a circle.
+- An empty database is made whole at the first start. One that is behind is upgraded at the start where that is nobody
+  else's business, on SQLite; on PostgreSQL somebody decides when: `sallyport db upgrade`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import orjson
-from sqlalchemy import event, insert, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, StoreAway
-from gateway.store.tables import SCHEMA_VERSION, meta, metadata
+from gateway.store import schema
+from gateway.store.database import Database, cause
+from gateway.store.line import Line
+from gateway.store.place import POSTGRESQL, SQLITE, Place
+from gateway.store.schema import Standing, State
+from gateway.store.tables import SCHEMA_VERSION, meta
 
-# At level debug it would write down every statement with its values: hashes, and whatever people typed as their name.
-logging.getLogger("aiosqlite").setLevel(logging.WARNING)
-
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process that is writing."""
+_log = logging.getLogger("sallyport")
 
 Listener = Callable[[str, str], None]
 """Called with `(tenant, subject)` of whom a change concerns; an empty subject means everybody."""
@@ -41,117 +39,116 @@ Listener = Callable[[str, str], None]
 class Records:
     """An open database. Made by `open`."""
 
-    def __init__(self, engine: AsyncEngine, path: Path, clock: Clock) -> None:
-        self._engine = engine
-        self._path = path
+    def __init__(self, database: Database, place: Place, clock: Clock) -> None:
+        self.place = place
+        self._database = database
         self._clock = clock
-        self._writing = asyncio.Lock()
-        self._bumped: list[tuple[str, str]] = []
+        self._bumped: dict[int, list[tuple[str, str]]] = {}
         self._listeners: list[Listener] = []
         self.own_revisions = 0
         """How many of the database's revisions were made through this object."""
+        self._ours: set[int] = set()
+        self._seen = 0
+        self._foreign = 0
 
     @classmethod
-    async def open(cls, url: str, *, clock: Clock) -> Records:
-        """Open, and make if need be, the database at `url` (`sqlite:path`).
+    async def open(cls, where: str | Place, *, clock: Clock) -> Records:
+        """Open, and make if need be, the database at `where`.
 
-        Raises `ConfigError` for an unknown scheme, a file that is no database, cannot be opened or written, or was made
-        by a newer version.
+        Raises `ConfigError` for one that cannot be reached, opened or written, that is not ours, that is too new, half
+        migrated, or behind with nobody to say that it may be upgraded.
         """
-        scheme, _, rest = url.partition(":")
-        if scheme != "sqlite" or not rest:
-            raise ConfigError(f"store.records: {url!r} is not a database I know", "use sqlite:path/to/file.db")
-        path = Path(rest.removeprefix("//"))
-        _make_private_file(path)
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}",
-            connect_args={"timeout": BUSY_TIMEOUT},
-            json_serializer=lambda value: orjson.dumps(value).decode(),
-            json_deserializer=_from_json,
-            pool_size=4,
-            max_overflow=0,
-            pool_timeout=30.0,
-        )
-        event.listen(engine.sync_engine, "connect", _prepare)
-        event.listen(engine.sync_engine, "begin", _begin)
-        records = cls(engine, path, clock)
+        opened = await cls._open(_place(where), clock, make=True)
+        if opened is None:
+            raise AssertionError
+        return opened
+
+    @classmethod
+    async def find(cls, where: str | Place, *, clock: Clock) -> Records | None:
+        """The same, but None, and nothing made, where there is no database or an empty one."""
+        place = _place(where)
+        if place.scheme == SQLITE and not place.path.exists():
+            return None
+        return await cls._open(place, clock, make=False)
+
+    @classmethod
+    async def _open(cls, place: Place, clock: Clock, *, make: bool) -> Records | None:
+        database = await connect(place)
         try:
-            await records._make_tables()
-        except BaseException as error:
-            await engine.dispose()
-            if isinstance(error, SQLAlchemyError | StoreAway):
-                raise ConfigError(_unfit(path, error), "restore a backup, or point store.records elsewhere") from error
+            found = await standing(database)
+            if found.state is State.EMPTY and not make:
+                await database.close()
+                return None
+            await prepare(database, upgrade=_log.warning if place.scheme == SQLITE else None)
+        except BaseException:
+            await database.close()
             raise
-        return records
+        return cls(database, place, clock)
 
-    async def _make_tables(self) -> None:
-        async with self.begin() as connection:
-            found = None
-            tables = set(await connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
-            if "meta" in tables:
-                found = await connection.scalar(select(meta.c.number).where(meta.c.name == "schema"))
-            if tables and found is None:
-                raise ConfigError(f"database {self._path} belongs to another program", "point store.records elsewhere")
-            if found is not None and found > SCHEMA_VERSION:
-                raise ConfigError(
-                    f"database {self._path} was made by a newer version of Sallyport"
-                    f" (its schema is {found}, this version knows up to {SCHEMA_VERSION})",
-                    "run the newer version, or restore a backup from before the upgrade",
-                )
-            if found is None:
-                await connection.run_sync(metadata.create_all)
-                await connection.execute(
-                    insert(meta), [{"name": "schema", "number": SCHEMA_VERSION}, {"name": "revision", "number": 0}]
-                )
+    @property
+    def line(self) -> Line:
+        """Whether the database is there."""
+        return self._database.line
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    @property
+    def refuses(self) -> str:
+        """Why it took nothing when it was last written to (full, read-only), while it can be read; or empty."""
+        return self._database.refuses
+
+    @property
+    def name(self) -> str:
+        """As messages call it; without password."""
+        return self._database.name
+
+    def begin(self, tenant: str = "", subject: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that may write: committed at the end of the block, rolled back when the block raises.
+
+        `tenant` and `subject`: whom it is about. Of those about the same person there is one at a time, of all
+        processes; without a person, on PostgreSQL, only single statements can be relied on. Not to be nested.
 
         Raises `StoreAway` where the database is away, locked by another process, read-only, full or damaged.
         `sqlalchemy.exc.IntegrityError` passes, for it is an answer.
         """
-        return self._begin()
+        return self._begin(tenant, subject)
 
     @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writing:
-            self._bumped = []
-            try:
-                with _store_away():
-                    async with self._engine.connect() as connection:
-                        await connection.execution_options(sallyport_writes=True)
-                        async with connection.begin():
-                            yield connection
-                    self.own_revisions += len(self._bumped)
-            finally:
-                # Also when it was not committed, or nobody knows whether it was: forgetting is always safe.
-                for tenant, subject in self._bumped:
-                    for listener in self._listeners:
-                        listener(tenant, subject)
+    async def _begin(self, tenant: str, subject: str) -> AsyncIterator[AsyncConnection]:
+        bumped: list[tuple[str, str]] = []
+        numbers: range = range(0)
+        try:
+            async with self._database.write(tenant, subject) as connection:
+                self._bumped[id(connection)] = bumped
+                try:
+                    yield connection
+                finally:
+                    del self._bumped[id(connection)]
+                if bumped:
+                    numbers = await self._count(connection, len(bumped))
+                    self._ours.update(numbers)
+            self.own_revisions += len(bumped)
+        except BaseException:
+            self._ours.difference_update(numbers)  # whoever gets these numbers now may be somebody else
+            raise
+        finally:
+            # Also when it was not committed, or nobody knows whether it was: forgetting is always safe.
+            for whom in bumped:
+                for listener in self._listeners:
+                    listener(*whom)
 
-    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A connection to read with, one consistent snapshot for each statement. Raises `StoreAway` as `begin` does."""
-        return self._read()
+    def read(self, *, long: bool = False) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection to read with, one consistent snapshot for each statement. Raises `StoreAway` as `begin` does.
 
-    @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
-        with _store_away():
-            async with self._engine.connect() as connection:
-                yield connection
+        `long`: it is a question about everybody, which may take seconds to answer.
+        """
+        return self._database.read(long=long)
 
     async def bump(self, connection: AsyncConnection, tenant: str = "", subject: str = "") -> None:
         """Mark, inside a transaction, a change of users, sessions or factors of whom it concerns."""
-        await connection.execute(update(meta).where(meta.c.name == "revision").values(number=meta.c.number + 1))
-        self._bumped.append((tenant, subject))
+        self._bumped[id(connection)].append((tenant, subject))
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` called right after every transaction that bumped, once for each bump."""
         self._listeners.append(listener)
-
-    @staticmethod
-    def exists(url: str) -> bool:
-        """Whether there is a database at `url` already."""
-        return Path(url.partition(":")[2].removeprefix("//")).exists()
 
     async def sealed_by(self) -> int | None:
         """The number of the master key this database was first sealed with; None: nothing was sealed yet."""
@@ -159,76 +156,129 @@ class Records:
             number: int | None = await connection.scalar(select(meta.c.number).where(meta.c.name == "sealed_by"))
         return number
 
-    async def seal_with(self, number: int) -> None:
-        """Remember the number of the master key that seals from now on."""
-        async with self.begin() as connection:
-            await connection.execute(insert(meta).values(name="sealed_by", number=number))
+    async def seal_with(self, number: int) -> int:
+        """Remember the number of the master key that seals from now on, unless there is one; the one that does."""
+        try:
+            async with self.begin() as connection:
+                await connection.execute(insert(meta).values(name="sealed_by", number=number))
+        except IntegrityError:
+            return await self.sealed_by() or 0
+        return number
 
     async def revision(self) -> int:
         """How many changes of users, sessions and factors this database has seen, from all processes."""
-        async with self.read() as connection:
+        async with self._database.read(apart=True) as connection:
             number: int | None = await connection.scalar(select(meta.c.number).where(meta.c.name == "revision"))
         if number is None:
             raise StoreAway("the database has lost its revision")
         return number
 
+    async def foreign(self) -> int:
+        """A number that is another one whenever other processes have changed users, sessions or factors since."""
+        revision = await self.revision()
+        ours = {number for number in self._ours if number <= revision}
+        between = sum(number > self._seen for number in ours)
+        self._foreign += abs(revision - self._seen - between)  # it goes back when a backup is restored beneath us
+        self._seen = revision
+        self._ours -= ours
+        return self._foreign
+
+    async def try_again(self) -> None:
+        """Write what changes nothing, to see whether it `refuses` still. Raises `StoreAway` where it does."""
+        async with self.begin() as connection:
+            await connection.execute(update(meta).where(meta.c.name == "revision").values(number=meta.c.number))
+
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await self._database.close()
+
+    async def _count(self, connection: AsyncConnection, by: int) -> range:
+        """The revisions that are ours once this is committed; the row is ours alone until then."""
+        statement = update(meta).where(meta.c.name == "revision").values(number=meta.c.number + by)
+        last: int | None = await connection.scalar(statement.returning(meta.c.number))
+        if last is None:
+            raise StoreAway("the database has lost its revision")
+        return range(last - by + 1, last + 1)
 
 
-def _make_private_file(path: Path) -> None:
-    """An empty file nobody else can read, in a folder nobody else can enter; SQLite's side files inherit its mode."""
-    try:
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o700, parents=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as error:
+async def connect(place: Place) -> Database:
+    """The database at `place`, whatever is in it. Raises `ConfigError`."""
+    if place.scheme == POSTGRESQL:
+        try:
+            from gateway.store import postgresql
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "store.records: PostgreSQL needs a library that is not installed", "pip install 'sallyport[postgresql]'"
+            ) from error
+        return await postgresql.connect(place)
+    if place.scheme != SQLITE or not place.url.partition(":")[2]:
         raise ConfigError(
-            f"database {path} cannot be opened: {error.strerror or error}",
-            "check store.records, and that its folder can be written by this user",
-        ) from error
+            f"store.records: {place.url.partition('@')[2] or place.url!r} is not a database I know",
+            "use sqlite:path/to/file.db or postgresql://user:password@host:port/database",
+        )
+    from gateway.store import sqlite
+
+    return sqlite.open_file(place)
 
 
-def _prepare(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Any) -> None:
-    if connection.get_execution_options().get("sallyport_writes", False):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _from_json(stored: str) -> Any:
+async def standing(database: Database) -> Standing:
+    """What is in `database`. Raises `ConfigError`."""
     try:
-        return orjson.loads(stored)
-    except ValueError as error:
-        raise StoreAway("database: a stored value makes no sense") from error
+        async with database.engine.connect() as connection:
+            return await connection.run_sync(schema.look)
+    except database.errors as error:
+        raise unfit(database, error) from error
 
 
-@contextmanager
-def _store_away() -> Iterator[None]:
+async def prepare(database: Database, *, upgrade: Callable[[str], None] | None) -> None:
+    """Have tables in `database` that this program can work with: made where there are none, or upgraded.
+
+    `upgrade` is told each step; None: it is somebody else's to decide. Raises `ConfigError`; nothing is changed then.
+    """
     try:
-        yield
-    except IntegrityError:
-        raise
-    except SQLAlchemyError as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise StoreAway(f"database: {cause}") from error
-    except sqlite3.Error as error:
-        raise StoreAway(f"database: {error}") from error
+        found = await standing(database)
+        if found.state is State.EMPTY:
+            async with database.alone() as connection:
+                found = await connection.run_sync(schema.look)  # another process may have been first
+                if found.state is State.EMPTY:
+                    await connection.run_sync(schema.make)
+                    return
+    except database.errors as error:
+        raise unfit(database, error) from error
+    found.check(database.name)
+    if found.state is State.NEWER:
+        _log.warning(
+            "%s has schema %d of a newer version; this one works with it as with its own, %d",
+            database.name, found.schema, SCHEMA_VERSION,
+        )  # fmt: skip
+    if found.state is not State.BEHIND:
+        return
+    if upgrade is None:
+        raise ConfigError(
+            f"{database.name} has schema {found.schema}, this version needs {SCHEMA_VERSION}",
+            "run `sallyport db upgrade`",
+        )
+    from gateway.store import upgrade as migrations  # brings Alembic
+
+    upgrade(f"{database.name} has schema {found.schema} and is upgraded to {SCHEMA_VERSION}")
+    await migrations.upgrade(database, upgrade)
 
 
-def _unfit(path: Path, error: BaseException) -> str:
-    said = str(error)
-    if "not a database" in said:
-        return f"{path} is not a database"
-    if "readonly" in said:
-        return f"database {path} cannot be written"
-    if "locked" in said:
-        return f"database {path} is locked by another program"
-    return f"database {path} cannot be used: {said.removeprefix('database: ')}"
+def unfit(database: Database, error: BaseException) -> ConfigError:
+    """What to tell about a database that was reached, and cannot be used."""
+    said = cause(error)
+    if database.engine.dialect.name == SQLITE:
+        from gateway.store.sqlite import words
+
+        path = Path(database.engine.url.database or "")
+        return ConfigError(words(path, said), "restore a backup, or point store.records elsewhere")
+    if getattr(said, "sqlstate", "") == "42501":
+        return ConfigError(
+            f"{database.name}: {said}",
+            "let this user make tables there, or let its owner run `sallyport db upgrade`, and this one use the tables",
+        )
+    return ConfigError(f"{database.name} cannot be used: {said}", "check store.records, and the log of the server")
+
+
+def _place(where: str | Place) -> Place:
+    return Place(where) if isinstance(where, str) else where

@@ -5,12 +5,15 @@ Each method is one SQL statement, so two processes cannot both win.
 
 from __future__ import annotations
 
-from sqlalchemy import case, delete, select
-from sqlalchemy.dialects.sqlite import insert
+from typing import Any
+
+from sqlalchemy import case, delete, literal, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.store.sql import Records
-from gateway.store.tables import kept
+from gateway.store.tables import Number, kept
 
 SWEEP_EVERY = 256
 """Writes between two looks for expired rows."""
@@ -38,8 +41,8 @@ class SqlKeyValue:
     async def put(self, key: str, value: bytes, ttl: float) -> None:
         """As the contract says."""
         row = {"value": value, "number": None, "expires_at": self._clock.now() + ttl}
-        statement = insert(kept).values(key=key, tenant=_tenant(key), **row)
         async with self._records.begin() as connection:
+            statement = _insert(connection).values(key=key, tenant=_tenant(key), **row)
             await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row))
         await self._sweep()
 
@@ -47,13 +50,13 @@ class SqlKeyValue:
         """As the contract says."""
         now = self._clock.now()
         row = {"value": b"", "number": None, "expires_at": now + ttl}
-        statement = (
-            insert(kept)
-            .values(key=key, tenant=_tenant(key), **row)
-            .on_conflict_do_update(index_elements=["key"], set_=row, where=kept.c.expires_at <= now)
-            .returning(kept.c.key)
-        )
         async with self._records.begin() as connection:
+            statement = (
+                _insert(connection)
+                .values(key=key, tenant=_tenant(key), **row)
+                .on_conflict_do_update(index_elements=["key"], set_=row, where=kept.c.expires_at <= now)
+                .returning(kept.c.key)
+            )
             claimed = (await connection.execute(statement)).first() is not None
         await self._sweep()
         return claimed
@@ -80,19 +83,20 @@ class SqlKeyValue:
         """As the contract says."""
         now = self._clock.now()
         expired = kept.c.expires_at <= now
-        statement = (
-            insert(kept)
-            .values(key=key, tenant=_tenant(key), value=None, number=amount, expires_at=now + ttl)
-            .on_conflict_do_update(
-                index_elements=["key"],
-                set_={
-                    "number": case((expired, amount), else_=kept.c.number + amount),
-                    "expires_at": case((expired, now + ttl), else_=kept.c.expires_at),
-                },
-            )
-            .returning(kept.c.number)
-        )
+        more = literal(amount, Number)
         async with self._records.begin() as connection:
+            statement = (
+                _insert(connection)
+                .values(key=key, tenant=_tenant(key), value=None, number=amount, expires_at=now + ttl)
+                .on_conflict_do_update(
+                    index_elements=["key"],
+                    set_={
+                        "number": case((expired, more), else_=kept.c.number + more),
+                        "expires_at": case((expired, now + ttl), else_=kept.c.expires_at),
+                    },
+                )
+                .returning(kept.c.number)
+            )
             number: int = (await connection.execute(statement)).scalar_one()
         await self._sweep()
         return number
@@ -104,6 +108,11 @@ class SqlKeyValue:
         some = select(kept.c.key).where(kept.c.expires_at <= self._clock.now()).limit(SWEEP_AT_MOST)
         async with self._records.begin() as connection:
             await connection.execute(delete(kept).where(kept.c.key.in_(some)))
+
+
+def _insert(connection: AsyncConnection) -> Any:
+    """`INSERT` into `kept` that may say `ON CONFLICT`: the two spell it alike, and SQLAlchemy keeps them apart."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(kept)
 
 
 def _tenant(key: str) -> str:

@@ -6,8 +6,11 @@ that are kept elsewhere, passwords are argon2id hashes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -19,53 +22,83 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
+from sqlalchemy import types as sql
 
-SCHEMA_VERSION = 1
-"""Grows with every change of a table."""
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+SCHEMA_VERSION = 2
+"""Grows with every change of a table; each has its file in `migrations`."""
+COMPATIBLE = 1
+"""The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
 
 metadata = MetaData()
+
+Number = BigInteger().with_variant(Integer(), "sqlite")
+"""A whole number of 64 bit; SQLite has no other, and counts up by itself only in what is called INTEGER."""
+
+
+class Text(sql.TypeDecorator[str]):
+    """Text that every database takes. What none can hold (NUL, half a surrogate) is replaced by U+FFFD, so that asking
+    for it finds nothing instead of failing.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """On its way to the database."""
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
 
 meta = Table(
     "meta",
     metadata,
-    Column("name", String, primary_key=True),
-    Column("number", Integer, nullable=False),
+    Column("name", Text, primary_key=True),
+    Column("number", Number, nullable=False),
 )
-"""`schema`: the version of these tables. `revision`: grows when users, sessions or factors change, so that other
-processes on the same database notice. `sealed_by`: the master key that sealed its secrets."""
+"""`schema`: the version of these tables. `compatible`: the oldest whose programs can work with them.
+`revision`: grows when users, sessions or factors change, so that other processes on the same database notice.
+`sealed_by`: the master key that sealed its secrets."""
 
 users = Table(
     "users",
     metadata,
-    Column("tenant", String, primary_key=True),
-    Column("subject", String, primary_key=True),
-    Column("name", String, nullable=False),  # canonical, see identity.users
-    Column("email", String, nullable=False),
-    Column("display_name", String, nullable=False),
+    Column("tenant", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("name", Text, nullable=False),  # canonical, see identity.users
+    Column("email", Text, nullable=False),
+    Column("display_name", Text, nullable=False),
     Column("groups", JSON, nullable=False),  # a sorted list
-    Column("password", String, nullable=False),  # argon2id, in its PHC string
+    Column("password", Text, nullable=False),  # argon2id, in its PHC string
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("generation", Integer, nullable=False, server_default="0"),  # raised when all their sessions end
+    # grows when every session of theirs is void: disabled, another password, ended everywhere
+    Column("generation", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("tenant", "name"),
 )
 
 sessions = Table(
     "sessions",
     metadata,
-    Column("tenant", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("subject", String, nullable=False),
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of the token
     Column("version", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("last_seen_at", Float, nullable=False),
     Column("proofs", JSON, nullable=False),  # [[factor, at], …], oldest first
-    Column("address", String, nullable=False),
-    Column("agent", String, nullable=False),
-    Column("rested", Float, nullable=False, server_default="0"),  # the longest pause since the last proof, seconds
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column(
+        "rested", Float, nullable=False, server_default=text("0")
+    ),  # seconds: the longest pause since the last proof
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
     Index("sessions_of", "tenant", "subject", "created_at"),
 )
@@ -73,11 +106,11 @@ sessions = Table(
 factors = Table(
     "factors",
     metadata,
-    Column("tenant", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("subject", String, nullable=False),
-    Column("kind", String, nullable=False),  # `totp` …
-    Column("label", String, nullable=False),
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # `totp` …
+    Column("label", Text, nullable=False),
     Column("secret", LargeBinary, nullable=False),  # sealed
     Column("last_step", Integer, nullable=False),  # the newest time step that was claimed
     Column("refused_step", Integer, nullable=False),  # a future time step whose code was given away by a hint
@@ -91,9 +124,9 @@ factors = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("tenant", String, primary_key=True),
-    Column("subject", String, primary_key=True),
-    Column("method", String, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("method", Text, primary_key=True),
     Column("tries", Integer, nullable=False),  # in the present run
     Column("last_at", Float, nullable=False),
     Column("used_up", Integer, nullable=False),  # runs, since the last right answer
@@ -103,10 +136,10 @@ attempts = Table(
 backup_codes = Table(
     "backup_codes",
     metadata,
-    Column("tenant", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("subject", String, nullable=False),
-    Column("digest", String, nullable=False),  # a keyed MAC
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # a keyed MAC
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("used_at", Float),
@@ -117,8 +150,8 @@ backup_codes = Table(
 seen = Table(
     "seen",
     metadata,
-    Column("tenant", String, primary_key=True),
-    Column("subject", String, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
     Column("history", JSON, nullable=False),  # what the risk signals remember of this user
     Column("updated_at", Float, nullable=False),
 )
@@ -126,17 +159,17 @@ seen = Table(
 events = Table(
     "events",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("tenant", String, nullable=False),
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
     Column("at", Float, nullable=False),
-    Column("kind", String, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("severity", Integer, nullable=False),
-    Column("user", String, nullable=False),
-    Column("session", String, nullable=False),
-    Column("address", String, nullable=False),
-    Column("agent", String, nullable=False),
-    Column("request_id", String, nullable=False),
-    Column("rule", String, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("session", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("rule", Text, nullable=False),
     Column("detail", JSON, nullable=False),
     Index("events_at", "tenant", "at"),
     Index("events_of", "tenant", "user", "at"),
@@ -145,10 +178,10 @@ events = Table(
 kept = Table(
     "kept",
     metadata,
-    Column("key", String, primary_key=True),
-    Column("tenant", String, nullable=False),
+    Column("key", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
     Column("value", LargeBinary),
-    Column("number", Integer),  # for counters, which have no value
+    Column("number", Number),  # for counters, which have no value
     Column("expires_at", Float, nullable=False),
     Index("kept_until", "expires_at"),
 )

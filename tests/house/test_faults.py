@@ -256,7 +256,7 @@ async def test_a_flood_of_faults_is_a_few_rows(gateway: Gateway, monkeypatch: py
 async def test_a_database_that_is_locked_asks_nothing_it_cannot_keep(gateway: Gateway) -> None:
     """Reading goes on beside a writer (write-ahead log), so only what has to be written waits, and says so."""
     known = await warm(gateway)
-    path = gateway.app.records._path
+    path = gateway.app.records.place.path
     blocker = sqlite3.connect(path, isolation_level=None, timeout=0)
     blocker.execute("BEGIN EXCLUSIVE")
     try:

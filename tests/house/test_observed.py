@@ -484,7 +484,7 @@ async def test_no_secret_is_in_any_log_event_or_metric(day: Day) -> None:
 
 async def test_no_secret_is_in_the_database_in_clear(day: Day) -> None:
     """Passwords, tokens and codes are hashed; factor secrets and interrupted requests are sealed."""
-    path = Path(day.gateway.app.records._path)
+    path = Path(day.gateway.app.records.place.path)
     raw = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
     assert b"bob@good.test" in raw
     long = [secret for secret in day.secrets if len(secret) > 8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,11 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
+from gateway.store.place import Place
 from gateway.store.redis_where import Where
 from gateway.store.sql import Records
 from tests.rig.ledger import Remembered
+from tests.rig.postgres import place_of
 from tests.rig.redis import Masters, Server, a_cluster, a_server, needs_redis
 from tests.rig.sessions import TERMS, Stores, opened
 
@@ -54,6 +57,13 @@ def redis_cluster() -> Iterator[Masters]:
         yield masters
 
 
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where the records are: in PostgreSQL for whoever runs over that."""
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    return place_of("postgresql" if params.get("stores") == "postgresql" else "sqlite", request, tmp_path)
+
+
 @pytest.fixture(params=["sqlite"])
 async def stores(request: pytest.FixtureRequest, records: Records, clock: ManualClock) -> AsyncIterator[Stores]:
     """By default in the database; over which stores a file of tests runs it says with `over`."""
@@ -72,8 +82,9 @@ async def stores(request: pytest.FixtureRequest, records: Records, clock: Manual
 
 
 def over(*kinds: str) -> pytest.MarkDecorator:
-    """Run on these stores: `sqlite`, `redis`, `cluster`."""
-    marks = [pytest.param(kind, marks=() if kind == "sqlite" else needs_redis, id=kind) for kind in kinds]
+    """Run on these stores: `sqlite`, `postgresql`, `redis`, `cluster`."""
+    needs = {"redis": [needs_redis], "cluster": [needs_redis]}
+    marks = [pytest.param(kind, marks=needs.get(kind, []), id=kind) for kind in kinds]
     return pytest.mark.parametrize("stores", marks, indirect=True)
 
 

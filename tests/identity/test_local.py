@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+from pathlib import Path
 
 import pytest
 from argon2.low_level import Type, hash_secret
@@ -11,9 +11,18 @@ from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind
 from gateway.identity import passwords as module
 from gateway.identity.local import LocalUsers
+from gateway.store.place import SQLITE, Place
 from gateway.store.sql import Records
 from tests.identity.conftest import PASSWORD
+from tests.rig.behind import behind
 from tests.rig.ledger import Remembered
+from tests.rig.postgres import EITHER, either
+
+
+@pytest.fixture(params=EITHER)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """All of this, on both databases."""
+    return either(request, tmp_path)
 
 
 async def test_adding_and_finding(people: LocalUsers, clock: ManualClock, ledger: Remembered) -> None:
@@ -139,11 +148,9 @@ async def test_an_outdated_hash_is_replaced_at_sign_in(people: LocalUsers, recor
     old = hash_secret(PASSWORD.encode(), b"somesalt", 1, 8192, 1, 32, Type.ID).decode()
 
     def stored(replacement: str = "") -> str:
-        with sqlite3.connect(records._path) as database:
-            if replacement:
-                database.execute("UPDATE users SET password = ?", [replacement])
-            hashed: str = database.execute("SELECT password FROM users").fetchone()[0]
-        database.close()
+        if replacement:
+            behind(records.place, f"UPDATE users SET password = '{replacement}'")
+        hashed: str = behind(records.place, "SELECT password FROM users")[0][0]
         return hashed
 
     stored(old)
@@ -157,13 +164,11 @@ async def test_an_outdated_hash_is_replaced_at_sign_in(people: LocalUsers, recor
 async def test_a_store_that_is_away_is_not_a_wrong_password(people: LocalUsers, records: Records) -> None:
     """Case 83."""
     await people.add("ann", PASSWORD)
-    with sqlite3.connect(records._path) as database:
-        database.execute("UPDATE users SET groups = 'nonsense'")
-    with pytest.raises(StoreAway):
-        await people.verify("ann", PASSWORD)
-    with sqlite3.connect(records._path) as database:
-        database.execute("ALTER TABLE users RENAME TO lost")
-    database.close()
+    if records.place.scheme == SQLITE:  # PostgreSQL takes no JSON that is none
+        behind(records.place, "UPDATE users SET groups = 'nonsense'")
+        with pytest.raises(StoreAway):
+            await people.verify("ann", PASSWORD)
+    behind(records.place, "ALTER TABLE users RENAME TO lost")
     with pytest.raises(StoreAway):
         await people.verify("ann", PASSWORD)
     with pytest.raises(StoreAway):

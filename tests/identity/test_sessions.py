@@ -19,7 +19,7 @@ from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.ledger import Remembered
 from tests.rig.sessions import HOUR, TERMS, Stores
 
-pytestmark = over("sqlite", "redis", "cluster")
+pytestmark = over("sqlite", "postgresql", "redis", "cluster")
 
 
 async def test_signing_in_makes_an_identity(

@@ -20,9 +20,11 @@ from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
+from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import users
+from tests.rig.postgres import EITHER, either
 
 MASTER = b"m" * 32
 NOW = 1_700_000_010.0
@@ -136,9 +138,15 @@ def clock() -> ManualClock:
     return ManualClock(NOW)
 
 
+@pytest.fixture(params=EITHER)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """All of this room, on both databases."""
+    return either(request, tmp_path)
+
+
 @pytest.fixture
-async def records(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Records]:
-    opened = await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)
+async def records(place: Place, clock: ManualClock) -> AsyncIterator[Records]:
+    opened = await Records.open(place, clock=clock)
     await add_users(opened)
     yield opened
     await opened.close()
@@ -168,8 +176,8 @@ def room(records: Records, clock: ManualClock) -> Room:
 
 
 @pytest.fixture
-async def replica(tmp_path: Path, room: Room, clock: ManualClock) -> AsyncIterator[Room]:
+async def replica(place: Place, room: Room, clock: ManualClock) -> AsyncIterator[Room]:
     """Another process on the same database."""
-    opened = await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)
+    opened = await Records.open(place, clock=clock)
     yield Room(opened, clock)
     await opened.close()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,9 @@ from gateway.core.errors import UserError
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.interrupted import OVERHEAD, Interrupted, InterruptedRequests, _pack, _unpack
 from gateway.store.memory import MemoryKeyValue
+from gateway.store.place import Place
 from tests.mfa.conftest import MASTER, Room
+from tests.rig.behind import at_rest
 
 ANN = "session:abc"
 STRANGER = "browser:zzz"
@@ -118,12 +119,12 @@ async def test_strangers_together_are_bounded_and_do_not_crowd_out_who_is_signed
     assert await kept.keep("browser:more", request)
 
 
-async def test_sealed_at_rest(room: Room, tmp_path: Path) -> None:
+async def test_sealed_at_rest(room: Room, place: Place) -> None:
     ticket = await shelf(room.kv, room.clock).keep("browser:a-secret-cookie", FORM)
-    for file in (tmp_path / "data").iterdir():
-        kept = file.read_bytes()
-        for plain in (FORM.body, b"amount=1", b"pay%2Fme", ticket.partition("-")[2].encode(), b"a-secret-cookie"):
-            assert plain not in kept
+    kept = at_rest(place)
+    assert b"default/interrupted/" in kept
+    for plain in (FORM.body, b"amount=1", b"pay%2Fme", ticket.partition("-")[2].encode(), b"a-secret-cookie"):
+        assert plain not in kept
 
 
 async def test_survives_a_restart(room: Room, replica: Room) -> None:

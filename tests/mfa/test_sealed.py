@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 
 import pytest
@@ -177,11 +176,11 @@ def ring(tmp_path: Path, clock: ManualClock) -> KeyRing:
 
 async def test_a_secret_under_a_key_that_is_missing_is_told(room: Room, ring: KeyRing) -> None:
     await sealed.remember_key(room.records, ring)
-    await sealed.demand_keys(room.records, ring, "sqlite:somewhere.db")
+    await sealed.demand_keys(room.records, ring)
     await room.bind()
     name = key_id(MASTER).hex()
-    with pytest.raises(ConfigError, match=f"1 secrets in sqlite:somewhere.db are sealed with master key {name}"):
-        await sealed.demand_keys(room.records, ring, "sqlite:somewhere.db")
+    with pytest.raises(ConfigError, match=f"1 secrets in {room.records.name} are sealed with master key {name}"):
+        await sealed.demand_keys(room.records, ring)
 
 
 async def test_records_that_another_key_seals_are_told_without_a_password(
@@ -190,9 +189,9 @@ async def test_records_that_another_key_seals_are_told_without_a_password(
     await sealed.remember_key(room.records, ring)
     other = KeyRing.open(tmp_path / "others", create=True, clock=clock)
     with pytest.raises(ConfigError) as caught:
-        await sealed.demand_keys(room.records, other, "postgresql://us:p@ss/w@db.test/x?password=hush")
-    assert "are not those that sealed postgresql://db.test/x (" in str(caught.value)
-    assert not re.search("p@ss|hush", str(caught.value))
+        await sealed.demand_keys(room.records, other)
+    assert f"are not those that sealed {room.records.name} (" in str(caught.value)
+    assert "postgresql://" not in str(caught.value)
 
 
 async def test_a_rotation_makes_the_new_key_the_one_that_seals(room: Room, ring: KeyRing, clock: ManualClock) -> None:
@@ -200,11 +199,11 @@ async def test_a_rotation_makes_the_new_key_the_one_that_seals(room: Room, ring:
     first = ring.masters.current
     clock.advance(10)
     ring.rotate_master(0)
-    await sealed.demand_keys(room.records, ring, "here")
+    await sealed.demand_keys(room.records, ring)
     await sealed.remember_key(room.records, ring)
     assert await room.records.sealed_by() == ring.sealer.current
     ring.retire_master(first)
-    await sealed.demand_keys(room.records, ring, "here")
+    await sealed.demand_keys(room.records, ring)
 
 
 async def test_a_look_at_many_rows_is_quick(room: Room) -> None:

@@ -88,7 +88,7 @@ class Stores:
         self, *, terms: Terms = TERMS, clock: ManualClock | None = None, where: Where | None = None
     ) -> Sessions:
         """Another process, on connections of its own, with a clock of its own; `where`: on another way to Redis."""
-        records = await Records.open(f"sqlite:{self.records._path}", clock=clock or self.clock)
+        records = await Records.open(self.records.place, clock=clock or self.clock)
         self._ending.push_async_callback(records.close)
         return await self._on(records, clock or self.clock, Remembered(), terms, where)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +17,8 @@ from gateway.store.redis import Redis
 from gateway.store.redis_key_value import RedisKeyValue
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SWEEP_EVERY, SqlKeyValue
+from tests.rig.behind import behind
+from tests.rig.postgres import EITHER, either
 from tests.rig.redis import needs_redis
 from tests.store.conftest import KINDS, where_of
 
@@ -49,14 +51,16 @@ class Shelf:
         assert time.monotonic() - began > left - 0.1
 
 
-@pytest.fixture(params=["memory", "sql", *(pytest.param(kind, marks=needs_redis) for kind in KINDS)])
-async def shelf(request: pytest.FixtureRequest, clock: ManualClock, records: Records) -> AsyncIterator[Shelf]:
+@pytest.fixture(params=["memory", *EITHER, *(pytest.param(kind, marks=needs_redis) for kind in KINDS)])
+async def shelf(request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Shelf]:
     if request.param in KINDS:
         redis = await Redis.open(where_of(request.param, request), clock=clock)
         yield Shelf(RedisKeyValue(redis), None)
         await redis.close()
-    elif request.param == "sql":
+    elif request.param in EITHER:
+        records = await Records.open(either(request, tmp_path), clock=clock)
         yield Shelf(SqlKeyValue(records, clock), clock)
+        await records.close()
     else:
         yield Shelf(MemoryKeyValue(clock), clock)
 
@@ -106,6 +110,12 @@ async def test_exactly_one_of_many_takes(kv: KeyValue, shelf: Shelf) -> None:
     await kv.put("t/a", b"two", shelf.unit)
     await shelf.expire("t/a")
     assert await kv.take("t/a") is None
+
+
+async def test_a_counter_holds_a_moment_in_milliseconds(kv: KeyValue) -> None:
+    assert await kv.add("t/wait", 1, 10) == 1
+    assert await kv.add("t/wait", 1_700_000_000_000, 10) == 1_700_000_000_001
+    assert await kv.add("t/wait", -(2**40), 10) == 1_700_000_000_001 - 2**40
 
 
 async def test_counters_count_every_addition_once(kv: KeyValue) -> None:
@@ -184,7 +194,7 @@ async def test_memory_makes_room_for_counters(clock: ManualClock) -> None:
 
 async def test_sql_outlives_a_restart(records: Records, clock: ManualClock) -> None:
     await SqlKeyValue(records, clock).claim("t/once", 100)
-    again = await Records.open(f"sqlite:{records._path}", clock=clock)
+    again = await Records.open(records.place, clock=clock)
     assert await SqlKeyValue(again, clock).claim("t/once", 100) is False
     await again.close()
 
@@ -195,8 +205,4 @@ async def test_sql_rows_carry_their_tenant_and_expired_ones_go(records: Records,
     clock.advance(2)
     for _ in range(SWEEP_EVERY):
         await kv.add("acme/count", 1, 100)
-    with sqlite3.connect(records._path) as database:
-        assert database.execute("SELECT tenant, key, number FROM kept").fetchall() == [
-            ("acme", "acme/count", SWEEP_EVERY)
-        ]
-    database.close()
+    assert behind(records.place, "SELECT tenant, key, number FROM kept") == [("acme", "acme/count", SWEEP_EVERY)]

@@ -23,7 +23,7 @@ def row(subject: str) -> dict[str, object]:
 
 
 async def test_a_new_database_is_private(records: Records) -> None:
-    path = records._path
+    path = records.place.path
     async with records.begin() as connection:
         await connection.execute(insert(seen).values(row("ann")))
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -47,7 +47,7 @@ async def test_what_was_committed_is_there_after_reopening(records: Records, clo
     async with records.begin() as connection:
         await connection.execute(insert(seen).values(row("ann")))
     await records.close()
-    again = await Records.open(f"sqlite:{records._path}", clock=clock)
+    again = await Records.open(f"sqlite:{records.place.path}", clock=clock)
     async with again.read() as connection:
         assert await connection.scalar(select(func.count()).select_from(seen)) == 1
     await again.close()
@@ -77,7 +77,7 @@ async def test_a_broken_promise_of_the_schema_is_an_answer(records: Records) -> 
 
 async def test_writers_take_turns_and_lose_nothing(records: Records, clock: ManualClock) -> None:
     """Reading and then writing what was read is safe in a transaction, from two connections at once."""
-    other = await Records.open(f"sqlite:{records._path}", clock=clock)
+    other = await Records.open(f"sqlite:{records.place.path}", clock=clock)
 
     async def count(which: Records) -> None:
         async with which.begin() as connection:
@@ -97,7 +97,7 @@ async def test_readers_do_not_wait_for_a_writer(records: Records) -> None:
 
 
 async def test_a_bump_is_heard_here_and_seen_elsewhere(records: Records, clock: ManualClock) -> None:
-    other = await Records.open(f"sqlite:{records._path}", clock=clock)
+    other = await Records.open(f"sqlite:{records.place.path}", clock=clock)
     heard: list[tuple[str, str]] = []
     records.listen(lambda tenant, subject: heard.append((tenant, subject)))
     async with records.begin() as connection:
@@ -149,11 +149,12 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 async def test_a_database_from_a_newer_version(records: Records) -> None:
     async with records.begin() as connection:
-        await connection.execute(meta.update().where(meta.c.name == "schema").values(number=SCHEMA_VERSION + 1))
+        newer = meta.update().where(meta.c.name.in_(("schema", "compatible")))
+        await connection.execute(newer.values(number=SCHEMA_VERSION + 1))
     await records.close()
-    before = records._path.read_bytes()
-    assert "was made by a newer version of Sallyport" in await problem(f"sqlite:{records._path}")
-    assert records._path.read_bytes() == before
+    before = records.place.path.read_bytes()
+    assert "was made by a newer version of Sallyport" in await problem(f"sqlite:{records.place.path}")
+    assert records.place.path.read_bytes() == before
 
 
 async def test_a_place_where_nothing_can_be(tmp_path: Path) -> None:
@@ -171,9 +172,9 @@ async def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 async def test_a_database_another_process_keeps_locked_is_away(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.sql.BUSY_TIMEOUT", 0.05)
-    hasty = await Records.open(f"sqlite:{records._path}", clock=ManualClock())
-    locking = sqlite3.connect(records._path, isolation_level=None)
+    monkeypatch.setattr("gateway.store.sqlite.BUSY_TIMEOUT", 0.05)
+    hasty = await Records.open(f"sqlite:{records.place.path}", clock=ManualClock())
+    locking = sqlite3.connect(records.place.path, isolation_level=None)
     locking.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreAway, match="locked"):
         async with hasty.begin() as connection:
@@ -187,7 +188,7 @@ async def test_a_database_another_process_keeps_locked_is_away(
 
 
 async def test_a_locked_database_is_told_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.store.sql.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("gateway.store.sqlite.BUSY_TIMEOUT", 0.05)
     path = tmp_path / "sallyport.db"
     locking = sqlite3.connect(path, isolation_level=None)
     locking.execute("PRAGMA journal_mode=WAL")

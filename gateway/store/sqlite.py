@@ -1,0 +1,164 @@
+"""SQLite, the embedded default: one file, beside the processes that use it.
+
+- One writer at a time: `write` waits for its turn inside this process and opens with `BEGIN IMMEDIATE`, so what is read
+  in a transaction cannot have changed when it is written, and no transaction dies half way because another was faster.
+- `read` never waits for a writer (write-ahead log); each statement sees what was committed when it began.
+- `synchronous=FULL`: what was committed is still there after a power cut; an ended session stays ended.
+- Its line opens where the file itself has become unreadable, and for nothing else: a file that is locked, full or
+  read-only says so at once, and can be read on; a busy machine is no reason to believe that it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from gateway.core.errors import ConfigError, StoreAway
+from gateway.store.database import cause, from_json, to_json
+from gateway.store.line import Line
+from gateway.store.place import Place
+from gateway.store.tables import metadata
+
+# At level debug it would write down every statement with its values: hashes, and whatever people typed as their name.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process that is writing."""
+PROBE_PATIENCE = 5.0
+
+_UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+_UNWRITABLE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+
+
+class Sqlite:
+    """A `Database` in a file. Made by `open_file`."""
+
+    errors = (SQLAlchemyError, sqlite3.Error)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = f"database {path}"
+        self.refuses = ""
+        self.engine: AsyncEngine = create_async_engine(
+            f"sqlite+aiosqlite:///{path}",
+            connect_args={"timeout": BUSY_TIMEOUT},
+            json_serializer=to_json,
+            json_deserializer=from_json,
+            hide_parameters=True,
+            pool_size=4,
+            max_overflow=0,
+            pool_timeout=30.0,
+        )
+        event.listen(self.engine.sync_engine, "connect", _prepare)
+        event.listen(self.engine.sync_engine, "begin", _begin)
+        self.line = Line("records", self._probe, patience=PROBE_PATIENCE)
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def write(self, tenant: str, subject: str) -> AsyncIterator[AsyncConnection]:
+        """One writer at a time, whomever it is about."""
+        async with self._writing:
+            self.line.check()
+            with self._understood():
+                async with self.engine.connect() as connection:
+                    await connection.execution_options(sallyport_writes=True)
+                    async with connection.begin():
+                        yield connection
+                self.refuses = ""
+
+    @asynccontextmanager
+    async def read(self, *, long: bool = False, apart: bool = False) -> AsyncIterator[AsyncConnection]:
+        """No reader waits for a writer, nor long for another reader."""
+        self.line.check()
+        with self._understood():
+            async with self.engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[AsyncConnection]:
+        """As every writer is."""
+        async with self._writing, self.engine.connect() as connection:
+            await connection.execution_options(sallyport_writes=True)
+            async with connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.line.close()
+        await self.engine.dispose()
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except self.errors as error:
+            reason = cause(error)
+            code = getattr(reason, "sqlite_errorcode", None) or 0
+            if code & 0xFF in _UNREADABLE:
+                self.line.failed(str(reason))
+            elif code & 0xFF in _UNWRITABLE:
+                self.refuses = str(reason)
+            raise StoreAway(f"database: {reason}") from error
+
+    async def _probe(self) -> None:
+        """Whether a row of every table can be read, by who opens the file anew."""
+        await self.engine.dispose()
+        async with self.engine.connect() as connection:
+            for table in metadata.tables.values():
+                await connection.execute(select(table).limit(1))
+
+
+def open_file(place: Place) -> Sqlite:
+    """The database at `place`, an empty one where there is none. Raises `ConfigError`."""
+    _make_private_file(place.path)
+    return Sqlite(place.path)
+
+
+def words(path: Path, error: BaseException) -> str:
+    """What is wrong with a file, by what the driver said."""
+    said = str(error)
+    if "not a database" in said:
+        return f"{path} is not a database"
+    if "readonly" in said:
+        return f"database {path} cannot be written"
+    if "locked" in said:
+        return f"database {path} is locked by another program"
+    return f"database {path} cannot be used: {said.removeprefix('database: ')}"
+
+
+def _make_private_file(path: Path) -> None:
+    """An empty file nobody else can read, in a folder nobody else can enter; SQLite's side files inherit its mode."""
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ConfigError(
+            f"database {path} cannot be opened: {error.strerror or error}",
+            "check store.records, and that its folder can be written by this user",
+        ) from error
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Any) -> None:
+    if connection.get_execution_options().get("sallyport_writes", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
