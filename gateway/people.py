@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from gateway.audit.recorder import Recorder
     from gateway.core.clock import Clock
     from gateway.gate import Spend
-    from gateway.identity.session_store import SessionStore, Terms
+    from gateway.identity.session_store import SessionStore
     from gateway.settings import Settings
     from gateway.store.place import Place
     from gateway.store.redis import Redis
@@ -82,15 +82,6 @@ async def open_records(settings: Settings, place: Place, clock: Clock) -> tuple[
     return records, keys
 
 
-def session_store(terms: Terms, *, records: Records, keys: KeyRing, clock: Clock, redis: Redis | None) -> SessionStore:
-    """Where sessions are kept: in the Redis that replicas share, or else in the database."""
-    if redis is None:
-        return SessionRows(records, clock, terms)
-    from gateway.identity.session_keys import SessionKeys
-
-    return SessionKeys(redis, records, keys.sealer, terms)
-
-
 class People:
     """Users, sessions, factors, risk, and the front desk."""
 
@@ -124,7 +115,11 @@ class People:
         self._passwords = Passwords()
         self.users = LocalUsers(records, self._passwords, clock, recorder)
         terms = settings.sessions.terms
-        store = session_store(terms, records=records, keys=keys, clock=clock, redis=redis)
+        store: SessionStore = SessionRows(records, clock, terms)
+        if redis is not None:
+            from gateway.identity.session_keys import SessionKeys
+
+            store = SessionKeys(redis, records, keys.sealer, terms)
         self.sessions = Sessions(store, records, clock, recorder, terms)
         self.session_cookie = SessionCookie(self.sessions, Cookies.over(settings.scheme))
 

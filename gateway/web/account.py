@@ -8,17 +8,18 @@ from gateway.core.errors import UserError
 from gateway.core.identity import Identity, Level
 from gateway.web import forms
 from gateway.web.answers import page, redirect
-from gateway.web.caller import CALLER
+from gateway.web.caller import CALLER, NobodyHere
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
 from gateway.web.proof import end_what_rested_on_it, fresh
-from gateway.web.words import ago, browser, day, label
+from gateway.web.words import ago, browser, day, label, later, span
 
 NOTICES = {
     "added": "The authenticator app is set up.",
     "removed": "It was removed, and every other browser was signed out.",
     "ended": "That browser was signed out.",
     "ended-others": "Every other browser was signed out.",
+    "extended": "You stay signed in here.",
     "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
 }
 """By the value of `done`: what a redirect may say, so that no words travel in a URL."""
@@ -71,6 +72,18 @@ async def end_others(request: web.Request) -> web.Response:
     return redirect(desk.prefix + "account?done=ended-others")
 
 
+async def extend(request: web.Request) -> web.Response:
+    """Begin the idle time of this browser anew."""
+    caller = request[CALLER]
+    identity = await caller.signed_in()
+    await forms.read(request, "account", _session(identity))
+    try:
+        await request.app[DESK].sessions.extend(caller.token)
+    except UserError as error:
+        raise NobodyHere("the session has just ended") from error
+    return redirect(request.app[DESK].prefix + "account?done=extended")
+
+
 async def _page(
     request: web.Request, identity: Identity, *, notice: str = "", error: UserError | None = None
 ) -> web.Response:
@@ -105,6 +118,7 @@ async def _page(
         left=status.backup_codes_left,
         until=day(status.backup_codes_expire_at) if status.backup_codes_left else "",
         hint=status.hint,
+        idle=span(desk.sessions.terms.of(identity.tenant).idle),
         sessions=[
             {
                 "id": one.id,
@@ -113,6 +127,7 @@ async def _page(
                 "address": one.address,
                 "since": ago(one.created_at, now),
                 "seen": ago(one.last_seen_at, now),
+                "ends": later(one.expires_at, now),
             }
             for one in sorted(sessions, key=lambda one: (one.id != _session(identity), -one.last_seen_at))
         ],

@@ -49,6 +49,25 @@ async def fresh(request: web.Request) -> Identity:
     return identity
 
 
+async def administrator(request: web.Request) -> Identity:
+    """Who is signed in with two factors and may look at what is everybody's.
+
+    Raises `NobodyHere`, `UserError` ERR-FORBIDDEN, `ProofTooOld` where there was no second factor.
+    """
+    identity = await request[CALLER].signed_in()
+    if not request.app[DESK].enrolment.required(identity):
+        raise UserError("ERR-FORBIDDEN", "This is for administrators.", 403)
+    if identity.level < Level.AAL2:
+        raise ProofTooOld(SECOND_FACTOR)
+    return identity
+
+
+async def acting_administrator(request: web.Request) -> Identity:
+    """An `administrator` who has just proven it again, and may change what is somebody else's. Raises likewise."""
+    await administrator(request)
+    return await fresh(request)
+
+
 async def may_bind_first(request: web.Request, identity: Identity) -> bool:
     """Whether somebody without any factor may bind their first one from where they are.
 

@@ -27,6 +27,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "account/backup-codes", account.new_backup_codes),
     ("POST", "account/sessions/{session}/end", account.end_session),
     ("POST", "account/sessions/end-others", account.end_others),
+    ("POST", "account/sessions/extend", account.extend),
     ("GET", "whoami", about.whoami),
     ("GET", "jwks.json", about.jwks),
     ("GET", "static/{name}", about.static),

@@ -40,6 +40,19 @@ def ago(then: float, now: float) -> str:
     return "long ago"
 
 
+def later(then: float, now: float) -> str:
+    """`in 3 minutes`, `in 2 days`, rounded down; `now` where it is past. Both in seconds since the epoch."""
+    left = then - now
+    return f"in {span(left)}" if left >= 1 else "now"
+
+
+def span(seconds: float) -> str:
+    """`1 hour`, `15 minutes`: the largest unit of which there is a whole one, rounded down."""
+    _, size, unit = next(each for each in _UNITS if seconds < each[0])
+    count = max(1, int(seconds // size))
+    return f"{count} {unit}{'s' if count != 1 else ''}"
+
+
 def day(moment: float) -> str:
     """`12 February 2027`, UTC; seconds since the epoch."""
     return datetime.fromtimestamp(moment, UTC).strftime("%d %B %Y").lstrip("0")

@@ -139,3 +139,22 @@ async def test_backup_codes_can_be_replaced(browser: Browser, enrol: Callable[..
     assert len(codes) == 10
     assert not set(codes) & set(old)
     assert "no longer work" in fresh.text
+
+
+async def test_somebody_may_stay_signed_in(
+    house: House, browser: Browser, visit: Callable[..., Browser], clock: ManualClock
+) -> None:
+    """Durably, and no longer than to the end that does not move."""
+    await browser.sign_in()
+    await visit().sign_in()
+    clock.advance(1800)
+    page = await browser.get("account")
+    assert "Signed out after 1 hour without use, and in 23 hours in any case." in page.text
+    assert page.text.count("Stay signed in") == 1
+    done = await browser.fill(page, "account/sessions/extend")
+    assert done.location == f"{P}account?done=extended"
+    assert "You stay signed in here." in (await browser.get(done.location)).text
+    assert (await browser.post("account/sessions/extend", {"csrf": "x"})).status == 403
+    identity = await house.identity(browser)
+    found = await house.desk.sessions._store.list(identity.tenant, identity.subject)
+    assert sorted(one.pause for one in found) == [0.0, 1800.0]

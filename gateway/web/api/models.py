@@ -137,7 +137,7 @@ class SessionItem(Answers):
 
 
 class SessionList(Answers):
-    """The caller's sessions."""
+    """Somebody's sessions; `current` is the one of this request."""
 
     sessions: list[SessionItem]
 

@@ -91,7 +91,7 @@ def describe(prefix: str) -> dict[str, Any]:
         "info": {
             "title": "Sallyport",
             "version": "1",
-            "description": "Second factors, challenges and sessions of whoever calls.",
+            "description": "Second factors, challenges, sessions of whoever calls; of others, for administrators.",
         },
         "servers": [{"url": f"{prefix}api/v1"}],
         "security": [{"session": []}],

@@ -1,17 +1,22 @@
-"""`sessions…`: where the caller is signed in."""
+"""`sessions…`: where the caller is signed in; `users/{user}/sessions…`: where somebody else is, for administrators.
+
+An administrator is told the truth about who exists; nobody else gets that far. What they end is an event that names
+them.
+"""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.identity import Identity, Level, Session, amr_of, level_of
+from gateway.core.identity import Identity, Session, amr_of, level_of
+from gateway.identity.users import User
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import Ended, Invalidate, SessionItem, SessionList, Stats, moment
-from gateway.web.caller import CALLER, ProofTooOld
+from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import SECOND_FACTOR, fresh
+from gateway.web.proof import acting_administrator, administrator, fresh
 
 
 async def every(request: web.Request, _: Empty) -> SessionList:
@@ -23,12 +28,8 @@ async def every(request: web.Request, _: Empty) -> SessionList:
 
 async def stats(request: web.Request, _: Empty) -> Stats:
     """Numbers about everybody's, for administrators with a second factor."""
-    desk, me = request.app[DESK], await request[CALLER].signed_in()
-    if not desk.enrolment.required(me):
-        raise UserError("ERR-FORBIDDEN", "This is for administrators.", 403)
-    if me.level < Level.AAL2:
-        raise ProofTooOld(SECOND_FACTOR)
-    return Stats(sessions=await desk.sessions.stats())
+    await administrator(request)
+    return Stats(sessions=await request.app[DESK].sessions.stats())
 
 
 async def end(request: web.Request, _: Empty) -> None:
@@ -61,6 +62,38 @@ async def invalidate_all(request: web.Request, body: Invalidate) -> web.Response
     return answer
 
 
+async def every_of(request: web.Request, _: Empty) -> SessionList:
+    """All of somebody's."""
+    me = await administrator(request)
+    user = await _user(request, me)
+    sessions = await request.app[DESK].sessions.list(user.tenant, user.subject)
+    return SessionList(sessions=[_item(one, me) for one in sessions])
+
+
+async def end_of(request: web.Request, _: Empty) -> None:
+    """Sign somebody out of one browser."""
+    me = await acting_administrator(request)
+    user = await _user(request, me)
+    session = request.match_info["id"]
+    if not await request.app[DESK].sessions.end(user.tenant, user.subject, session, by=me.user):
+        raise UserError("ERR-SESSION", "They have no such session.", 404)
+
+
+async def invalidate_all_of(request: web.Request, _: Empty) -> Ended:
+    """Sign somebody out everywhere."""
+    me = await acting_administrator(request)
+    user = await _user(request, me)
+    return Ended(ended=await request.app[DESK].sessions.end_all(user.tenant, user.subject, by=me.user))
+
+
+async def _user(request: web.Request, me: Identity) -> User:
+    """Whom the path names, among those of the administrator's own tenant."""
+    user = await request.app[DESK].users.find(request.match_info["user"], me.tenant)
+    if user is None:
+        raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+    return user
+
+
 def _item(one: Session, me: Identity) -> SessionItem:
     return SessionItem(
         id=one.id,
@@ -80,6 +113,8 @@ def _id(me: Identity) -> str:
 
 
 _UNKNOWN = (404, "ERR-SESSION")
+_FORBIDDEN = (403, "ERR-FORBIDDEN")
+_WHO = (404, "ERR-USER-UNKNOWN")
 
 ENDPOINTS = (
     Endpoint("GET", "sessions", every, "Where I am signed in", answers=SessionList),
@@ -89,7 +124,7 @@ ENDPOINTS = (
         stats,
         "Numbers about all sessions (administrators)",
         answers=Stats,
-        codes=((403, "ERR-FORBIDDEN"),),
+        codes=(_FORBIDDEN,),
     ),
     Endpoint("DELETE", "sessions/{id}", end, "End one of my sessions", status=204, fresh=True, codes=(_UNKNOWN,)),
     Endpoint(
@@ -108,5 +143,31 @@ ENDPOINTS = (
         takes=Invalidate,
         answers=Ended,
         fresh=True,
+    ),
+    Endpoint(
+        "GET",
+        "users/{user}/sessions",
+        every_of,
+        "Where somebody is signed in (administrators)",
+        answers=SessionList,
+        codes=(_FORBIDDEN, _WHO),
+    ),
+    Endpoint(
+        "DELETE",
+        "users/{user}/sessions/{id}",
+        end_of,
+        "End one of somebody's sessions (administrators)",
+        status=204,
+        fresh=True,
+        codes=(_FORBIDDEN, _WHO, _UNKNOWN),
+    ),
+    Endpoint(
+        "POST",
+        "users/{user}/sessions/invalidate-all",
+        invalidate_all_of,
+        "End all of somebody's sessions (administrators)",
+        answers=Ended,
+        fresh=True,
+        codes=(_FORBIDDEN, _WHO),
     ),
 )
