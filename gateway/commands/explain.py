@@ -249,7 +249,7 @@ def _limit(limit: LimitSpec) -> str:
         more.append(f"down to {adapt.least:.0%} by {by}")
     if limit.backoff is not None:
         back = limit.backoff
-        more.append(f"{back.after} refusals, then {back.wait:g} to {back.longest:g} s of waiting")
+        more.append(f"after {back.after} refusals {back.wait:g} to {back.longest:g} s of waiting")
     if limit.shadow:
         more.append("in shadow")
     said = f"{limit.name} {limit.rate}/{limit.window:g}s by {'+'.join(limit.key)}"

@@ -19,7 +19,7 @@ def check(state: tuple[float, ...] | None, now: float) -> float:
     """Seconds that are still to be waited at `now` (seconds); 0.0 for nobody who has to."""
     if state is None or state[2] == 0.0:
         return 0.0
-    left = state[1] + state[2] - now * 1e6 // 1
+    left = state[1] + state[2] - round(now * 1e6)
     return min(left, state[2]) / 1e6 if left > 0.0 else 0.0
 
 
@@ -27,7 +27,7 @@ def offend(
     state: tuple[float, ...] | None, now: float, after: int, wait: float, longest: float, forget: float
 ) -> tuple[float, ...]:
     """The state after one more offence at `now`; all times in seconds."""
-    moment = now * 1e6 // 1
+    moment = float(round(now * 1e6))
     offences = 1.0 if state is None or moment - state[1] >= round(forget * 1e6) else state[0] + 1
     if offences <= after:
         return (offences, moment, 0.0)

@@ -14,6 +14,11 @@ was meant for begins anew: nothing is let through that would not have been, and 
 
 from __future__ import annotations
 
+from typing import Final
+
+WHOLE: Final = 4503599627370496.0
+"""2**52. A double below it that it is added to and taken from again is a whole number, the nearest."""
+
 
 def step(
     state: tuple[float, ...] | None, now: float, rate: int, window: float, burst: int
@@ -22,7 +27,7 @@ def step(
 
     `state` is `(begin, count)`, the moment in whole microseconds at which the window began.
     """
-    moment = now * 1e6 // 1
+    moment = now * 1e6 + WHOLE - WHOLE
     length = window * 1e6
     begin = moment - moment % length
     count = 0.0 if state is None or state[0] < begin else state[1]

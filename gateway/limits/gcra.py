@@ -11,9 +11,9 @@ somebody who knocks without end costs a shared store reads only. And that the mo
 where the rate changes meanwhile, whoever has to wait waits as long as before.
 
 An interval is seldom a whole number of microseconds. The moment is kept as whole microseconds and `rate`-ths of one,
-so that every quantity is a whole number, which a double adds and multiplies without rounding below 2**53.
+so that every quantity is a whole number, which a double adds and multiplies without rounding below 2**52.
 
-What clients are told is rounded up to whole microseconds (`x // -1 / -1e6`), so that coming back then works.
+What clients are told is rounded up to whole microseconds, so that coming back then works.
 
 A clock set back finds the moment further ahead than `burst` intervals. It is then taken as exactly so far ahead,
 which is never more generous than the truth, and nobody waits longer than one interval.
@@ -21,12 +21,17 @@ which is never more generous than the truth, and nobody waits longer than one in
 
 from __future__ import annotations
 
+from typing import Final
+
+WHOLE: Final = 4503599627370496.0
+"""2**52. A double below it that it is added to and taken from again is a whole number, the nearest."""
+
 
 def step(
     state: tuple[float, ...] | None, now: float, rate: int, window: float, burst: int
 ) -> tuple[tuple[float, ...], bool, int, float, float]:
     """Count one request at `now` (seconds). `state` is `(due, parts)`: microseconds, and `rate`-ths of one."""
-    moment = now * 1e6 // 1
+    moment = now * 1e6 + WHOLE - WHOLE
     interval = window * 1e6  # in rate-ths of a microsecond, as all that follows
     most = burst * interval
     ahead = 0.0 if state is None else (state[0] - moment) * rate + state[1]
@@ -44,4 +49,4 @@ def step(
     due = moment + (second - parts) / rate
     remaining = int((most - second) / interval)
     wait = 0.0 if remaining else (second + interval - most) / rate // -1 / -1e6
-    return (due, parts), True, remaining, second / rate // -1 / -1e6, wait
+    return (due, parts), True, remaining, (due - moment + (1.0 if parts else 0.0)) / 1e6, wait

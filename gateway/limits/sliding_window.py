@@ -20,7 +20,11 @@ that would not have been, and after one window at most everything is forgotten a
 
 from __future__ import annotations
 
-CELLS = 16
+from typing import Final
+
+WHOLE: Final = 4503599627370496.0
+"""2**52. A double below it that it is added to and taken from again is a whole number, the nearest."""
+CELLS: Final = 16
 
 
 def step(
@@ -31,7 +35,7 @@ def step(
     `state` is `(total, open, time, count, time, count, …)`, oldest first, times in whole microseconds: who comes
     before `open` joins the last company.
     """
-    moment = now * 1e6 // 1
+    moment = now * 1e6 + WHOLE - WHOLE
     length = window * 1e6
     if state is None:
         state = (0, 0.0)

@@ -190,8 +190,8 @@ def _limit_key(part: str) -> str:
 LimitKey = Annotated[str, AfterValidator(_limit_key)]
 LimitKeys = Annotated[tuple[LimitKey, ...], Field(min_length=1), AfterValidator(_distinct)]
 
-EXACT = 2**53 / 1e6
-"""Seconds times requests that fit into a whole number of microseconds a double can hold."""
+EXACT = 2**52 / 1e6
+"""Seconds times requests whose microseconds are counted without rounding."""
 
 LimitKeyOrKeys = Annotated[
     Annotated[LimitKey, Tag("one")] | Annotated[LimitKeys, Tag("many")], Discriminator(_one_or_many)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +108,50 @@ def test_a_question_that_makes_no_sense_is_wrong_usage(sallyport: Run, arguments
     assert ended.code == 2
     assert said in ended.err
     assert "Traceback" not in ended.err
+
+
+WORDS = """\
+rules:
+  - name: search
+    access: authenticated
+    session: {idle: 15m, absolute: 8h}
+    fresh: true
+    limits:
+      - {name: plain, key: address, rate: 5/s}
+      - name: per-user
+        key: [user, route]
+        algorithm: gcra
+        rate: 100/m
+        burst: 20
+        spike: 30/s
+        when_away: refuse
+        adapt: {risk: 0.3, latency: 500ms, least: 20%}
+        backoff: {after: 3, wait: 30s}
+      - {name: lent, key: route, rate: 900/m, mode: leased}
+      - {name: soft, key: user, algorithm: fixed_window, rate: 9/h, when_away: allow, shadow: true}
+    upstream: app
+"""
+
+
+def test_limits_and_sessions_are_told_with_whatever_is_not_as_usual(sallyport: Run, folder: Path) -> None:
+    (folder / "policies" / "a.yaml").write_text(WORDS)
+    demands = told(sallyport, "GET /", "--as", "bob", "--proven", "7h")["demands"]
+    assert demands["session"] == "at rest 900 s, in all 28800 s"
+    assert demands["fresh"] == "looked up in its store for each request"
+    assert demands["limits"].split(", ") == [
+        "plain 5/1s by address",
+        "lent 900/60s by route (leased)",
+        "per-user 100/60s by user+route (gcra; 20 at once; refuses while the store is away; "
+        "down to 20% by risk and latency; after 3 refusals 30 to 3600 s of waiting)",
+        "per-user.spike 30/1s by user+route (refuses while the store is away)",
+        "soft 9/3600s by user (fixed_window; allows while the store is away; in shadow)",
+    ]
+    report = told(sallyport, "GET /", "--as", "bob", "--proven", "9h")
+    assert (report["answer"], report["reasons"]) == ("sign_in", ["session_too_old"])
+
+
+def test_where_nothing_is_shared_a_policy_that_says_how_is_warned_of(sallyport: Run, folder: Path) -> None:
+    (folder / "policies" / "a.yaml").write_text(WORDS)
+    warned = sallyport("check")
+    assert warned.code == 0
+    assert "the limit `lent` is counted in this process anyway, so `mode` changes nothing" in warned.out

@@ -155,7 +155,7 @@ async def test_the_walk_in_lua_is_the_walk_in_python(alone: Replica, clock: Manu
     spend = Script(text)
 
     async def run(keys: list[bytes], args: tuple[bytes]) -> list[int]:
-        moment = int(clock.monotonic() * 1e6 // 1)
+        moment = round(clock.monotonic() * 1e6)
         numbers: list[int] = await alone.redis.run(
             spend, keys, (*args, f"[{moment // 1_000_000},{moment % 1_000_000}]")
         )

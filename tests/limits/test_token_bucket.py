@@ -24,8 +24,7 @@ def arrivals(seed: int, mean: float, count: int) -> list[int]:
 
 
 def seconds(moment: int) -> float:
-    """The middle of a microsecond, so that it is still the same one after two roundings."""
-    return (moment + 0.5) / MICRO
+    return moment / MICRO
 
 
 @settings(max_examples=40, deadline=None)
