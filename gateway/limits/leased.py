@@ -8,8 +8,9 @@ the store counts by that much less, so that the limit is never passed:
     token bucket, GCRA          a burst smaller by rate * L / window: lent in W + L is then burst + rate * W
     fixed window                a lease ends with its window
 
-What it costs is L in W of the limit, a fortieth at most, and what is borrowed and not used. Shares begin with one,
-double while they are used up, halve when they are not, and the store lends less the less is left.
+What it costs is L in W of the limit, a fortieth at most, and what is borrowed and not used. So a share is half of what
+goes in a lease's life at the pace of the last one, at most twice the last one, and all shares that are out together are
+no more than a fiftieth of the rate: that much is lost when a flood ends at once. The store lends less the less is left.
 
 L is a second at most. The lease begins when it is asked for, not when the answer comes: the store counted in between.
 A limit that is too small for a life of `WORTH` is counted together instead.
@@ -46,8 +47,8 @@ WORTH = 0.01
 """Seconds a lease has to last to be worth asking for."""
 PART = 40
 """A lease lasts no longer than this part of the limit's window."""
-LARGEST = 20
-"""A share is no larger than this part of the rate."""
+LARGEST = 50
+"""The shares of all replicas together are no larger than this part of the rate."""
 LEASES = 65_536
 
 
@@ -82,10 +83,11 @@ def terms(limit: LimitSpec) -> Terms | None:
 class Lease:
     """What is borrowed of one counter. Times are monotonic."""
 
-    __slots__ = ("asking", "lent", "refused_until", "remaining", "reset", "size", "units", "until")
+    __slots__ = ("asking", "began", "lent", "refused_until", "remaining", "reset", "size", "units", "until")
 
     def __init__(self) -> None:
         self.units = 0
+        self.began = 0.0
         self.until = 0.0
         self.lent = 0
         """How many units it began with."""
@@ -159,10 +161,9 @@ class Leased:
     async def _borrow(self, key: bytes, lease: Lease, limit: LimitSpec, agreed: Terms) -> None:
         asked = self._now()
         if lease.lent:
-            if lease.units == 0:
-                lease.size = min(lease.size * 2, max(1, limit.rate // LARGEST))
-            elif lease.units * 2 > lease.lent:
-                lease.size = max(1, lease.size // 2)
+            pace = (lease.lent - lease.units) / max(asked - lease.began, 1e-6)
+            most = min(lease.lent * 2, limit.rate // (LARGEST * self._away.replicas))
+            lease.size = max(1, min(int(pace * agreed.life / 2), most))
         reached = False
         try:
             window = round(agreed.window * 1e6)
@@ -171,6 +172,7 @@ class Leased:
             )
             reached = True
             lease.units = lease.lent = lent
+            lease.began = asked
             lease.remaining, lease.reset = remaining, reset / 1e6
             lease.until = asked + agreed.life
             if limit.algorithm == "fixed_window":

@@ -201,6 +201,29 @@ async def test_leases_never_pass_the_limit_and_leave_little(replicas: list[Repli
     assert sum(replica.asked for replica in replicas) < 250
 
 
+async def test_little_of_what_is_lent_is_left_over_by_a_flood_that_slows_down(
+    server: Server, clock: ManualClock
+) -> None:
+    """What ends unused is lost: shares must not be as large as the flood was, nor larger than the trickle is now."""
+    server.ask("FLUSHALL")
+    replicas = [await Replica.of(server.url, clock) for _ in range(3)]
+    limits = (leased(1000),)
+    for replica in replicas:
+        replica.away.replicas = 3
+    flood = await asyncio.gather(*[replica.spend(limits, facts()) for _ in range(120) for replica in replicas])
+    allowed = sum(quota.allowed for (quota,) in flood)
+    assert allowed == 360
+    for tick in range(900):
+        clock.advance(0.1 if tick % 7 else 0.025)
+        for replica in replicas:
+            (quota,) = await replica.spend(limits, facts())
+            allowed += quota.allowed
+    assert 950 <= allowed <= 1000
+    assert sum(replica.asked for replica in replicas) < 900
+    for replica in replicas:
+        await replica.close()
+
+
 async def test_a_lease_that_is_not_used_ends(alone: Replica, clock: ManualClock) -> None:
     limits = (leased(1000),)
     for _ in range(40):
