@@ -19,7 +19,7 @@ local now = time[1] * 1000000 + time[2]
 local asked = cjson.decode(ARGV[1])
 local limits = asked.l
 local kept = redis.call('MGET', unpack(KEYS))
-local states, offences, lasts = {}, {}, {}
+local states, offences, lasts, mended = {}, {}, {}, {}
 local answer, at = {}, 0
 
 for number = 1, #KEYS do
@@ -48,6 +48,10 @@ for _, request in ipairs(asked.q) do
     after[count], allowed[count], remaining[count], reset[count], retry[count] =
       steps[limit[1]](states[key], now, limit[2], limit[3], limit[4])
     if limit[7] then
+      local offence = offences[key]
+      if offence and offence[2] > now then -- the clock was set back: nobody waits for what it was set back by
+        offences[key], mended[key] = { offence[1], now, offence[3] }, true
+      end
       local wait = backoff.check(offences[key], now)
       if wait > 0 then
         retry[count] = allowed[count] and wait or math.max(retry[count], wait)
@@ -69,6 +73,9 @@ for _, request in ipairs(asked.q) do
       remaining[count], retry[count] = remaining[count] + 1, 0
     elseif waits[count] then
       said = 2
+      if mended[key] then
+        lasts[key] = reset[count]
+      end
     else
       if after[count] ~= states[key] and limit[6] == 1 then
         states[key], lasts[key] = after[count], reset[count]
