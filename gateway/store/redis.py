@@ -41,6 +41,8 @@ _IN_SCRIPT = re.compile(r"^ERR Error running script .*?: -?([A-Z]+) ")
 
 AGAIN = 0.005
 """Seconds until a cluster that is moving keys is asked again."""
+PROBES = 10_000
+"""Keys among which each server of a cluster has one."""
 LOOK_EVERY = 1.0
 """Seconds between two looks whether Sentinels name another master."""
 
@@ -190,11 +192,19 @@ class Redis:
             raise StoreAway(f"{self.line.name}: {why(error)}") from None
 
     async def _probe(self) -> None:
-        """Whether every server that is written to answers, and could do something."""
+        """Whether every server that is written to takes what is written: one that is full, or a replica, answers a
+        PING as ever."""
         try:
             await self._nodes.find(DEADLINE)
-            for node in self._nodes.masters():
-                await node.ask("PING")
+            left = {node.link for node in self._nodes.masters()}
+            for number in range(PROBES):
+                link = self._nodes.link(key := f"{self.prefix}probe:{number}")
+                if link is not None and link in left:
+                    await link.ask(("SET", key, "", "PX", 1000))
+                    left.discard(link)
+                if not left:
+                    return
+            raise StoreAway("a server of it cannot be reached")
         except Failed as error:
             raise StoreAway(why(error)) from None
 
