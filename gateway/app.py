@@ -156,7 +156,9 @@ class App:
         from gateway.store.redis import Redis
 
         self.redis = await Redis.open(where, clock=self.clock)
-        return Sharing(self.redis, self.limiter, self.clock, self.metrics)
+        sharing = Sharing(self.redis, self.limiter, self.clock, self.metrics)
+        await sharing.beat()  # how many there are has to be known before the first request: the store may be away next
+        return sharing
 
     async def _open_people(self, place: Database) -> People:
         """Who can be known, from the database at `place`. Imported here: a gateway without records has none of it."""
