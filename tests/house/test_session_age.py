@@ -17,6 +17,11 @@ rules:
     access: authenticated
     session: {absolute: 30m}
     upstream: app
+  - name: desk
+    match: {paths: [/desk/**]}
+    access: authenticated
+    session: {idle: 10m}
+    upstream: app
   - name: everything-else
     access: authenticated
     upstream: app
@@ -68,3 +73,18 @@ async def test_a_form_that_was_being_sent_goes_on_afterwards(gateway: Gateway) -
     assert (await bob.get("/keys")).status == 200
     (sent,) = gateway.upstream.requests
     assert (sent.method, sent.body) == (b"POST", b"name=laptop")
+
+
+async def test_a_session_that_was_left_alone_too_long_is_opened_anew(gateway: Gateway) -> None:
+    bob = Visitor(gateway.port)
+    await bob.sign_in()
+    for _ in range(3):
+        gateway.clock.advance(500)
+        assert (await bob.get("/desk")).status == 200, "who goes on is not left alone"
+    gateway.clock.advance(601)
+    assert (await bob.get("/reports")).status == 200
+    for _ in range(2):
+        asked = location(await bob.get("/desk"))
+        assert asked == "/.sallyport/login?reauth=1&next=%2Fdesk", "what was asked elsewhere does not make up for it"
+    assert location(await bob.fill(await bob.get(asked), "login", username="bob", password=PASSWORD)) == "/desk"
+    assert (await bob.get("/desk")).status == 200
