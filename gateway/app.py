@@ -26,12 +26,14 @@ from gateway.gate import Gate, Spend
 from gateway.identity.strip import Strip
 from gateway.limits.adapt import Shares
 from gateway.limits.limiter import Limiter
+from gateway.limits.standings import Standings
 from gateway.policy import load as policy
 from gateway.policy.book import Book
 from gateway.policy.watch import Watch
 from gateway.risk.calm import Calm
 from gateway.services import make_upstream, publish
 from gateway.store.memory import MemoryKeyValue
+from gateway.web.own_limits import GUESSES, RULE
 from gateway.web.probes import Probes
 from gateway.wire.bounds import Bounds
 from gateway.wire.forwarded import TrustedProxies
@@ -42,6 +44,8 @@ from gateway.wire.upstream import Place, Upstream
 from gateway.wire.wire import Wire
 
 if TYPE_CHECKING:
+    from gateway.control import Control
+    from gateway.core.rule import LimitSpec
     from gateway.crypto.keys import KeyRing
     from gateway.identity.local import LocalUsers
     from gateway.identity.sessions import Sessions
@@ -86,8 +90,10 @@ class App:
         self.wire: Wire
         self.metrics: Metrics
         self.limiter: Limiter
+        self.standings: Standings
         self._access_log: AccessLog
         self._probes: Probes | None = None
+        self._control: Control | None = None
         self._secure: dict[str, ServerTls] = {}
         """TLS of the listeners that have it, by their address."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,9 +123,11 @@ class App:
         self.metrics = Metrics(__version__)
         self.limiter = Limiter(clock, ALGORITHMS)
         self.spend: Spend = self.limiter.spend
+        self.standings = Standings(self._limits, self.limiter)
         if (where := settings.store.redis) is not None:
             self.sharing = await self._open_sharing(where)
             self.spend = self.sharing.counting.spend
+            self.standings = self.sharing.standings(self._limits)
         if settings.store.records is not None:
             self.people = await self._open_people(settings.store.records.place)
         else:
@@ -138,6 +146,7 @@ class App:
             clock=clock,
         )
         await self._open_doors()
+        await self._open_control()
         self._publish_metrics()
         self._tasks = [
             asyncio.create_task(self._keep_house(), name="housekeeping"),
@@ -174,6 +183,7 @@ class App:
             clock=self.clock,
             recorder=self.recorder,
             spend=self.spend,
+            standings=self.standings,
             tries=self._tries(),
             metrics=self.metrics,
             redis=self.redis,
@@ -277,6 +287,21 @@ class App:
         self._probes = Probes(self.metrics.render, self._readiness)
         return await self._probes.listen(_endpoint(listen))
 
+    async def _open_control(self) -> None:
+        """Let the command line ask us. Where nobody said where, a folder that cannot be used is no reason to stop."""
+        folder = self.settings.control_folder
+        if folder is None:
+            return
+        from gateway.control import Control
+
+        self._control = Control(folder, self.standings, self.recorder)
+        try:
+            await self._control.open()
+        except ConfigError as error:
+            if self.settings.control is not None:
+                raise
+            _log.warning("`sallyport limit` cannot ask this gateway: %s", error)
+
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def _load_book(self) -> Book:
@@ -293,6 +318,11 @@ class App:
             clock=self.clock,
             readings=readings,
         )
+
+    def _limits(self) -> list[tuple[str, LimitSpec]]:
+        """Every limit there is now, each with its rule: those of the policy, and of our own pages."""
+        own = [(RULE, limit) for limit in GUESSES] if self.settings.store.keeps_records else []
+        return [*((rule.name, limit) for rule in self.book.rules for limit in rule.limits), *own]
 
     async def reload_policies(self) -> None:
         """Read the policies again: all of them, or the last good ones stay."""
@@ -428,6 +458,8 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._probes is not None:
             await self._probes.close()
+        if self._control is not None:
+            await self._control.close()
         if self.people is not None:
             await self.people.close()
         if hasattr(self, "recorder"):

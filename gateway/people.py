@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.core.clock import Clock
     from gateway.gate import Spend
     from gateway.identity.session_store import SessionStore
+    from gateway.limits.standings import Standings
     from gateway.settings import Settings
     from gateway.store.place import Place
     from gateway.store.redis import Redis
@@ -94,6 +95,7 @@ class People:
         clock: Clock,
         recorder: Recorder,
         spend: Spend,
+        standings: Standings,
         tries: KeyValue,
         metrics: Metrics,
         redis: Redis | None = None,
@@ -151,6 +153,7 @@ class People:
             device=device,
             ledger=recorder,
             spend=spend,
+            standings=standings,
             users=self.users,
             sessions=self.sessions,
             throttle=SignInThrottle(tries),

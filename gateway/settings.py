@@ -888,6 +888,11 @@ class Settings(Strict):
         1, "Processes that share the listeners, one for each core; more than 1 needs stores to share.", ge=1, le=256
     )
     keys: PathField = setting(Path("data/keys"), "Folder of our keys; made on first start.")
+    control: PathField | None = setting(
+        None,
+        "Folder of the sockets on which `sallyport limit` asks a gateway that runs; left out: `control` beside `keys`, "
+        "where records are kept.",
+    )
     identity: IdentitySources = setting({}, "Who knows the users.")
     sessions: SessionTimes = setting({}, "How long somebody stays signed in.")
     mfa: Mfa = setting({}, "Second factors.")
@@ -930,6 +935,13 @@ class Settings(Strict):
     def warnings(self) -> tuple[Problem, ...]:
         """What is allowed, and still worth a second thought."""
         return self._warnings
+
+    @property
+    def control_folder(self) -> Path | None:
+        """Where a gateway that runs can be asked, if anywhere."""
+        if self.control is None and self.store.keeps_records:
+            return self.keys.parent / "control"
+        return self.control
 
     @property
     def scheme(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from gateway.limits.counting import Counting
 from gateway.limits.leased import Leased
 from gateway.limits.scripts import script
 from gateway.limits.shared import Shared
+from gateway.limits.shared_counters import Named, SharedCounters
+from gateway.limits.standings import Standings, local_reset, told
 from gateway.store.redis import Redis, Script
 
 if TYPE_CHECKING:
@@ -52,7 +54,22 @@ class Sharing:
         self._lending = Script(script("lease", ALGORITHMS))
         self._present = Script(script("replicas", ()))
         self._tasks: set[asyncio.Task[None]] = set()
-        redis.listen(TOPIC, lambda _: self.counting.forget(), self.counting.forget)
+        redis.listen(TOPIC, self._reset, self.counting.forget)
+
+    def standings(self, limits: Callable[[], Sequence[Named]]) -> Standings:
+        """The counters here and there, of every limit that `limits` answers."""
+        return Standings(limits, self.counting.local, shared_counters(self.redis), self._tell)
+
+    async def _tell(self, said: bytes) -> None:
+        """Tell every replica of a reset. This one need not wait until it hears of it itself."""
+        self._reset(said)
+        await self.redis.publish(TOPIC, said)
+
+    def _reset(self, said: bytes) -> None:
+        """Somebody, here or elsewhere, had counters begin anew."""
+        if (what := told(said)) is not None:
+            local_reset(self.counting.local, *what)
+        self.counting.forget()
 
     async def beat(self) -> None:
         """Say that this replica is there, and learn how many there are. Call it every second. Never raises."""
@@ -83,3 +100,18 @@ class Sharing:
         task = asyncio.create_task(work, name="borrowing")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def shared_counters(redis: Redis) -> SharedCounters:
+    """The counters on `redis`, to look at them and take them away."""
+    looking = Script(script("status", ALGORITHMS))
+
+    async def run(keys: Sequence[bytes], args: Sequence[bytes]) -> list[int]:
+        numbers: list[int] = await redis.run(looking, keys, args)
+        return numbers
+
+    async def remove(keys: Sequence[bytes]) -> int:
+        gone: int = await redis.execute("UNLINK", *keys)
+        return gone
+
+    return SharedCounters(run, redis.scan, remove, prefix=redis.prefix, clustered=redis.clustered)

@@ -50,6 +50,7 @@ class Kind(StrEnum):
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name, not a secret
     KEY_ROTATED = "key_rotated"
     KEY_RETIRED = "key_retired"
+    LIMIT_RESET = "limit_reset"
     POLICY_LOADED = "policy_loaded"
     POLICY_REJECTED = "policy_rejected"
     UPSTREAM_DOWN = "upstream_down"

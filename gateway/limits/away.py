@@ -24,6 +24,8 @@ Share = Callable[[LimitSpec], float]
 Count = Callable[[str, str], None]
 """Told of each limit that could not be counted for all, and what was done: `refuse`, `local`, `allow`."""
 
+AWAY = " (away)"
+"""What follows the name of a rule whose limits are counted here only while the store is away."""
 SOON = 1.0
 """Seconds after which it is worth coming back while nobody can count."""
 
@@ -55,7 +57,7 @@ class Away:
                 quotas.append(Quota(limit, False, 0, SOON, SOON, "away"))
             self._count(limit.name, "allow" if limit.shadow else limit.when_away)
         if all(quota.allowed for quota in quotas):
-            quotas += self._local.spend(self._shares(limits), facts, identity, f"{rule} (away)", share)
+            quotas += self._local.spend(self._shares(limits), facts, identity, rule + AWAY, share)
         return tuple(quotas)
 
     def _shares(self, limits: tuple[LimitSpec, ...]) -> tuple[LimitSpec, ...]:

@@ -74,7 +74,7 @@ def _claim(name: str) -> CountedBy:
         text = (
             value if isinstance(value, str) else orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS).decode()
         )
-        return _short(f"c{identity.tenant}/{text}")
+        return short(f"c{identity.tenant}/{text}")
 
     return claim
 
@@ -84,12 +84,16 @@ def _header(name: bytes) -> CountedBy:
         values = {value.strip() for value in facts.header(name)}
         if len(values) != 1 or not (text := values.pop().decode("latin-1")):
             return _address(facts, identity)
-        return _short("h" + text)
+        return short("h" + text)
 
     return header
 
 
-def _short(text: str) -> str:
-    if len(text) <= LONGEST:
-        return text
+def short(text: str) -> str:
+    """`text`, or its digest where it is long."""
+    return text if len(text) <= LONGEST else digested(text)
+
+
+def digested(text: str) -> str:
+    """The digest of `text`, under the letter of its kind."""
     return text[0] + "#" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -43,6 +43,7 @@ from gateway.core.rule import LimitSpec
 from gateway.limits.adapt import scaled
 from gateway.limits.backoff import check, offend
 from gateway.limits.counted_by import CountedBy, counted_by
+from gateway.limits.spelling import EVERYBODY, Who
 from gateway.limits.standing import Standing
 
 State = tuple[float, ...]
@@ -136,9 +137,30 @@ class Counters:
         self.offences.pop(key, None)
         return self.free.pop(key, None) is not None or self.blocked.pop(key, None) is not None
 
+    def of(self, who: Who) -> list[str]:
+        """The keys of `who`; those that are refused first."""
+        if who.alone and len(self.limit.key) == 1:
+            return [key for key in who.alone if key in self.free or key in self.blocked or key in self.offences]
+        return [key for key in dict.fromkeys((*self.blocked, *self.offences, *self.free)) if who(key)]
+
+    def whole(self, key: str, now: float, reset: float, allowed: bool) -> float:
+        """Seconds until the counter is whole again, if nothing more is counted. A step tells it as of one more.
+
+        What is refused changes nothing; a bucket owes one request less; a window of which one request is the limit
+        refuses while anything is in it.
+        """
+        if not allowed:
+            return reset
+        if self.limit.algorithm in ("token_bucket", "gcra"):
+            return max(reset - self.window / self.rate, 0.0)
+        state = self.free.get(key) or self.blocked.get(key)
+        _, empty, _, last, _ = self.step(state, now, 1, self.window, self.burst)
+        return 0.0 if empty else last
+
     def standing(self, rule: str, key: str, now: float) -> Standing:
         """How `key` stands."""
         _, allowed, remaining, reset, retry_after = self._after(self.free.get(key) or self.blocked.get(key), now)
+        reset = self.whole(key, now, reset, allowed)
         offence, wait = self.offences.get(key), self.wait(key, now)
         if wait > 0.0:
             retry_after = wait if allowed else max(retry_after, wait)
@@ -244,26 +266,25 @@ class Limiter:
             free[key] = after
         return tuple(quotas)
 
-    def status(self, rule: str = "", limit: str = "", key: str = "", most: int = SHOWN) -> list[Standing]:
-        """How counters stand, `most` at the most: of this rule, limit and key, where they are named."""
+    def status(self, rule: str = "", limit: str = "", who: Who = EVERYBODY, most: int = SHOWN) -> list[Standing]:
+        """How counters stand, `most` at the most: of this rule and limit, where they are named, and of `who`."""
         now = self._now()
         found: list[Standing] = []
         for of_rule, each in self._named(rule, limit):
-            for one in (key,) if key else list(dict.fromkeys((*each.blocked, *each.offences, *each.free))):
+            for one in each.of(who):
                 if len(found) >= most:
                     return found
-                if one in each.free or one in each.blocked or one in each.offences:
-                    found.append(each.standing(of_rule, one, now))
+                found.append(each.standing(of_rule, one, now))
         return found
 
-    def reset(self, rule: str = "", limit: str = "", key: str = "") -> int:
-        """Have counters begin anew, and forget offences: of this rule, limit and key, where they are named.
+    def reset(self, rule: str = "", limit: str = "", who: Who = EVERYBODY) -> int:
+        """Have counters begin anew, and forget offences: of this rule and limit, where they are named, and of `who`.
 
         Returns how many were there.
         """
         gone = 0
         for _, each in self._named(rule, limit):
-            for one in (key,) if key else list(dict.fromkeys((*each.blocked, *each.offences, *each.free))):
+            for one in each.of(who):
                 offended = one in each.offences
                 counted = each.forget(one)
                 self._count -= counted

@@ -88,7 +88,7 @@ class Batch:
         for limit, key, rate, burst in named:
             spec = limits.get((id(limit), rate, burst))
             if spec is None:
-                self.specs.append(_spec(limit, rate, burst))
+                self.specs.append(spec_of(limit, rate, burst))
                 spec = limits[id(limit), rate, burst] = len(self.specs)
             at = keys.get(key)
             if at is None:
@@ -215,7 +215,7 @@ class Shared:
         return tuple(quotas), at
 
 
-def _spec(limit: LimitSpec, rate: int, burst: int) -> tuple[object, ...]:
+def spec_of(limit: LimitSpec, rate: int, burst: int) -> tuple[object, ...]:
     """A limit as `spend.lua` reads it."""
     whole = int((rate, burst) == (limit.rate, limit.burst))
     spec = (limit.algorithm, rate, round(limit.window * 1e6), burst, int(limit.shadow), whole)

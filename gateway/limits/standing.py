@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+How = Literal["shared", "leased", "local", "away"]
 
 
 class Standing(NamedTuple):
@@ -17,10 +19,15 @@ class Standing(NamedTuple):
     remaining: int
     """How many would be, at once."""
     reset: float
-    """Seconds until it is whole again, were one more counted now."""
+    """Seconds until it is whole again, if nothing more is counted."""
     retry_after: float
     """Seconds until the next would be let through; 0.0 when it would be now."""
     offences: int
     """How often it was run into, as far as that is remembered."""
     wait: float
     """Seconds of `retry_after` that are waited for that reason."""
+    how: How = "local"
+    """Where it is counted: `shared`, `leased` (what was lent counts as used), `local`, or `away`: here, only because
+    the shared store was away."""
+    shadow: bool = False
+    """Whether it refuses nobody, whatever it says."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.identity.local import LocalUsers
     from gateway.identity.sessions import Sessions
     from gateway.identity.throttle import SignInThrottle
+    from gateway.limits.standings import Standings
     from gateway.mfa.enrolment import Enrolment
     from gateway.mfa.factors import Factors
     from gateway.mfa.interrupted import InterruptedRequests
@@ -35,6 +36,8 @@ class Desk:
     ledger: Ledger
     spend: Spend
     """Counts requests against limits."""
+    standings: Standings
+    """How limits stand, and having them begin anew."""
     users: LocalUsers
     sessions: Sessions
     throttle: SignInThrottle

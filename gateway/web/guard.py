@@ -24,10 +24,11 @@ from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Level
 from gateway.core.page_headers import HEADERS
-from gateway.core.rule import LimitSpec, StepUpDemand
+from gateway.core.rule import StepUpDemand
 from gateway.web.answers import challenge, problem, redirect, refusal, wait_words, wants_page
 from gateway.web.caller import CALLER, NobodyHere, NotTheWire, ProofTooOld, introduce
 from gateway.web.desk import DESK
+from gateway.web.own_limits import EVERYTHING, GUESSES, RULE
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
@@ -36,13 +37,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY = 64 * 1024
 """Largest body read, in bytes."""
-
-EVERYTHING = (LimitSpec("pages", ("address",), "token_bucket", 20, 1.0, 60),)
-GUESSES = (
-    *EVERYTHING,
-    LimitSpec("pages-proofs", ("address",), "token_bucket", 120, 60.0, 40, when_away="refuse"),
-)
-"""For POSTs that check a password or a code: each costs a hash. Beside the throttles of the account and the factor."""
 
 GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify", "api/v1/mfa/setup/")
 
@@ -113,7 +107,7 @@ async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
     """5. How often."""
     desk = request.app[DESK]
     guess = request.method == "POST" and request.path.removeprefix(desk.prefix).startswith(GUESSING)
-    spent = desk.spend(GUESSES if guess else EVERYTHING, request[CALLER].facts, None, "sallyport-pages", None)
+    spent = desk.spend(GUESSES if guess else EVERYTHING, request[CALLER].facts, None, RULE, None)
     for quota in spent if isinstance(spent, tuple) else await spent:
         if quota.how == "away" and not quota.allowed:
             raise StoreAway("nobody can count")

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import random
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,15 +29,12 @@ from gateway.crypto.masters import Master, load
 from gateway.crypto.sealing import Sealer
 from gateway.identity.passwords import Passwords
 from gateway.mfa import sealed
-from gateway.store.place import SQLITE, Place
 from gateway.store.sql import Records
 from gateway.store.tables import factors, users
 from tests.house.process import Home, Serving, home, until
 from tests.house.visitor import OURS, Visitor, location
-from tests.rig.behind import behind
 from tests.rig.gateway import PASSWORD
 from tests.rig.messages import Response, Violation
-from tests.rig.postgres import started
 from tests.rig.upstream import RecordingUpstream
 
 OVERLAP = "2s"
@@ -106,9 +104,8 @@ class Person(Visitor):
 class Rekeying:
     """A run, and what it counted."""
 
-    def __init__(self, house: Home, records: str, seed: int) -> None:
+    def __init__(self, house: Home, seed: int) -> None:
         self.home = house
-        self.records = Place(records or f"sqlite:{house.data / 'sallyport.db'}")
         self.count: Counter[str] = Counter()
         self.failures: list[str] = []
         self.begun = asyncio.Event()
@@ -118,11 +115,15 @@ class Rekeying:
         self._random = random.Random(seed)
         self._ready = 0
 
+    @property
+    def url(self) -> str:
+        return f"sqlite:{self.home.data / 'sallyport.db'}"
+
     async def prepare(self, people: int, rows: int) -> None:
         """People, and `rows` secrets that nobody uses, so that there is something to do."""
         clock = SystemClock()
         ring = KeyRing.open(self.home.data / "keys", create=True)
-        records = await Records.open(self.records, clock=clock)
+        records = await Records.open(self.url, clock=clock)
         await sealed.remember_key(records, ring)
         passwords = Passwords()
         hashed = await passwords.hash(PASSWORD)
@@ -210,24 +211,26 @@ class Rekeying:
         return {path.name for path in (self.home.data / "keys").glob("master-*")}
 
     def _rows(self) -> int:
-        return int(behind(self.records, "SELECT count(*) FROM factors WHERE kind = 'totp'")[0][0])
+        return int(self._ask("SELECT count(*) FROM factors WHERE kind = 'totp'")[0][0])
 
     def _done(self, new: Master) -> int:
         head = (b"\x01" + new.id).hex()
-        value = f"x'{head}'" if self.records.scheme == SQLITE else f"decode('{head}', 'hex')"
-        query = f"SELECT count(*) FROM factors WHERE substr(secret, 1, 9) = {value}"
-        return int(behind(self.records, query)[0][0])
+        return int(self._ask(f"SELECT count(*) FROM factors WHERE substr(secret, 1, 9) = x'{head}'")[0][0])
+
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(self.url.removeprefix("sqlite:"))) as database:
+            return database.execute(query).fetchall()
 
     def events(self, new: Master) -> list[dict[str, Any]]:
         """What the ledger says of `new`, oldest first."""
-        rows = behind(self.records, "SELECT detail FROM events WHERE kind = 'key_rotated' ORDER BY id")
+        rows = self._ask("SELECT detail FROM events WHERE kind = 'key_rotated' ORDER BY id")
         return [detail for (text,) in rows if (detail := json.loads(text)).get("id") == new.id.hex()]
 
     def closed(self, new: Master) -> list[str]:
         """Ids of secrets that do not open under `new` alone, in their place."""
         sealer = Sealer([new.secret])
         found = []
-        for factor, secret in behind(self.records, "SELECT id, secret FROM factors WHERE kind = 'totp'"):
+        for factor, secret in self._ask("SELECT id, secret FROM factors WHERE kind = 'totp'"):
             try:
                 plain = sealer.unseal(secret, **sealed.place_of("default", factor))
                 good = len(plain) == 20 and (plain == SECRET or not factor.startswith("idle-"))
@@ -239,15 +242,13 @@ class Rekeying:
         return found
 
 
-async def run(*, people: int, rows: int, kills: int, records: str = "", seed: int = 7) -> Rekeying:
-    """Rotate under the load of `people`, with `rows` secrets more; what was counted. `records`: an empty database."""
+async def run(*, people: int, rows: int, kills: int, seed: int = 7) -> Rekeying:
+    """Rotate under the load of `people`, with `rows` secrets more; what was counted."""
     service = RecordingUpstream()
     await service.start()
     try:
         with _house(service.port) as house:
-            if records:
-                house.write_config(store={"records": records})
-            rekeying = Rekeying(house, records, seed)
+            rekeying = Rekeying(house, seed)
             await rekeying.prepare(people, rows)
             async with house.serving() as gateway:
                 lives = [asyncio.create_task(rekeying.lives(f"p{number}", people)) for number in range(people)]
@@ -288,14 +289,8 @@ def main(runner: Callable[..., Rekeying] = asyncio.run) -> int:
     parser.add_argument("--rows", type=int, default=20_000, help="secrets that nobody uses")
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--postgresql", action="store_true", help="on a server of its own, instead of SQLite")
     options = parser.parse_args()
-    with contextlib.ExitStack() as ending:
-        server = ending.enter_context(contextlib.contextmanager(started)()) if options.postgresql else None
-        records = server.place().url if server is not None else ""
-        rekeying = runner(
-            run(people=options.people, rows=options.rows, kills=options.kills, records=records, seed=options.seed)
-        )
+    rekeying = runner(run(people=options.people, rows=options.rows, kills=options.kills, seed=options.seed))
     for name, count in sorted(rekeying.count.items()):
         print(f"{count:>9,}  {name}")
     print(f"{rekeying.seconds:>9.1f}  seconds from the first rotation to the end of the last")

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("gate",),
     ("wire", "web"),
     ("settings", "catalog"),
-    ("people", "services", "sharing"),
+    ("control", "people", "services", "sharing"),
     ("app",),
     ("commands",),
     ("cli",),

@@ -9,6 +9,7 @@ import pytest
 from gateway.core.clock import ManualClock
 from gateway.core.rule import Adaptation, Backoff, LimitSpec
 from gateway.limits.limiter import Limiter
+from gateway.limits.spelling import Who
 from gateway.limits.standing import Standing
 from tests.limits.conftest import STEPS, facts, limit, somebody
 
@@ -193,14 +194,14 @@ def test_counters_are_shown_as_they_stand_and_looking_counts_nothing(limiter: Li
     clock.advance(1.0)
     shown = [
         Standing("r", "a", "a192.0.2.1", False, 0, 99.0, 99.0, 1, 99.0),
-        Standing("other", "u", "udefault/s-ann", True, 4, 3.0, 0.0, 0, 0.0),
+        Standing("other", "u", "udefault/s-ann", True, 4, 1.0, 0.0, 0, 0.0),
     ]
     for _ in range(3):
         assert limiter.status() == shown
     assert limiter.status(rule="r") == shown[:1]
     assert limiter.status(limit="u") == shown[1:]
-    assert limiter.status(key="udefault/s-ann") == shown[1:]
-    assert limiter.status(rule="r", limit="u") == limiter.status(key="udefault/s") == []
+    assert limiter.status(who=Who([{"udefault/s-ann"}])) == shown[1:]
+    assert limiter.status(rule="r", limit="u") == limiter.status(who=Who([{"udefault/s"}])) == []
 
 
 def test_what_is_shown_is_bounded_and_blocks_come_first(limiter: Limiter) -> None:
@@ -217,11 +218,11 @@ def test_a_reset_begins_anew(limiter: Limiter, clock: ManualClock) -> None:
     limits = (replace(limit("a", rate=1), backoff=replace(BACKOFF, after=0)), limit("b", rate=1))
     for where in ("192.0.2.1", "192.0.2.2"):
         run_into(limiter, limits, where)
-    assert limiter.reset(rule="elsewhere") == limiter.reset(limit="c") == limiter.reset(key="a192.0.2.9") == 0
-    assert limiter.reset("r", "a", "a192.0.2.1") == 1
+    assert limiter.reset(rule="elsewhere") == limiter.reset(limit="c") == limiter.reset(who=Who([{"a192.0.2.9"}])) == 0
+    assert limiter.reset("r", "a", Who([{"a192.0.2.1"}])) == 1
     (first, second) = limiter.spend(limits, facts("192.0.2.1"), None, "r")
     assert (first.allowed, second.allowed) == (True, False)
-    assert limiter.reset("r", "", "a192.0.2.1") == 1
+    assert limiter.reset("r", "", Who([{"a192.0.2.1"}])) == 1
     assert all(quota.allowed for quota in limiter.spend(limits, facts("192.0.2.1"), None, "r"))
     assert not limiter.spend(limits, facts("192.0.2.2"), None, "r")[0].allowed
     assert limiter.reset() == 4

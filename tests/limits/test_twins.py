@@ -164,5 +164,5 @@ def test_twins_of_the_wait_agree(
 
 
 def test_every_algorithm_has_a_twin() -> None:
-    walks = {"spend", "lease", "replicas"}
+    walks = {"spend", "lease", "status", "replicas"}
     assert {path.stem for path in LUA.glob("*.lua")} - walks == {*ALGORITHMS, "backoff"}

@@ -21,12 +21,14 @@ from gateway.core.decision import CALM, Score
 from gateway.core.events import Event, Kind
 from gateway.core.facts import Facts
 from gateway.core.identity import DEFAULT_TENANT, Identity
+from gateway.core.rule import LimitSpec
 from gateway.crypto.keys import KeyRing
 from gateway.identity.device import DeviceCookie
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.identity.throttle import SignInThrottle
 from gateway.limits.limiter import Limiter
+from gateway.limits.standings import Standings
 from gateway.mfa import otp
 from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
@@ -39,12 +41,18 @@ from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
+from gateway.web.own_limits import GUESSES, RULE
 from tests.rig.forms import Form, Forms
 from tests.rig.sessions import in_rows
 
 PASSWORD = "correct horse battery staple"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 P = "/.sallyport/"
+LIMITS = [
+    ("app", LimitSpec("per-user", ("user",), "token_bucket", 3, 60.0, 3)),
+    ("app", LimitSpec("per-key", ("header:x-api-key",), "sliding_window", 3, 60.0, 3, shadow=True)),
+]
+"""Rules' limits, for who looks at them."""
 
 
 @dataclass
@@ -197,6 +205,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         mac=keys.mac,
         ledger=ledger,
         spend=lambda *asked: limiter.spend(*asked),
+        standings=Standings(lambda: [*((RULE, each) for each in GUESSES), *LIMITS], limiter),
         users=users,
         sessions=sessions,
         throttle=SignInThrottle(kv),

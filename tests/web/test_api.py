@@ -24,6 +24,7 @@ async def test_every_endpoint_wants_somebody(browser: Browser, clock: ManualCloc
     bodies: dict[str, Any] = {
         "mfa/setup/{id}/verify": {"code": "123456"},
         "mfa/verify": {"challenge": "x", "factor": "totp", "code": "123456"},
+        "limits/reset": {"rule": "app", "all": True, "reason": "x"},
     }
     for one in ENDPOINTS:
         answer = await browser.api(one.method, path_of(one.path), bodies.get(one.path))

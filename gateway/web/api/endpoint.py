@@ -32,6 +32,8 @@ class Endpoint:
     handler: Handler
     """Called with the request and the checked body; answers a model, or None for 204."""
     summary: str
+    query: tuple[tuple[str, str], ...] = ()
+    """What may stand after the `?`: name and description."""
     takes: type[BaseModel] = Empty
     answers: type[BaseModel] | None = None
     status: int = 200

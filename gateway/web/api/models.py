@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.limits.standing import How
 
 Code = Annotated[str, Field(min_length=1, max_length=64, description="What the person typed.")]
 
@@ -158,3 +160,49 @@ class Stats(Answers):
     """Numbers about all sessions; for administrators."""
 
     sessions: dict[str, int]
+
+
+class LimitItem(Answers):
+    """One counter."""
+
+    rule: str
+    limit: str
+    key: str = Field(description="Who is counted.", examples=["user:ann", "address:2001:db8::/64"])
+    counted: How = Field(description="Where. `away`: by this replica alone, while the shared store was away.")
+    shadow: bool = Field(description="Whether it only counts, and refuses nobody.")
+    allowed: bool = Field(description="Whether the next request would be let through.")
+    remaining: int = Field(description="How many would be, at once.")
+    reset: float = Field(description="Seconds until it is whole again.")
+    retry_after: float = Field(description="Seconds until the next would be let through.")
+    offences: int = Field(description="How often it was run into, of limits with a backoff.")
+    wait: float = Field(description="Seconds of `retry_after` that are waited for that reason.")
+
+
+class LimitList(Answers):
+    """Counters: those of all replicas together, and this replica's own."""
+
+    limits: list[LimitItem]
+    more: bool = Field(description="Whether there are more than are shown.")
+    shared_away: bool = Field(description="Whether those of all replicas could not be looked at.")
+
+
+class LimitReset(Takes):
+    """What is to begin anew: `key`, or `all` counters of the rule."""
+
+    rule: str = Field(min_length=1, max_length=64)
+    limit: str = Field(default="", max_length=80, description="Left out: every limit of the rule.")
+    key: str = Field(default="", max_length=4096, examples=["user:ann"])
+    all: bool = Field(default=False, description="Whether everybody is meant.")
+    reason: str = Field(max_length=500, pattern=r"\S", description="Kept with the event.")
+
+    @model_validator(mode="after")
+    def _says_whom(self) -> LimitReset:
+        if bool(self.key) == self.all:
+            raise ValueError("say whom, with `key`, or `all: true` for everybody")
+        return self
+
+
+class WereReset(Answers):
+    """How many counters were there, on the shared store and in this replica; others do not answer."""
+
+    counters: int

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.web.answers import json, page
-from gateway.web.api import factors, sessions, stepup
+from gateway.web.api import factors, limits, sessions, stepup
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.desk import DESK
 
-ENDPOINTS: tuple[Endpoint, ...] = (*factors.ENDPOINTS, *stepup.ENDPOINTS, *sessions.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (*factors.ENDPOINTS, *stepup.ENDPOINTS, *sessions.ENDPOINTS, *limits.ENDPOINTS)
 
 COMMON = (
     (401, "ERR-SIGN-IN"),
@@ -91,7 +91,8 @@ def describe(prefix: str) -> dict[str, Any]:
         "info": {
             "title": "Sallyport",
             "version": "1",
-            "description": "Second factors, challenges, sessions of whoever calls; of others, for administrators.",
+            "description": "Second factors, challenges, sessions of whoever calls; of others, and limits, for "
+            "administrators.",
         },
         "servers": [{"url": f"{prefix}api/v1"}],
         "security": [{"session": []}],
@@ -113,11 +114,16 @@ def describe(prefix: str) -> dict[str, Any]:
 def _operation(one: Endpoint) -> dict[str, Any]:
     name = re.sub(r"\W+", "_", f"{one.method.lower()} {one.path}").strip("_")
     said: dict[str, Any] = {"operationId": name, "summary": one.summary, "tags": [one.path.partition("/")[0]]}
-    parameters = re.findall(r"{(\w+)}", one.path)
+    parameters: list[dict[str, Any]] = [
+        {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}
+        for each in re.findall(r"{(\w+)}", one.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+        for name, description in one.query
+    ]
     if parameters:
-        said["parameters"] = [
-            {"name": each, "in": "path", "required": True, "schema": {"type": "string"}} for each in parameters
-        ]
+        said["parameters"] = parameters
     if one.method == "POST":
         said["requestBody"] = {"required": one.takes is not Empty, "content": {"application/json": _schema(one.takes)}}
     good: dict[str, Any] = {"description": HTTPStatus(one.status).phrase}
