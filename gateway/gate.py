@@ -82,7 +82,6 @@ class Gate:
             identity = credential.near(facts)
             if identity is not None:
                 break
-        near = identity is not None
         quotas: Quotas = ()
         damaged = False
         if identity is None:
@@ -96,7 +95,7 @@ class Gate:
                 identity, damaged = await self.identify(facts)
         rule = rule or choose(candidates, facts, identity)
         others = other_rules(book, facts, identity, rule) if book.readings(facts) else []
-        if near and ((rule is not None and rule.fresh) or any(other is not None and other.fresh for other in others)):
+        if identity is not None and _fresh(rule, others):  # looked up just now it may be, or forgiven: nobody can tell
             identity, damaged = await self.identify(facts, fresh=True)
             rule = choose(candidates, facts, identity)
             others = other_rules(book, facts, identity, rule) if book.readings(facts) else []
@@ -174,15 +173,29 @@ class Gate:
             if identity is None:
                 return SignIn((Reason.SESSION_ENDED,))
         rule = choose(book.find(facts), facts, identity)
+        others = other_rules(book, facts, identity, rule) if book.readings(facts) else []
+        if identity is not None and _fresh(rule, others):
+            await aside()
+            identity = await self._still(facts, identity)
+            if identity is None:
+                return SignIn((Reason.SESSION_ENDED,))
+            rule = choose(book.find(facts), facts, identity)
+            others = other_rules(book, facts, identity, rule) if book.readings(facts) else []
         risk = await self._strangeness(facts, identity)
         now = self._now()
         decision = decide(rule, facts, identity, risk, now)
-        if book.readings(facts):
-            for other in other_rules(book, facts, identity, rule):
-                decision = stricter(decision, decide(other, facts, identity, risk, now))
+        for other in others:
+            decision = stricter(decision, decide(other, facts, identity, risk, now))
         if rule is not None and before.rule is not None and rule.upstream != before.rule.upstream:
             return stricter(decision, Refuse((Reason.NOT_ALLOWED,)))  # it is open to a service that is not theirs now
         return decision
+
+    async def _still(self, facts: Facts, before: Identity) -> Identity | None:
+        """Who it is that was `before`, by what the stores say now."""
+        identity, _ = await self.identify(facts, fresh=True)
+        for credential in self._credentials:
+            identity = identity or await credential.again(before, fresh=True)
+        return identity
 
     async def identify(self, facts: Facts, fresh: bool = False) -> tuple[Identity | None, bool]:
         """Who this is, and whether a credential came that is no longer good; with `fresh` nothing near is believed.
@@ -199,6 +212,13 @@ class Gate:
             if identity is not None:
                 return identity, damaged
         return None, damaged
+
+
+def _fresh(rule: Rule | None, others: Sequence[Rule | None]) -> bool:
+    """Whether one of the rules that count believes nothing near."""
+    if rule is not None and rule.fresh:
+        return True
+    return bool(others) and any(other is not None and other.fresh for other in others)
 
 
 def _uncounted(rule: Rule, identity: Identity | None, counted: Quotas) -> tuple[LimitSpec, ...]:

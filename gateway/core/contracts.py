@@ -37,10 +37,11 @@ class Credential(Protocol):
         """As `identify`, but nothing near is believed: the store is asked. Raises `Broken`, `StoreAway`."""
         ...
 
-    async def again(self, identity: Identity) -> Identity | None:
+    async def again(self, identity: Identity, *, fresh: bool = False) -> Identity | None:
         """Who was known before, as they are now, also where what they showed then was replaced meanwhile.
 
-        None where they are nobody any more. For what stays open; it counts as being seen. Raises `StoreAway`.
+        None where they are nobody any more. With `fresh` nothing near is believed. For what stays open; it counts as
+        being seen. Raises `StoreAway`.
         """
         ...
 

@@ -61,9 +61,9 @@ class SessionCookie:
             raise Broken("the session is over or was never there")
         return identity
 
-    async def again(self, identity: Identity) -> Identity | None:
+    async def again(self, identity: Identity, *, fresh: bool = False) -> Identity | None:
         """Whoever holds the session of `identity` now: a proof may have given it another token."""
-        return await self._sessions.again(identity)
+        return await self._sessions.again(identity, fresh=fresh)
 
     def token(self, cookie: bytes) -> str:
         """The session token in a `Cookie` header; empty without one. Raises `Broken`."""

@@ -166,15 +166,15 @@ class Sessions:
             return self.near(token)
         return identity  # not kept where it may have been ended while it was read
 
-    async def again(self, identity: Identity) -> Identity | None:
+    async def again(self, identity: Identity, *, fresh: bool = False) -> Identity | None:
         """The holder of a session that was known before, whatever its token is now; counts as being seen.
 
-        None once it is over.
+        None once it is over. With `fresh` the store is asked, whatever is near.
         """
         session = identity.session
         if session is None:
             return None
-        for token in self._tokens_of.get((identity.tenant, identity.subject), ()):
+        for token in () if fresh else self._tokens_of.get((identity.tenant, identity.subject), ()):
             known = self._near.get(token)
             if known is None or known.identity.session is None or known.identity.session.id != session.id:
                 continue

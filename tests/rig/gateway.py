@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from gateway.core.clock import ManualClock
+from gateway.core.clock import ManualClock, SystemClock
 from gateway.core.cookies import Cookies
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT, Proof
@@ -181,9 +181,12 @@ def request(
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, policy: str = POLICY, config: Mapping[str, object] | None = None
+    folder: Path, *, policy: str = POLICY, config: Mapping[str, object] | None = None, hurries: bool = False
 ) -> AsyncIterator[Gateway]:
-    """Start a gateway whose every file is under `folder`; `config` overrides top-level entries of config.yaml."""
+    """Start a gateway whose every file is under `folder`; `config` overrides top-level entries of config.yaml.
+
+    `hurries`: on the machine's clock, for what replicas do together in their own time.
+    """
     from gateway import settings
     from gateway.app import App
 
@@ -211,7 +214,7 @@ async def running(
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(document))
         clock = ManualClock(float(int(time.time())))
-        app = App(settings.load(path, {}), clock=clock)
+        app = App(settings.load(path, {}), clock=SystemClock() if hurries else clock)
         await app.start()
         gateway = Gateway(app, clock, upstream, other)
         ending.push_async_callback(lambda: gateway.app.stop(grace=2.0))
