@@ -18,7 +18,7 @@ COMPILED = """
     gateway/policy/{book,decide}.py
     gateway/store/near.py
     gateway/identity/cookie.py
-    gateway/limits/{backoff,counted_by,counting,fixed_window,gcra,headers,limiter,places,shared,sliding_window,token_bucket}.py
+    gateway/limits/{backoff,counted_by,counting,fixed_window,gcra,headers,leased,limiter,places,shared,sliding_window,token_bucket}.py
     gateway/risk/score.py
     gateway/audit/{access_log,metrics}.py
     gateway/wire/{client,endpoint,exchange,familiar,forward_auth,identity_headers,request,tunnel,upgrade,upstream,upstream_connection,websocket,wire}.py

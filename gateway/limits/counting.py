@@ -28,13 +28,15 @@ Share = Callable[[LimitSpec], float]
 class Split:
     """A rule's list of limits, by where they are counted."""
 
-    __slots__ = ("held", "leased", "local", "shared")
+    __slots__ = ("held", "leased", "local", "rule", "shared")
 
-    def __init__(self, limits: tuple[LimitSpec, ...]) -> None:
+    def __init__(self, limits: tuple[LimitSpec, ...], rule: str, leased: Leased) -> None:
         self.held = limits  # so that its id is not given to another while it is a key
-        self.local = tuple(limit for limit in limits if limit.mode == "local")
-        self.leased = tuple(limit for limit in limits if limit.mode == "leased" and terms(limit) is not None)
-        self.shared = tuple(limit for limit in limits if limit not in self.local and limit not in self.leased)
+        self.rule = rule
+        self.local = tuple([limit for limit in limits if limit.mode == "local"])
+        lent = [limit for limit in limits if limit.mode == "leased" and terms(limit) is not None]
+        self.leased = tuple([leased.lent(limit, rule) for limit in lent])
+        self.shared = tuple([limit for limit in limits if limit.mode != "local" and limit not in lent])
 
 
 class Counting:
@@ -58,14 +60,16 @@ class Counting:
         if not limits:
             return ()
         split = self._splits.get(id(limits))
-        if split is None:
-            if len(self._splits) >= 4096:
-                self._splits.clear()
-            split = self._splits[id(limits)] = Split(limits)
+        if split is None or split.rule != rule:
+            split = self._split(limits, rule)
         if len(split.shared) == len(limits):
             return self.shared.spend(limits, facts, identity, rule, share)
         if len(split.local) == len(limits):
             return self.local.spend(limits, facts, identity, rule, share)
+        if len(split.leased) == len(limits):
+            borrowed = self.leased.at_hand(split.leased, facts, identity)
+            if borrowed is not None:
+                return tuple(borrowed)
         return self._one_after_the_other(split, facts, identity, rule, share)
 
     def forget(self) -> None:
@@ -73,28 +77,35 @@ class Counting:
         self.shared.forget()
         self.leased.forget()
 
+    def _split(self, limits: tuple[LimitSpec, ...], rule: str) -> Split:
+        if len(self._splits) >= 4096:
+            self._splits.clear()
+        split = self._splits[id(limits)] = Split(limits, rule, self.leased)
+        return split
+
     async def _one_after_the_other(
         self, split: Split, facts: Facts, identity: Identity | None, rule: str, share: Share | None
     ) -> Quotas:
         quotas = list(self.local.spend(split.local, facts, identity, rule, share))
         if not _within(quotas):
             return tuple(quotas)
-        borrowed = []
-        for limit in split.leased:
-            quota = await self.leased.spend(limit, facts, identity, rule)
-            borrowed.append(quota)
+        taken = []
+        for lent in split.leased:
+            quota = await self.leased.spend(lent, facts, identity, rule)
+            quotas.append(quota)
+            if quota.allowed and quota.how != "away":
+                taken.append(lent)
             if not _within([quota]):
                 break
-        quotas += borrowed
         if _within(quotas):
             spent = self.shared.spend(split.shared, facts, identity, rule, share) if split.shared else ()
             quotas += spent if isinstance(spent, tuple) else await spent
         if not _within(quotas):
-            for quota in borrowed:
-                self.leased.give_back(quota, facts, identity, rule)
+            for lent in taken:
+                self.leased.give_back(lent, facts, identity)
         found = {id(quota.limit): quota for quota in quotas}
-        return tuple(found[id(limit)] for limit in split.held if id(limit) in found)
+        return tuple([found[id(limit)] for limit in split.held if id(limit) in found])
 
 
 def _within(quotas: list[Quota]) -> bool:
-    return all(quota.allowed or quota.how == "shadow" for quota in quotas)
+    return all([quota.allowed or quota.how == "shadow" for quota in quotas])  # noqa: C419

@@ -31,7 +31,7 @@ from gateway.core.facts import Facts
 from gateway.core.identity import Identity
 from gateway.core.rule import LimitSpec
 from gateway.limits.away import Away
-from gateway.limits.counted_by import CountedBy, counted_by
+from gateway.limits.counted_by import counted_by
 from gateway.limits.places import name_of
 from gateway.store.near import Near
 
@@ -64,8 +64,26 @@ class Terms:
     """As the store counts it."""
 
 
-Lent = tuple[bytes, CountedBy, Terms, tuple[LimitSpec, ...]]
-"""How a limit's counters are named, its terms, and the limit alone in a list."""
+class Lent:
+    """A limit of one rule, prepared to be lent. Raises ValueError for one without terms."""
+
+    __slots__ = ("agreed", "alone", "counted_by", "limit", "name")
+
+    def __init__(self, limit: LimitSpec, rule: str, prefix: bytes) -> None:
+        agreed = terms(limit)
+        if agreed is None:
+            raise ValueError(f"limit {limit.name} cannot be lent")
+        self.limit = limit
+        self.agreed = agreed
+        self.alone = (limit,)
+        """In a list by itself."""
+        self.name = name_of(replace(limit, window=agreed.window, burst=agreed.burst), rule, prefix)
+        """How the names of its counters begin."""
+        self.counted_by = counted_by(limit.key, rule)
+
+    def key(self, facts: Facts, identity: Identity | None) -> bytes:
+        """The counter of one request."""
+        return self.name + self.counted_by(facts, identity).encode("utf-8", "surrogatepass")
 
 
 def terms(limit: LimitSpec) -> Terms | None:
@@ -110,12 +128,30 @@ class Leased:
         self._away = away
         self._prefix = prefix.encode()
         self._leases: Near[bytes, Lease] = Near(LEASES)
-        self._named: dict[tuple[str, LimitSpec], Lent] = {}
 
-    async def spend(self, limit: LimitSpec, facts: Facts, identity: Identity | None, rule: str) -> Quota:
-        """One request against one limit, which has `terms`."""
-        prefix, counted, agreed, alone = self._name(limit, rule)
-        key = prefix + counted(facts, identity).encode("utf-8", "surrogatepass")
+    def lent(self, limit: LimitSpec, rule: str) -> Lent:
+        """`limit` of `rule`, prepared."""
+        return Lent(limit, rule, self._prefix)
+
+    def at_hand(self, several: tuple[Lent, ...], facts: Facts, identity: Identity | None) -> list[Quota] | None:
+        """One request against several limits, where what is borrowed lets it through; None where it has to be asked."""
+        now = self._now()
+        leases = []
+        for each in several:
+            lease = self._leases.get(each.key(facts, identity))
+            if lease is None or lease.units <= 0 or now >= lease.until:
+                return None
+            leases.append(lease)
+        quotas = []
+        for each, lease in zip(several, leases, strict=True):
+            lease.units -= 1
+            how = "shadow" if each.limit.shadow else ""
+            quotas.append(Quota(each.limit, True, lease.units + lease.remaining, lease.reset, 0.0, how))
+        return quotas
+
+    async def spend(self, lent: Lent, facts: Facts, identity: Identity | None, rule: str) -> Quota:
+        """One request against one limit."""
+        limit, key = lent.limit, lent.key(facts, identity)
         lease = self._leases.get(key)
         if lease is None:
             lease = Lease()
@@ -131,32 +167,19 @@ class Leased:
                 return Quota(limit, False, 0, max(lease.reset, left), left, how)
             if lease.asking is None:
                 lease.asking = Answer()
-                self._spawn(self._borrow(key, lease, limit, agreed))
+                self._spawn(self._borrow(key, lease, limit, lent.agreed))
             if not await lease.asking:
-                return self._away.spend(alone, facts, identity, rule)[0]
+                return self._away.spend(lent.alone, facts, identity, rule)[0]
 
-    def give_back(self, quota: Quota, facts: Facts, identity: Identity | None, rule: str) -> None:
+    def give_back(self, lent: Lent, facts: Facts, identity: Identity | None) -> None:
         """The request was refused by another limit: what it took here may be used by the next."""
-        prefix, counted, _, _ = self._name(quota.limit, rule)
-        lease = self._leases.get(prefix + counted(facts, identity).encode("utf-8", "surrogatepass"))
-        if lease is not None and quota.allowed and quota.how != "away":
+        lease = self._leases.get(lent.key(facts, identity))
+        if lease is not None:
             lease.units += 1
 
     def forget(self) -> None:
         """Begin anew: counters may have been reset."""
         self._leases.clear()
-
-    def _name(self, limit: LimitSpec, rule: str) -> Lent:
-        named = self._named.get((rule, limit))
-        if named is None:
-            agreed = terms(limit)
-            if agreed is None:
-                raise ValueError(f"limit {limit.name} cannot be lent")
-            if len(self._named) >= 4096:
-                self._named.clear()
-            prefix = name_of(replace(limit, window=agreed.window, burst=agreed.burst), rule, self._prefix)
-            named = self._named[rule, limit] = prefix, counted_by(limit.key, rule), agreed, (limit,)
-        return named
 
     async def _borrow(self, key: bytes, lease: Lease, limit: LimitSpec, agreed: Terms) -> None:
         asked = self._now()
