@@ -37,12 +37,12 @@ AWAY = frozenset("READONLY LOADING MASTERDOWN CLUSTERDOWN OOM NOAUTH WRONGPASS N
 """First words of errors that say: this server is no use now. The others are mistakes of ours."""
 _IN_SCRIPT = re.compile(r"^ERR Error running script .*?: -?([A-Z]+) ")
 """How a server before 7.0 tells what a command in a script was answered."""
+_NOT_OURS = "ERR The user executing the script can't"
+"""How 7.0 says NOPERM of a command in a script."""
 
 
 AGAIN = 0.005
 """Seconds until a cluster that is moving keys is asked again."""
-PROBES = 10_000
-"""Keys among which each server of a cluster has one."""
 STEP = 1000
 """Keys that one step of a scan looks at: a server does nothing else meanwhile."""
 LOOK_EVERY = 1.0
@@ -81,8 +81,8 @@ class Redis:
         try:
             try:
                 await redis._nodes.find(PATIENCE)
-                for node in redis._nodes.masters():
-                    await examine(where, node)
+                for node, end in redis._nodes.masters().items():
+                    await examine(where, node, f"{where.prefix}check{end}")
             except Failed as error:
                 raise not_fit(where, error) from None
         except BaseException:
@@ -181,8 +181,7 @@ class Redis:
                         link = await nodes.reach(key, DEADLINE)
                     else:
                         slot, place = rest.split()[:2]
-                        host, _, port = place.rpartition(":")
-                        address = Address(host.strip("[]"), int(port))
+                        address = nodes.place(key, place)
                         node = nodes.moved(int(slot), address) if code == "MOVED" else nodes.at(address)
                         link = await node.reach(DEADLINE)
                         if code == "ASK":
@@ -205,19 +204,12 @@ class Redis:
             raise StoreAway(f"{self.line.name}: {why(error)}") from None
 
     async def _probe(self) -> None:
-        """Whether every server that is written to takes what is written: one that is full, or a replica, answers a
-        PING as ever."""
+        """Whether every server that is written to can be written to: a replica, or one that is full, answers too."""
         try:
             await self._nodes.find(DEADLINE)
-            left = {node.link for node in self._nodes.masters()}
-            for number in range(PROBES):
-                link = self._nodes.link(key := f"{self.prefix}probe:{number}")
-                if link is not None and link in left:
-                    await link.ask(("SET", key, "", "PX", 1000))
-                    left.discard(link)
-                if not left:
-                    return
-            raise StoreAway("a server of it cannot be reached")
+            key = f"{self.prefix}probe"
+            masters = self._nodes.masters().items()
+            await asyncio.gather(*(node.ask("SET", f"{key}{end}", "", "PX", "1000") for node, end in masters))
         except Failed as error:
             raise StoreAway(why(error)) from None
 
@@ -241,7 +233,7 @@ def _no_use(error: str) -> bool:
     code = error.partition(" ")[0]
     if code == "ERR" and (inner := _IN_SCRIPT.search(error)):
         code = inner[1]
-    return code in AWAY
+    return code in AWAY or error.startswith(_NOT_OURS)
 
 
 def _seen(answer: asyncio.Future[Any]) -> None:

@@ -10,14 +10,15 @@ forgotten session signs somebody out), and forget everything when it is restarte
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from typing import TYPE_CHECKING
 
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError
 
 from gateway.core.errors import ConfigError
-from gateway.store.redis_link import Lost, Node, why
+from gateway.store.redis_link import Lost, Node, connect, why
 from gateway.store.redis_nodes import NoSuchMaster
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sallyport")
 
 OLDEST = (6, 2)
+ACL = "docs/state.md has the line for the ACL"
 PATIENCE = 2.0
 """Seconds an answer may take while it is opened."""
 
@@ -52,6 +54,7 @@ return failed
 def not_fit(where: Where, error: BaseException) -> ConfigError:
     """What to tell the operator where connecting or asking has failed with `error`."""
     said = why(error)
+    tls = "rediss" if where.tls else "redis"
     if isinstance(error, NoSuchMaster):
         return _wrong(where, said, "write the name after `sentinel monitor` in their configuration")
     if isinstance(error, AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS", "invalid username")):
@@ -59,22 +62,32 @@ def not_fit(where: Where, error: BaseException) -> ConfigError:
             where, "does not accept our user name and password", "`username` and `password` of `store.shared`"
         )
     if "NOPERM" in said or "has no permissions" in said:
-        return _wrong(where, said, "docs/state.md has the line for the ACL")
-    if said.startswith("TLS failed: wrong version"):
-        return _wrong(where, "does not speak TLS", f"write {where.scheme.replace('rediss', 'redis')}://")
-    if "certificate required" in said or "handshake failure" in said:
-        return _wrong(where, said, "`certificate` and `key` of `store.shared` are ours")
+        return _wrong(where, f"does not let us do what we need: {said}", ACL)
+    if where.kind == "cluster" and ("cluster support disabled" in said or "unknown command" in said):
+        return _wrong(where, "is no cluster", f"write {tls}:// or {tls}+sentinel://")
+    if where.kind == "sentinel" and "unknown command" in said:
+        return _wrong(where, "is no Sentinel", f"write {tls}:// or {tls}+cluster://")
+    if said.startswith(("TLS failed: wrong version", "no TLS handshake")):
+        return _wrong(where, f"does not speak TLS: {said}", f"write {where.scheme.replace('rediss', 'redis')}://")
+    ended = "closed" in said.lower() or "reset" in said.lower()
+    if where.tls and (ended or "certificate required" in said or "handshake failure" in said):
+        return _wrong(
+            where, f"cannot be used: {said}", "if it asks for a certificate, `certificate` and `key` are ours"
+        )
     if said.startswith("its certificate"):
         return _wrong(where, said, "`ca` of `store.shared` names who signed it")
-    if not where.tls and ("closed" in said.lower()):
+    if not where.tls and ended:
         return _wrong(
             where, f"cannot be used: {said}", f"if it speaks TLS, write {where.scheme.replace('redis', 'rediss')}://"
         )
     return _wrong(where, f"cannot be reached: {said}")
 
 
-async def examine(where: Where, node: Node) -> None:
-    """Look at one server that is written to. Raises `ConfigError`; `RedisError`, `Lost`, … where it does not answer."""
+async def examine(where: Where, node: Node, key: str) -> None:
+    """Look at one server that is written to, and has `key`.
+
+    Raises `ConfigError`; what `Node.ask` raises where it does not answer.
+    """
     said: dict[str, str] = {}
     for section in ("server", "replication", "memory", "persistence"):
         text = (await node.ask("INFO", section, seconds=PATIENCE)).decode(errors="replace")
@@ -88,18 +101,18 @@ async def examine(where: Where, node: Node) -> None:
         raise _wrong(
             where, "is a replica, which nothing can be written to", "name its master, or use redis+sentinel://"
         )
-    key = f"{where.prefix}check"
-    try:
-        failed = await node.ask("EVAL", USED, 1, key, key, seconds=PATIENCE)
-        await node.ask("GETDEL", key, seconds=PATIENCE)
-    except ResponseError as error:
-        if where.kind == "cluster" and str(error).startswith(("MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN")):
-            failed = []  # the key belongs to another node, which is asked as well
-        else:
-            raise not_fit(where, error) from None
-    if failed:
+    channel = f"{where.prefix}check"
+    if failed := await node.ask("EVAL", USED, 1, key, channel, seconds=PATIENCE):
         first = failed[0].decode(errors="replace").split("\n")[0]
-        raise _wrong(where, f"refuses what our scripts need: {first}", "docs/state.md has the line for the ACL")
+        raise _wrong(where, f"refuses what our scripts need: {first}", ACL)
+    await node.ask("GETDEL", key, seconds=PATIENCE)
+    listening = await connect(where, node.address)
+    try:
+        await listening.send_command("SUBSCRIBE", channel)
+        async with asyncio.timeout(PATIENCE):
+            await listening.read_response()
+    finally:
+        listening._close()
     await _warn(node, said)
 
 

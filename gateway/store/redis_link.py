@@ -173,7 +173,7 @@ class Node:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(self._connecting)
         except TimeoutError:
-            raise TimeoutError(f"no connection to {self.address} within {seconds * 1000:g} ms") from None
+            raise TimeoutError(f"no connection to {self.address} in time") from None
 
     async def ask(self, *command: Word, seconds: float = DEADLINE) -> Any:
         """One question, connecting included. Raises `Lost`, or as `connect` does."""
@@ -193,6 +193,17 @@ class Node:
         return self._link
 
 
+class _Secure(SSLConnection):
+    """One that gives up its handshake, and its farewell, in time: asyncio would hold the socket for half a minute."""
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {
+            **super()._connection_arguments(),
+            "ssl_handshake_timeout": 0.9 * CONNECT,
+            "ssl_shutdown_timeout": 0.1 * CONNECT,
+        }
+
+
 async def connect(where: Where, address: Address, *, sentinel: bool = False) -> Any:
     """A new connection of redis-py, signed in. Raises what redis-py raises, `OSError`, `TimeoutError`."""
     username = where.sentinel_username if sentinel else where.username
@@ -210,7 +221,7 @@ async def connect(where: Where, address: Address, *, sentinel: bool = False) -> 
     if address.path:
         connection: Any = UnixDomainSocketConnection(path=address.path, **options)
     elif where.tls:
-        connection = SSLConnection(host=address.host, port=address.port, **options)
+        connection = _Secure(host=address.host, port=address.port, **options)
         connection.ssl_context.context = tls_of(where)
     else:
         connection = Connection(host=address.host, port=address.port, **options)
@@ -254,6 +265,8 @@ def why(error: BaseException) -> str:
             return f"TLS failed: {(cause.reason or 'no reason given').lower().replace('_', ' ')}"
         if isinstance(cause, OSError) and cause.errno and cause.strerror and not isinstance(cause, TimeoutError):
             return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        if isinstance(cause, ConnectionAbortedError):
+            return "no TLS handshake in time"
         cause = cause.__cause__ or cause.__context__
     text = str(error).split("\n")[0][:200]
     return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

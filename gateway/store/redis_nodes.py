@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -48,8 +48,8 @@ class Nodes(Protocol):
         """Look where the servers are, and connect to all that are written to. Raises one of `Failed`."""
         ...
 
-    def masters(self) -> Sequence[Node]:
-        """All that are written to."""
+    def masters(self) -> Mapping[Node, str]:
+        """All that are written to, each with the end of a key that it has."""
         ...
 
     def close(self) -> None:
@@ -75,9 +75,9 @@ class OneServer:
         """As `Nodes` says."""
         await self._node.reach(seconds)
 
-    def masters(self) -> Sequence[Node]:
+    def masters(self) -> Mapping[Node, str]:
         """As `Nodes` says."""
-        return (self._node,)
+        return {self._node: ""}
 
     def close(self) -> None:
         """As `Nodes` says."""
@@ -115,9 +115,9 @@ class Sentinels:
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._finding)
 
-    def masters(self) -> Sequence[Node]:
+    def masters(self) -> Mapping[Node, str]:
         """As `Nodes` says."""
-        return (self._master,) if self._master is not None else ()
+        return {self._master: ""} if self._master is not None else {}
 
     def close(self) -> None:
         """As `Nodes` says."""
@@ -182,16 +182,31 @@ class Cluster:
         return await self._slots[_slot(key)].reach(seconds)
 
     async def find(self, seconds: float) -> None:
-        """As `Nodes` says. All masters have answered."""
+        """As `Nodes` says."""
         if self._finding is None or self._finding.done():
             self._finding = asyncio.create_task(self._find(max(seconds, DEADLINE)), name="finding the masters")
             self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._finding)
 
-    def masters(self) -> Sequence[Node]:
+    def masters(self) -> Mapping[Node, str]:
         """As `Nodes` says."""
-        return tuple(dict.fromkeys(self._slots))
+        found: dict[Node, str] = {}
+        missing = set(self._slots)
+        for number in range(100_000):
+            if not missing:
+                break
+            end = f"{{{number}}}"
+            node = self._slots[_slot(end)]
+            if node in missing:
+                missing.discard(node)
+                found[node] = end
+        return found
+
+    def place(self, key: Word, text: str) -> Address:
+        """An address as an error tells it: `host:port`, or `:port` of the host that was asked."""
+        host, _, port = text.rpartition(":")
+        return Address(host.strip("[]") or self._slots[_slot(key)].address.host, int(port))
 
     def moved(self, slot: int, address: Address) -> Node:
         """A slot is somewhere else now, and more may be."""
@@ -238,7 +253,7 @@ class Cluster:
             if node not in keep:
                 del self._nodes[address]
                 node.close()
-        await asyncio.gather(*(node.ask("PING", seconds=seconds) for node in dict.fromkeys(slots)))
+        await asyncio.gather(*(node.reach(seconds) for node in dict.fromkeys(slots)))
 
     def _read(self, asked: Node, answer: list[Any]) -> list[Node] | None:
         """The node of each slot; None where one has none."""
