@@ -139,7 +139,7 @@ class Redis:
             self._watching.cancel()
         await self._ear.close()
         await self.line.close()
-        self._nodes.close()
+        await self._nodes.close()
 
     def listen_at(self) -> Sequence[Address]:
         """Where messages can be heard now."""

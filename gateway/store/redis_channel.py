@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from gateway.core.errors import StoreAway
-from gateway.store.redis_link import Lost, connect
+from gateway.store.redis_link import Lost, connect, let_go, why
 
 if TYPE_CHECKING:
     from gateway.store.redis import Redis
+    from gateway.store.redis_where import Address
 
 _log = logging.getLogger("sallyport")
 
@@ -43,6 +44,8 @@ class Ear:
         self._listening: asyncio.Task[None] | None = None
         self._connection: Any = None
         self._turn = 0
+        self._hears = True
+        """Whether it hears, or has not said yet that it does not."""
         self._seen = 0.0
 
     def listen(self, topic: str, heard: Heard, lost: Missed) -> None:
@@ -53,7 +56,7 @@ class Ear:
         if self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen(), name="listening to Redis")
         elif not known and self._connection is not None:
-            self._connection._close()  # it listens to too little; the next one listens to all
+            let_go(self._connection)  # it listens to too little; the next one listens to all
 
     async def close(self) -> None:
         """Listen no more."""
@@ -67,9 +70,11 @@ class Ear:
             try:
                 await self._until_lost()
             except (Lost, OSError, RedisError, StoreAway, TimeoutError) as error:
-                _log.warning("listening to the shared store ended: %s", error)
+                if self._hears:
+                    _log.warning("the other replicas are not heard: %s", why(error))
             except Exception:
-                _log.exception("listening to the shared store ended")
+                _log.exception("the other replicas are not heard")
+            self._hears = False
             await asyncio.sleep(AGAIN)
 
     async def _until_lost(self) -> None:
@@ -77,13 +82,14 @@ class Ear:
         if not at:
             raise Lost("nobody knows where it is")
         self._turn += 1
-        connection: Any = await connect(self._redis.where, at[self._turn % len(at)])
+        address = at[self._turn % len(at)]
+        connection: Any = await connect(self._redis.where, address)
         asking = None
         try:
             self._connection = connection
             await connection.send_command("SUBSCRIBE", *self._topics)
             self._seen = asyncio.get_running_loop().time()
-            asking = asyncio.create_task(self._ask(connection), name="asking whether Redis is there")
+            asking = asyncio.create_task(self._ask(connection, address), name="asking whether Redis is there")
             while True:
                 reply = await connection.read_response(disable_decoding=True)
                 self._seen = asyncio.get_running_loop().time()
@@ -92,15 +98,16 @@ class Ear:
             self._connection = None
             if asking is not None:
                 asking.cancel()
-            connection._close()
+            let_go(connection)
 
-    async def _ask(self, connection: Any) -> None:
+    async def _ask(self, connection: Any, address: Address) -> None:
+        """Give the connection up where it says nothing, or where nobody speaks there any more."""
         asked_at = 0.0
         while True:
             await asyncio.sleep(ASK_EVERY / 2)
             now = asyncio.get_running_loop().time()
-            if now - self._seen > 2 * ASK_EVERY:
-                connection._close()
+            if now - self._seen > 2 * ASK_EVERY or address not in self._redis.listen_at():
+                let_go(connection)
                 return
             if now - max(self._seen, asked_at) >= ASK_EVERY:
                 asked_at = now
@@ -112,6 +119,7 @@ class Ear:
                 for heard, _ in self._topics.get(topic, ()):
                     _call(heard, message)
             case [b"subscribe", bytes(topic), _]:
+                self._hears = True
                 for _, lost in self._topics.get(topic, ()):
                     _call(lost)
             case _:

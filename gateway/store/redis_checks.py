@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import AuthenticationError, RedisError
 
 from gateway.core.errors import ConfigError
-from gateway.store.redis_link import Lost, Node, connect, why
+from gateway.store.redis_link import Lost, Node, connect, let_go, why
 from gateway.store.redis_nodes import NoSuchMaster
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ async def examine(where: Where, node: Node, key: str) -> None:
         async with asyncio.timeout(PATIENCE):
             await listening.read_response()
     finally:
-        listening._close()
+        let_go(listening)
     await _warn(node, said)
 
 

@@ -135,8 +135,7 @@ class Link(asyncio.Protocol):
         self.broken = why
         if self._timer is not None:
             self._timer.cancel()
-        self._transport.abort()
-        self._connection._close()
+        let_go(self._connection)
         waiting, self._waiting = self._waiting, deque()
         for answer, _ in waiting:
             if not answer.done():
@@ -187,6 +186,12 @@ class Node:
         if self._link is not None:
             self._link.close()
 
+    async def closed(self) -> None:
+        """Let go of it, and wait until a connection that was being made is let go of as well."""
+        self.close()
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
+
     async def _connect(self) -> Link:
         connection = await connect(self._where, self.address, sentinel=self._sentinel)
         self._link = Link(connection)
@@ -229,9 +234,16 @@ async def connect(where: Where, address: Address, *, sentinel: bool = False) -> 
         async with asyncio.timeout(CONNECT):
             await connection.connect()
     except BaseException:
-        connection._close()
+        let_go(connection)
         raise
     return connection
+
+
+def let_go(connection: Any) -> None:
+    """End a connection of redis-py at once, without the farewells of TLS that nobody would wait for."""
+    if connection._writer is not None:
+        connection._writer.transport.abort()
+    connection._close()
 
 
 def tls_of(where: Where) -> ssl.SSLContext:

@@ -52,7 +52,7 @@ class Nodes(Protocol):
         """All that are written to, each with the end of a key that it has."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of them."""
         ...
 
@@ -79,9 +79,9 @@ class OneServer:
         """As `Nodes` says."""
         return {self._node: ""}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """As `Nodes` says."""
-        self._node.close()
+        await self._node.closed()
 
 
 class NoSuchMaster(Lost):
@@ -119,12 +119,12 @@ class Sentinels:
         """As `Nodes` says."""
         return {self._master: ""} if self._master is not None else {}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """As `Nodes` says."""
         if self._finding is not None:
             self._finding.cancel()
         for node in (*self._sentinels, *self.masters()):
-            node.close()
+            await node.closed()
 
     async def moved(self) -> bool:
         """Whether the Sentinels name another master than the one in use."""
@@ -224,12 +224,12 @@ class Cluster:
             self._nodes[address] = Node(self._where, address)
         return self._nodes[address]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """As `Nodes` says."""
         if self._finding is not None:
             self._finding.cancel()
         for node in self._nodes.values():
-            node.close()
+            await node.closed()
 
     async def _find(self, seconds: float) -> None:
         """Each time another node is asked first: one that is cut off from the others would tell old news for ever."""

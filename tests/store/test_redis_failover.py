@@ -1,0 +1,217 @@
+"""Another master is elected, slots move: under load, and nothing is counted twice or lost that was told as done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.crc import key_slot
+
+from gateway.core.clock import ManualClock
+from gateway.core.errors import StoreAway
+from gateway.store.redis import Redis, Script
+from gateway.store.redis_key_value import RedisKeyValue
+from tests.rig.redis import Masters, Server, needs_redis, until, watched
+
+pytestmark = needs_redis
+
+AT_MOST = 0.2
+"""Seconds a call may take: 50 ms, and what a machine needs that runs seven servers and an election."""
+
+
+class Load:
+    """Adds one to each of some counters, again and again, and knows what it was told."""
+
+    def __init__(self, redis: Redis, keys: list[str]) -> None:
+        self.kv = RedisKeyValue(redis)
+        self.keys = keys
+        self.told = Counter[str]()
+        self.refused = Counter[str]()
+        self.longest = 0.0
+        self._over = False
+        self._tasks = [asyncio.create_task(self._add(key)) for key in keys]
+
+    async def end(self) -> None:
+        self._over = True
+        await asyncio.gather(*self._tasks)
+
+    async def _add(self, key: str) -> None:
+        while not self._over:
+            began = time.monotonic()
+            try:
+                await self.kv.add(key, 1, 600)
+                self.told[key] += 1
+            except StoreAway:
+                self.refused[key] += 1
+            self.longest = max(self.longest, time.monotonic() - began)
+            await asyncio.sleep(0.002)
+
+
+async def ask(server: Server, *command: str) -> str:
+    return await asyncio.to_thread(server.ask, *command)
+
+
+async def test_a_master_that_dies_is_replaced(clock: ManualClock) -> None:
+    with watched() as group:
+        redis = await Redis.open(group.where, clock=clock)
+        load = Load(redis, [f"n{number}" for number in range(20)])
+        lost: list[float] = []
+        redis.listen("sessions", lambda _: None, lambda: lost.append(time.monotonic()))
+        await until(lambda: min(load.told[key] for key in load.keys) > 20)
+        old = group.master()
+        before = dict(load.told)
+        old.kill()
+        began = time.monotonic()
+        await until(lambda: not redis.line.up)
+        await until(lambda: redis.line.up, 30)
+        assert time.monotonic() - began < 30
+        at = load.told.total()
+        await until(lambda: load.told.total() > at + 500)
+        await load.end()
+        assert load.longest < AT_MOST
+        new = group.master()
+        assert new is not old
+        for key in load.keys:
+            counted = int(new.ask("GET", f"sallyport:k:{key}"))
+            # Replication is asynchronous: what the old master told in its last moments may be gone, and no more.
+            assert before[key] - 20 <= counted <= load.told[key] + load.refused[key]
+        await until(lambda: len(lost) >= 2)
+        heard: list[bytes] = []
+        redis.listen("limits", heard.append, lambda: None)
+        await until(lambda: len(lost) >= 3)
+        await redis.publish("limits", b"heard on the new one")
+        await until(lambda: heard)
+
+        old.start()  # it comes back as a replica, and nothing changes
+        await asyncio.to_thread(_wait_for, old, "role:slave")
+        assert redis.line.up
+        await redis.close()
+
+
+async def test_a_master_that_is_cut_off_is_left(clock: ManualClock) -> None:
+    """It still answers us, and does not know that another was elected; Sentinels do."""
+    with watched() as group:
+        redis = await Redis.open(group.where, clock=clock)
+        await redis.execute("SET", "sallyport:a", "1", "PX", 60000)
+        old = group.master()
+        new = next(server for server in group.servers if server is not old)
+        for sentinel in group.sentinels[1:]:
+            await ask(sentinel, "SENTINEL", "SET", "mymaster", "failover-timeout", "60000")
+        assert await ask(group.sentinels[0], "SENTINEL", "FAILOVER", "mymaster") == "OK"
+        await until(lambda: [str(node.address) for node in redis._nodes.masters()] == [f"127.0.0.1:{new.port}"], 20)
+        await until(lambda: redis.line.up, 20)
+        assert await redis.execute("SET", "sallyport:a", "2", "PX", 60000) == b"OK"
+        assert await ask(new, "GET", "sallyport:a") == "2"
+        await redis.close()
+
+
+async def test_a_sentinel_that_is_gone_or_says_nothing_is_not_missed(clock: ManualClock) -> None:
+    with watched() as group:
+        redis = await Redis.open(group.where, clock=clock)
+        group.sentinels[0].kill()
+        group.sentinels[1].pause()
+        for node in redis._nodes.masters():
+            assert node.link is not None
+            node.link.eof_received()
+        key = f"{redis.prefix}a"
+        began = time.monotonic()
+        while True:  # the first who asks may find that it takes too long; it is found meanwhile
+            try:
+                await redis.execute("SET", key, "1", "PX", 1000)
+                break
+            except StoreAway:
+                await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 3
+        again = await Redis.open(group.where, clock=clock)
+        await again.close()
+        await redis.close()
+
+
+def _wait_for(server: Server, text: str) -> None:
+    deadline = time.monotonic() + 20
+    while text not in server.ask("INFO", "replication"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+async def clustered(redis_cluster: Masters, clock: ManualClock) -> AsyncIterator[Redis]:
+    redis = await Redis.open(redis_cluster.where, clock=clock)
+    yield redis
+    await redis.close()
+
+
+async def test_slots_move_under_load(clustered: Redis, redis_cluster: Masters) -> None:
+    """There and on, with keys on their way: every addition that was told is there once, and none else."""
+    tag = "{moving}"
+    load = Load(clustered, [f"{tag}{number}" for number in range(30)])
+    slot = key_slot(b"moving")
+    await until(lambda: min(load.told[key] for key in load.keys) > 5)
+    for _ in range(3):
+        to = (redis_cluster.owner(slot) + 1) % 3
+        source = await asyncio.to_thread(redis_cluster.begin_move, slot, to)
+        while await asyncio.to_thread(redis_cluster.move_keys, slot, source, to, 7):
+            pass
+        await asyncio.to_thread(redis_cluster.end_move, slot, to)
+        at = load.told.total()
+        await until(lambda at=at: load.told.total() > at + 200)  # type: ignore[misc]
+    await load.end()
+    assert load.longest < AT_MOST
+    assert load.refused.total() == 0
+    assert clustered.line.lost == 0
+    for key in load.keys:
+        assert int(await clustered.execute("GET", f"{clustered.prefix}k:{key}")) == load.told[key]
+
+
+async def test_exactly_one_claims_while_its_slot_moves(clustered: Redis, redis_cluster: Masters) -> None:
+    kv = RedisKeyValue(clustered)
+    slot = key_slot(b"claimed")
+    to = (redis_cluster.owner(slot) + 1) % 3
+    moving = asyncio.create_task(asyncio.to_thread(redis_cluster.move, slot, to))
+    rounds = 0
+    while not moving.done() or rounds < 20:
+        claims = await asyncio.gather(*(kv.claim(f"{{claimed}}{rounds}", 60) for _ in range(20)))
+        assert claims.count(True) == 1
+        rounds += 1
+    await moving
+
+
+async def test_a_script_with_keys_on_both_sides_waits_its_turn(clustered: Redis, redis_cluster: Masters) -> None:
+    """Some of its keys have moved and some have not. That is this call's bad luck; the store is not away."""
+    both = Script("return redis.call('GET', KEYS[1]) .. redis.call('GET', KEYS[2])")
+    keys = [f"sallyport:{{split}}{name}" for name in "ab"]
+    for key, value in zip(keys, "xy", strict=True):
+        await clustered.execute("SET", key, value, "PX", 60000)
+    slot = key_slot(b"split")
+    to = (redis_cluster.owner(slot) + 1) % 3
+    source = await asyncio.to_thread(redis_cluster.begin_move, slot, to)
+    assert await asyncio.to_thread(redis_cluster.move_keys, slot, source, to, 1) == 1
+    began = time.monotonic()
+    with pytest.raises(StoreAway, match="keys are being moved"):
+        await clustered.run(both, keys, [])
+    assert time.monotonic() - began < AT_MOST
+    assert clustered.line.up
+    waiting = asyncio.create_task(clustered.run(both, keys, []))
+    await asyncio.to_thread(redis_cluster.move_keys, slot, source, to)
+    await asyncio.to_thread(redis_cluster.end_move, slot, to)
+    with_luck = await asyncio.gather(waiting, return_exceptions=True)
+    assert with_luck == [b"xy"] or isinstance(with_luck[0], StoreAway)
+    assert await clustered.run(both, keys, []) == b"xy"
+
+
+async def test_a_master_of_a_cluster_is_silent_and_comes_back(clustered: Redis, redis_cluster: Masters) -> None:
+    kv = RedisKeyValue(clustered)
+    for number in range(30):
+        await kv.add(f"c{number}", 1, 60)
+    redis_cluster.servers[1].pause()
+    began = time.monotonic()
+    results = await asyncio.gather(*(kv.get(f"c{number}") for number in range(30)), return_exceptions=True)
+    assert time.monotonic() - began < AT_MOST
+    assert any(isinstance(each, StoreAway) for each in results)
+    assert not clustered.line.up
+    redis_cluster.servers[1].go_on()
+    await until(lambda: clustered.line.up)
+    assert await asyncio.gather(*(kv.get(f"c{number}") for number in range(30))) == [b"1"] * 30
