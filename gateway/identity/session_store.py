@@ -228,10 +228,10 @@ def gone() -> UserError:
 
 def too_many(most: int) -> UserError:
     """For one session more than a user may have."""
-    where = "one place" if most == 1 else f"{most} places"
+    where, which = ("one place", "there") if most == 1 else (f"{most} places", "at one of them")
     return UserError(
         "ERR-SESSION-LIMIT",
-        f"You are signed in at {where} already, and that is as many as are allowed. Sign out at one of them, or wait "
-        "until a session there is over; then sign in here.",
+        f"You are signed in at {where} already, and that is as many as are allowed. Sign out {which}, or wait until you "
+        "have not used it for a while; then sign in here.",
         403,
     )

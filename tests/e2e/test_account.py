@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from gateway.identity.session_rows import SessionRows
 from tests.e2e.browser import Browser
 from tests.e2e.house import House
 
@@ -86,3 +89,24 @@ def test_bob_may_take_his_away_and_is_signed_out(house: House, browser: Browser,
     browser.press("Yes, remove it").see("Sign in")
     other.go("/").see("Sign in")
     browser.go(ACCOUNT).sign_in("bob").see("bob", "None yet")
+
+
+def test_somebody_stays_signed_in(house: House, browser: Browser) -> None:
+    browser.go(ACCOUNT).sign_in("bob").see("bob", "Signed out after 1 hour without use, and in any case in 23 hours.")
+    browser.press("Stay signed in").see("bob", "You stay signed in here.")
+    browser.look("account-stay-signed-in")
+
+
+def test_whoever_is_signed_in_at_too_many_places_is_told_what_to_do(
+    house: House, browser: Browser, other: Browser
+) -> None:
+    store = house.app.sessions._store
+    assert isinstance(store, SessionRows)
+    store._terms = replace(store._terms, default=replace(store._terms.default, per_user=1), refuse=True)
+    other.go(ACCOUNT).sign_in("bob").see("bob")
+    browser.go("/echo").sign_in("bob").see("You are signed in elsewhere", "one place", "Sign out there")
+    browser.look("signed-in-elsewhere")
+    other.go("/.sallyport/logout").press("Sign out")
+    browser.press("Try again").see("Sign in")
+    browser.sign_in("bob")
+    assert browser.path == "/echo"

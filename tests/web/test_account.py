@@ -149,7 +149,7 @@ async def test_somebody_may_stay_signed_in(
     await visit().sign_in()
     clock.advance(1800)
     page = await browser.get("account")
-    assert "Signed out after 1 hour without use, and in 23 hours in any case." in page.text
+    assert "Signed out after 1 hour without use, and in any case in 23 hours." in page.text
     assert page.text.count("Stay signed in") == 1
     done = await browser.fill(page, "account/sessions/extend")
     assert done.location == f"{P}account?done=extended"
