@@ -97,7 +97,7 @@ class SessionKeys:
         if person is None:
             raise gone()
         before = await self._find(replacing) if replacing is not None else None
-        life, slot = self._terms.of(new.tenant), self.place(new.tenant, new.subject)
+        life, slot = self._terms.of(new.tenant), self.slot(new.tenant, new.subject)
         token = _token_in(slot)
         digest = digest_of(token)
         now = await self._now(digest)
@@ -227,7 +227,7 @@ class SessionKeys:
     async def list(self, tenant: str, subject: str) -> Sequence[Found]:
         """As the contract says."""
         person, generation = await self._person(tenant, subject)
-        slot = self.place(tenant, subject)
+        slot = self.slot(tenant, subject)
         now, *rest = await self._redis.run(LIST, [self._index(slot, tenant, subject)], [self._record_prefix(slot)])
         pairs = zip(rest[::2], rest[1::2], strict=True)
         kept = [self._opened(_digest(text), value, now) for text, value in pairs]
@@ -244,8 +244,12 @@ class SessionKeys:
 
     # --- what others change -----------------------------------------------------------------------------------------
 
-    def place(self, tenant: str, subject: str) -> int:
+    def place(self, digest: bytes) -> int:
         """The slot."""
+        return _slot_of(digest)
+
+    def slot(self, tenant: str, subject: str) -> int:
+        """Where everything of this user is."""
         return sha256(f"{tenant}/{subject}".encode("utf-8", "surrogatepass")).digest()[0] >> 4
 
     def watch(self, watcher: Watcher) -> None:
@@ -258,12 +262,11 @@ class SessionKeys:
         """Read every revision, and have forgotten what is near of a slot where something was missed."""
         keys = [self._key(slot, "revision") for slot in range(SLOTS)]
         answers = await _together(self._redis.execute("GET", key) for key in keys)
-        for slot, answer in enumerate(answers):
-            revision = int(answer or 0)
-            if self._revisions.get(slot) != revision:
-                self._revisions[slot] = revision
-                if self._watcher is not None:
-                    self._watcher.forget_place(slot)
+        revisions = {slot: int(answer or 0) for slot, answer in enumerate(answers)}
+        missed = {slot for slot, revision in revisions.items() if self._revisions.get(slot) != revision}
+        self._revisions.update(revisions)
+        if missed and self._watcher is not None:
+            self._watcher.forget_places(missed)
 
     def _heard(self, message: bytes) -> None:
         try:
@@ -307,7 +310,7 @@ class SessionKeys:
         self, script: Script, tenant: str, subject: str, keys: Sequence[str], args: Sequence[Word]
     ) -> Any:
         """Run it, and follow the change it made. None where it made none."""
-        slot = self.place(tenant, subject)
+        slot = self.slot(tenant, subject)
         who = f"{tenant}/{subject}"
         common = [
             self._index(slot, tenant, subject),
@@ -344,7 +347,7 @@ class SessionKeys:
         return self._opened(digest, value, now)
 
     async def _again(self, tenant: str, subject: str, session_id: str) -> _Kept | None:
-        slot = self.place(tenant, subject)
+        slot = self.slot(tenant, subject)
         now, text, value = await self._redis.run(
             AGAIN, [self._index(slot, tenant, subject)], [self._record_prefix(slot), session_id]
         )

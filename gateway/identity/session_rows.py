@@ -208,7 +208,7 @@ class SessionRows:
             count, people = (await connection.execute(query)).one()
         return count, people
 
-    def place(self, tenant: str, subject: str) -> int:
+    def place(self, digest: bytes) -> int:
         """All are in one."""
         return 0
 

@@ -8,7 +8,7 @@ Two keep the contract: `session_rows` in the database, `session_keys` in a Redis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -179,8 +179,8 @@ class SessionStore(Protocol):
         """Notice what others have changed here, and do what is due. Called every second."""
         ...
 
-    def place(self, tenant: str, subject: str) -> int:
-        """Where the sessions of this user are, as `Watcher.forget_place` calls it."""
+    def place(self, digest: bytes) -> int:
+        """Where the session with that digest is, as `Watcher.forget_places` calls it."""
         ...
 
     def watch(self, watcher: Watcher) -> None:
@@ -194,7 +194,7 @@ class Watcher:
 
     forget: Callable[[str, str], None]
     """Called with tenant and subject of somebody whose sessions have changed."""
-    forget_place: Callable[[int], None]
+    forget_places: Callable[[Collection[int]], None]
     """Called where some change may have been missed."""
     away: Callable[[], None]
     """Called when the store goes away."""
@@ -231,7 +231,7 @@ def too_many(most: int) -> UserError:
     where, which = ("one place", "there") if most == 1 else (f"{most} places", "at one of them")
     return UserError(
         "ERR-SESSION-LIMIT",
-        f"You are signed in at {where} already, and that is as many as are allowed. Sign out {which}, or wait until you "
-        "have not used it for a while; then sign in here.",
+        f"You are signed in at {where} already, and that is as many as are allowed. Sign out {which}, or wait until "
+        "you have not used it for a while; then sign in here.",
         403,
     )

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from sqlalchemy import select
@@ -118,7 +118,7 @@ class Sessions:
         self._foreign: int | None = None
         self._fresh_at = clock.monotonic()
         records.listen(self._forget)
-        store.watch(Watcher(self._forget, self._forget_place, self._store_is_away))
+        store.watch(Watcher(self._forget, self._forget_places, self._store_is_away))
 
     # --- the request path -------------------------------------------------------------------------------------------
 
@@ -389,18 +389,19 @@ class Sessions:
         for token in self._tokens_of.pop((tenant, subject), ()):
             self._drop(token)
 
-    def _forget_place(self, place: int) -> None:
-        self._forget_some([who for who in self._tokens_of if self._store.place(*who) == place])
+    def _forget_places(self, places: Collection[int]) -> None:
+        place = self._store.place
+        self._forget_these([token for token, entry in self._near.items() if place(entry.digest) in places])
 
     def _forget_all(self) -> None:
-        self._forget_some(list(self._tokens_of))
+        self._forget_these(list(self._near))
+        self._tokens_of.clear()
 
-    def _forget_some(self, people: Iterable[tuple[str, str]]) -> None:
+    def _forget_these(self, tokens: Iterable[str]) -> None:
         self._forgettings += 1
         self._forgotten_all = self._forgettings  # of whom nothing was near, something may just be coming
-        for who in people:
-            for token in self._tokens_of.pop(who, ()):
-                self._drop(token)
+        for token in tokens:
+            self._drop(token)
         self._unknown.clear()
 
     def _was_forgotten(self, identity: Identity, before: int) -> bool:

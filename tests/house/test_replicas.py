@@ -17,10 +17,11 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.identity import Identity, Level, Proof
+from tests.house.visitor import Visitor, location
 from tests.rig.client import RawClient
 from tests.rig.faulty import Faulty, before
 from tests.rig.frames import echo_frames, open_socket
-from tests.rig.gateway import Gateway, request, running
+from tests.rig.gateway import PASSWORD, Gateway, request, running
 from tests.rig.messages import Request
 from tests.rig.redis import Server, a_server, needs_redis
 from tests.rig.upstream import Line, ok
@@ -37,6 +38,11 @@ rules:
     match: {paths: [/fresh/**]}
     access: authenticated
     fresh: true
+    upstream: app
+  - name: strong
+    match: {paths: [/strong/**]}
+    access: authenticated
+    step_up: {level: aal2}
     upstream: app
   - name: rest
     access: authenticated
@@ -150,6 +156,30 @@ async def test_what_one_has_opened_all_know_and_what_one_has_proven_all_believe(
     for replica in house.replicas:
         await until_over(replica, cookie, 1.0)
         assert await status(replica, name + b"=" + fresh.encode()) == 200
+
+
+async def test_a_step_up_may_begin_at_one_go_on_at_another_and_count_at_the_third(house: House) -> None:
+    one, two, three = house.replicas
+    await one.app.users.add("joy", PASSWORD)
+    joy = Visitor(one.port)
+    await joy.sign_in("joy")
+    joy.port = two.port
+    _, codes = await joy.enrol(one.app.clock)
+    await joy.sign_in("joy")
+    joy.port = three.port
+    asked = location(await joy.get("/strong/x"))
+    joy.port = one.port
+    page = await joy.get(f"{asked}?factor=backup_code")
+    before_ = dict(joy.cookies)
+    joy.port = two.port
+    assert location(await joy.fill(page, "verify/", code=codes[0], factor="backup_code")) == "/strong/x"
+    for replica in house.replicas:
+        joy.port = replica.port
+        assert (await joy.get("/strong/x")).status == 200
+    stale = Visitor(three.port)
+    stale.cookies = before_
+    assert (await stale.get("/strong/x")).status == 303
+    assert location(await stale.get("/app")).startswith("/.sallyport/login")
 
 
 @pytest.mark.parametrize(("how", "seconds"), ENDS, ids=[how.__name__ for how, _ in ENDS])

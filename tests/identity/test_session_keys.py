@@ -24,7 +24,7 @@ from gateway.store.redis_where import Where
 from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.faulty import before
 from tests.rig.ledger import Remembered
-from tests.rig.redis import Server, a_server, until
+from tests.rig.redis import Server, a_server, until, watched
 from tests.rig.sessions import HOUR, MASTER, TERMS, Stores, Timed
 
 pytestmark = over("redis")
@@ -69,9 +69,9 @@ async def test_a_token_says_alone_where_its_session_is(browser: Browser, people:
     for number in range(8):
         user = await people.add(f"user{number}", PASSWORD)
         token, _ = await browser.sign_in(user)
-        assert digest(token)[0] >> 4 == store.place(user.tenant, user.subject)
+        assert digest(token)[0] >> 4 == store.slot(user.tenant, user.subject)
         fresh, _ = await browser.step_up(token)
-        assert digest(fresh)[0] >> 4 == store.place(user.tenant, user.subject)
+        assert digest(fresh)[0] >> 4 == store.slot(user.tenant, user.subject)
 
 
 async def test_who_can_write_there_makes_nobody_anybody(
@@ -264,7 +264,7 @@ async def test_a_message_that_is_lost_is_noticed_by_the_next_look(
     await deaf.refresh()
     assert deaf.near(token) is None
     assert await deaf.find(token) is None
-    same = sessions._store.place("default", ann.subject) == sessions._store.place("default", bob.subject)
+    same = sessions._store.slot("default", ann.subject) == sessions._store.slot("default", bob.subject)
     assert (deaf.near(theirs) is None) == same, "only that slot is forgotten"
 
 
@@ -331,7 +331,7 @@ async def test_what_was_seen_is_written_in_batches(
     clock.advance(1)
     assert all(sessions.near(token) for token in tokens)
     await sessions.refresh()
-    places = {sessions._store.place("default", user.subject) for user in users}
+    places = {sessions._store.slot("default", user.subject) for user in users}
     assert evaluations(redis_server) - before == len(places)
 
 
@@ -408,7 +408,7 @@ async def test_revisions_that_went_back_are_noticed(
     await settled(replica, token)
     store = replica._store
     assert isinstance(store, SessionKeys)
-    slot = store.place("default", ann.subject)
+    slot = store.slot("default", ann.subject)
     redis = await stores.redis()
     await redis.execute("SET", store._key(slot, "revision"), 7, "PX", 10_000)
     await replica.refresh()
@@ -535,6 +535,36 @@ async def test_a_redis_that_forgot_everything_signs_everybody_out(
         await sessions.refresh()
         assert sessions.near(token) is None
         assert await sessions.find(token) is None
+
+
+async def test_sessions_survive_a_failover_and_what_was_ended_stays_so(
+    ann: User, clock: ManualClock, stores: Stores
+) -> None:
+    with watched() as servers:
+        sessions = await stores.replica(where=servers.where)
+        browser = Browser(sessions, clock)
+        kept, _ = await browser.sign_in(ann)
+        over_, identity = await browser.sign_in(ann)
+        await sessions.refresh()
+        await settled(sessions, over_)
+        assert identity.session is not None
+        await sessions.end("default", ann.subject, identity.session.id)
+        first = servers.master()
+        assert first.ask("WAIT", "1", "1000") == "1"
+        first.kill()
+        began = asyncio.get_running_loop().time()
+        while True:
+            try:
+                assert await sessions.read(kept) is not None
+                break
+            except StoreAway:
+                assert asyncio.get_running_loop().time() - began < 20
+                await asyncio.sleep(0.05)
+        assert servers.master() is not first
+        assert await sessions.read(over_) is None
+        await sessions.refresh()
+        assert len(await sessions.list("default", ann.subject)) == 1
+        await browser.sign_in(ann)
 
 
 async def heard(replica: Sessions) -> None:
