@@ -20,10 +20,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha1
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from gateway.core.clock import Clock
-from gateway.core.errors import StoreAway
+from gateway.core.errors import ConfigError, StoreAway
+
+try:
+    import hiredis  # noqa: F401 - the links need it
+    from redis.exceptions import ResponseError
+except ModuleNotFoundError as error:
+    raise ConfigError(
+        "store.shared: Redis needs a library that is not installed", "pip install 'sallyport[redis]'"
+    ) from error
+
 from gateway.store.line import DEADLINE, Line
 from gateway.store.redis_channel import Ear
 from gateway.store.redis_checks import PATIENCE, examine, not_fit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -160,6 +161,24 @@ async def test_the_acl_of_the_docs_is_enough(clock: ManualClock, caplog: pytest.
         redis = await Redis.open(where, clock=clock)
         await redis.close()
     assert caplog.messages == []
+
+
+def test_the_docs_have_that_acl() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "state.md").read_text()
+    lines = re.findall(f"^ACL SETUSER {USER} (.*)$", text, re.MULTILINE)
+    assert " ".join(lines) == f"on >PASSWORD {RIGHTS}"
+
+
+def test_a_library_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "hiredis.py").write_text("raise ModuleNotFoundError('hiredis')")
+    said = subprocess.run(
+        [sys.executable, "-c", "import gateway.store.redis"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
+    ).stderr
+    assert "pip install 'sallyport[redis]'" in said
 
 
 async def test_what_is_warned_of(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
