@@ -12,11 +12,11 @@ from gateway.core.clock import SystemClock
 from gateway.core.rule import Backoff, LimitSpec
 from gateway.limits.shared_counters import SharedCounters
 from gateway.limits.spelling import EVERYBODY, who
-from gateway.sharing import shared_counters
+from gateway.sharing import TOPIC, shared_counters
 from gateway.store.redis import Redis
 from tests.limits.conftest import facts, limit, somebody
 from tests.limits.shared import Replica
-from tests.rig.redis import Server, a_cluster, a_server, needs_redis
+from tests.rig.redis import Server, a_cluster, a_server, needs_redis, secure
 
 pytestmark = needs_redis
 
@@ -153,6 +153,21 @@ async def test_over_a_cluster_every_slot_is_looked_at() -> None:
             assert all(server.ask("DBSIZE") != "0" for server in masters.servers)
             assert await counters.reset(limits[:3], who("address:192.0.2.1")) == 3
             assert await counters.reset(limits, EVERYBODY) == 37
+        finally:
+            await replica.close()
+
+
+async def test_what_the_docs_tell_operators_to_allow_is_enough() -> None:
+    with secure() as server:
+        redis = await Redis.open(server.where, clock=SystemClock())
+        replica = Replica(redis, SystemClock())
+        try:
+            per = of(("user", "address"))
+            await replica.spend((per,), facts(), somebody("ann"))
+            counters = shared_counters(redis)
+            assert len(await counters.status([("r", per)], who("user:ann"), 10)) == 1
+            assert await counters.reset([("r", per)], who("user:ann")) == 1
+            await redis.publish(TOPIC, b"{}")
         finally:
             await replica.close()
 
