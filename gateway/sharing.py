@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ _log = logging.getLogger("sallyport")
 
 TOPIC = "limits"
 """Where a reset of a limit is told."""
+PATIENCE = 1.0
+"""Seconds that an operator's question waits for a store that is away."""
+AGAIN = 0.1
+"""Seconds between two tries."""
 SILENT = 5
 """Seconds after which a replica that says nothing is not counted as one."""
 
@@ -103,15 +108,39 @@ class Sharing:
 
 
 def shared_counters(redis: Redis) -> SharedCounters:
-    """The counters on `redis`, to look at them and take them away."""
+    """The counters on `redis`, to look at them and take them away.
+
+    Going through a million takes thousands of calls, of which one may well be late. An operator can wait, and each of
+    these calls may be made twice.
+    """
     looking = Script(script("status", ALGORITHMS))
 
     async def run(keys: Sequence[bytes], args: Sequence[bytes]) -> list[int]:
-        numbers: list[int] = await redis.run(looking, keys, args)
+        numbers: list[int] = await _patiently(lambda: redis.run(looking, keys, args))
         return numbers
 
+    async def scan(pattern: str) -> AsyncIterator[list[bytes]]:
+        cursor, more = b"0", True
+        while more:
+            ask = partial(redis.scan, pattern, cursor)
+            cursor, names = await _patiently(ask)
+            more = cursor != b"0"
+            yield names
+
     async def remove(keys: Sequence[bytes]) -> int:
-        gone: int = await redis.execute("UNLINK", *keys)
+        gone: int = await _patiently(lambda: redis.execute("UNLINK", *keys))
         return gone
 
-    return SharedCounters(run, redis.scan, remove, prefix=redis.prefix, clustered=redis.clustered)
+    return SharedCounters(run, scan, remove, prefix=redis.prefix, clustered=redis.clustered)
+
+
+async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What is answered, if within `PATIENCE`. Raises as `ask` does."""
+    due = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await ask()
+        except StoreAway:
+            if asyncio.get_running_loop().time() > due:
+                raise
+        await asyncio.sleep(AGAIN)

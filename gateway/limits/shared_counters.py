@@ -1,8 +1,8 @@
 """The counters on the shared store, looked at and taken away: for an operator, not for requests.
 
 Who is looked for by one thing that a limit counts by is found by its name. Everybody else is found by going through
-the names of all counters in the slots of the rules asked about (SCAN), which keeps nobody waiting and takes a second
-or so for a million of them.
+the names of all counters in the slots of the rules asked about (SCAN), a little at a time, which takes some seconds for
+a million of them.
 
 What a counter says can only be told with what its limit says. So counters of limits that are not in the policy any
 more, or say something else there now, are not shown; nobody counts by them, and they end by themselves.

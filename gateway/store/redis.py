@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any
 
@@ -50,7 +50,7 @@ _NOT_OURS = "ERR The user executing the script can't"
 
 AGAIN = 0.005
 """Seconds until a cluster that is moving keys is asked again."""
-STEP = 1000
+STEP = 250
 """Keys that one step of a scan looks at: a server does nothing else meanwhile."""
 LOOK_EVERY = 1.0
 """Seconds between two looks whether Sentinels name another master."""
@@ -120,16 +120,14 @@ class Redis:
         """What one command is answered; its second word is the key. Raises as `run` does."""
         return await self._call(command[1], command)
 
-    async def scan(self, pattern: str) -> AsyncIterator[list[bytes]]:
-        """Names of keys like `pattern` (a glob), some at a time; one that is there all the while comes once or more.
+    async def scan(self, pattern: str, cursor: bytes) -> tuple[bytes, list[bytes]]:
+        """Names of keys like `pattern` (a glob), and the cursor to go on with: `b"0"` to begin with, and at the end.
 
-        On a cluster of the server that has the hash tag of `pattern`. Raises as `run` does.
+        One that is there all the while comes once or more. On a cluster, of the server that has the hash tag of
+        `pattern`. Raises as `run` does, and may then be asked again.
         """
-        cursor, done = b"0", False
-        while not done:
-            cursor, names = await self._call(pattern, ("SCAN", cursor, "MATCH", pattern, "COUNT", STEP))
-            done = cursor == b"0"
-            yield names
+        cursor, names = await self._call(pattern, ("SCAN", cursor, "MATCH", pattern, "COUNT", STEP))
+        return cursor, names
 
     async def publish(self, topic: str, message: bytes) -> None:
         """As the contract says."""
