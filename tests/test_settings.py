@@ -352,7 +352,7 @@ ONE_MISTAKE = [
     (LEAST + "store: {records: 'postgresql://u:p#w@h/d'}\n", "2: `store.records`: the URL cannot be read"),
     (LEAST + "store: {records: 'postgresql://u@h:0/d'}\n", "2: `store.records`: the URL has a host that cannot"),
     (LEAST + "store: {records: 'postgresql://u@h/d?sslmode=prefer'}\n", "2: `store.records`: sslmode is one of"),
-    (LEAST + "store: {records: 'postgresql://u@h/d?x=1'}\n", "2: `store.records`: `x` is not read from the URL"),
+    (LEAST + "store: {records: 'postgresql://u@h/d?x=1'}\n", "2: `store.records`: after its `?` the URL may hold"),
     (
         LEAST + "store: {records: {url: 'postgresql://u:p@h/d', password: q}}\n",
         "2: `store.records`: write the password",

@@ -96,8 +96,10 @@ def server(place: Place) -> Server:
         raise ValueError("the URL cannot be read; write `/`, `#`, `?` and `@` of a password as %2F, %23, %3F, %40")
     user, _, password = login.partition(":")
     asked = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(asked.keys() - {"sslmode", "host", "port"}):
-        raise ValueError(f"`{unknown[0]}` is not read from the URL; it may hold sslmode, and host and port of a socket")
+    if asked.keys() - {"sslmode", "host", "port"}:  # not told: it may be the rest of a password
+        raise ValueError(
+            "after its `?` the URL may hold sslmode, and host and port of a socket; a `?` of a password is written %3F"
+        )
     if not slash or not path or "/" in path:
         raise ValueError("the URL names no database; write postgresql://user:password@host:port/database")
     if not user:

@@ -127,7 +127,9 @@ class Records:
                     self._ours.update(numbers)
             self.own_revisions += len(bumped)
         except BaseException:
-            self._ours.difference_update(numbers)  # whoever gets these numbers now may be somebody else
+            # Whoever gets these numbers now may be somebody else, and may have been taken for us already.
+            self._ours.difference_update(numbers)
+            self._foreign += len(numbers)
             raise
         finally:
             # Also when it was not committed, or nobody knows whether it was: forgetting is always safe.
@@ -212,8 +214,8 @@ async def connect(place: Place) -> Database:
             ) from error
         return await postgresql.connect(place)
     if place.scheme != SQLITE or not place.url.partition(":")[2]:
-        raise ConfigError(
-            f"store.records: {place.url.partition('@')[2] or place.url!r} is not a database I know",
+        raise ConfigError(  # nothing of the URL is told: there may be a password in it, wherever it begins
+            "store.records: that is not a database I know",
             "use sqlite:path/to/file.db or postgresql://user:password@host:port/database",
         )
     from gateway.store import sqlite

@@ -6,11 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError, StoreAway
@@ -107,6 +110,33 @@ async def test_a_bump_is_heard_here_and_seen_elsewhere(records: Records, clock: 
     assert heard == [("t", "ann"), ("", "")]
     assert (await records.revision(), records.own_revisions) == (2, 2)
     assert (await other.revision(), other.own_revisions) == (2, 0)
+    await other.close()
+
+
+async def test_a_change_elsewhere_under_a_number_that_was_to_be_ours_is_seen(
+    records: Records, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit of ours is lost, somebody else gets its number, and we look before we know that it was lost."""
+    other = await Records.open(records.place, clock=clock)
+    before = await records.foreign()
+    write = records._database.write
+
+    @asynccontextmanager
+    async def lost(*whom: str) -> AsyncIterator[AsyncConnection]:
+        async with write(*whom) as connection:
+            yield connection
+            await connection.rollback()
+        async with other.begin() as theirs:
+            await other.bump(theirs, "default", "s-1")
+        await records.foreign()
+        raise StoreAway("nobody knows whether it was committed")
+
+    monkeypatch.setattr(records._database, "write", lost)
+    with pytest.raises(StoreAway):
+        async with records.begin() as connection:
+            await records.bump(connection, "default", "s-2")
+    monkeypatch.undo()
+    assert await records.foreign() != before
     await other.close()
 
 
