@@ -43,6 +43,7 @@ class Ear:
         self._topics: dict[bytes, list[tuple[Heard, Missed]]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._connection: Any = None
+        self._asked: set[asyncio.Task[None]] = set()
         self._turn = 0
         self._hears = True
         """Whether it hears, or has not said yet that it does not."""
@@ -56,7 +57,13 @@ class Ear:
         if self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen(), name="listening to Redis")
         elif not known and self._connection is not None:
-            let_go(self._connection)  # it listens to too little; the next one listens to all
+            more = asyncio.get_running_loop().create_task(self._more(self._connection, name), name="listening to more")
+            self._asked.add(more)
+            more.add_done_callback(self._asked.discard)
+
+    async def _more(self, connection: Any, name: bytes) -> None:
+        with contextlib.suppress(OSError, RedisError):  # the next connection listens to all
+            await connection.send_command("SUBSCRIBE", name)
 
     async def close(self) -> None:
         """Listen no more."""

@@ -64,6 +64,19 @@ async def test_topics_do_not_meet(replicas: list[Redis]) -> None:
     assert (sessions.heard, limits.heard) == ([b"s"], [b"l"])
 
 
+async def test_more_topics_interrupt_nobody(one_redis: Server, clock: ManualClock) -> None:
+    redis = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    first = Listener(redis)
+    await until(lambda: first.lost)
+    second = Listener(redis, "limits")
+    await until(lambda: second.lost)
+    await redis.publish("sessions", b"s")
+    await redis.publish("limits", b"l")
+    await until(lambda: first.heard and second.heard)
+    assert (first.lost, second.lost) == (1, 1)
+    await redis.close()
+
+
 async def test_prefixes_do_not_meet(one_redis: Server, clock: ManualClock) -> None:
     from dataclasses import replace
 

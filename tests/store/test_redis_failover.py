@@ -80,7 +80,7 @@ async def test_a_master_that_dies_is_replaced(clock: ManualClock) -> None:
             assert before[key] - 20 <= counted <= load.told[key] + load.refused[key]
         await until(lambda: len(lost) >= 2)
         heard: list[bytes] = []
-        redis.listen("limits", heard.append, lambda: None)
+        redis.listen("limits", heard.append, lambda: lost.append(time.monotonic()))
         await until(lambda: len(lost) >= 3)
         await redis.publish("limits", b"heard on the new one")
         await until(lambda: heard)
