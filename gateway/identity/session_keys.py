@@ -15,8 +15,9 @@
   replica that missed that (pub/sub promises nothing) sees a revision it did not expect within a second, and forgets
   all it holds of the slot.
 - Who somebody is, is not here: name, groups, whether they are disabled come from the records, and so does the
-  generation. That is raised in the transaction that ends everything of a user; whatever carries a lower one is void,
-  also where this store could not be reached to say so, or has forgotten that it was told.
+  generation. That is raised in the transaction that ends everything of a user; whatever carries another one is void,
+  also where this store could not be reached to say so, has forgotten that it was told, or the records are older than
+  the session: restored from a backup.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class SessionKeys:
         if kept is None:
             return None
         person, generation = await self._person(kept.tenant, kept.subject)
-        if person is None or kept.generation < generation:
+        if person is None or kept.generation != generation:
             return None
         token = _token_in(_slot_of(digest))
         fresh = digest_of(token)
@@ -410,7 +411,7 @@ class SessionKeys:
         return self._found(kept, person, generation)
 
     def _found(self, kept: _Kept, person: Person | None, generation: int) -> Found:
-        void = person is None or kept.generation < generation
+        void = person is None or kept.generation != generation
         session = self._shown(kept.tenant, kept.session)
         return Found(
             identity_of(kept.tenant, kept.subject, person or Person("", "", "", frozenset()), session),

@@ -8,6 +8,7 @@ What has changed is told by the revision of the database (`store.sql`), so there
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ from gateway.store.sql import Records
 from gateway.store.tables import sessions, users
 
 SWEEP_EVERY = 60.0
+STEP = 65_536
+"""A generation is raised by so much at most; it has 31 bits."""
 _WHOSE = (sessions.c.tenant, sessions.c.subject, sessions.c.id)
 
 
@@ -276,12 +279,14 @@ class SessionRows:
 async def revoke(connection: AsyncConnection, tenant: str, subject: str, *, but: str = "") -> tuple[int, int]:
     """End every session of this user, wherever it is kept, in the caller's transaction, which then bumps.
 
-    Rows go, except the one with id `but`; and what was opened before carries a lower `users.generation` than is
+    Rows go, except the one with id `but`; and what was opened before carries another `users.generation` than is
     returned, beside how many rows went.
     """
     whose = (*_whose(tenant, subject), sessions.c.id != but)
     count = (await connection.execute(delete(sessions).where(*whose))).rowcount
-    raised = update(users).where(*_is_user(tenant, subject)).values(generation=users.c.generation + 1)
+    # By chance, so that records from a backup do not come to the same number again on another way.
+    higher = users.c.generation + 1 + secrets.randbelow(STEP)
+    raised = update(users).where(*_is_user(tenant, subject)).values(generation=higher)
     generation = await connection.scalar(raised.returning(users.c.generation))
     return count, generation or 0
 

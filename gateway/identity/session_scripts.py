@@ -88,7 +88,7 @@ local most, refuse = tonumber(ARGV[11]), ARGV[12] == '1'
 local idle, left, lag, replacing = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), ARGV[16]
 local others, replaced, ended = {}, nil, {}
 for _, entry in ipairs(entries()) do
-  if entry[4] < tonumber(generation) then
+  if entry[4] ~= tonumber(generation) then
     drop(entry[1], entry[2])
   elseif entry[2] == replacing then
     replaced = entry

@@ -322,7 +322,7 @@ class Sessions:
                 now = {(row.tenant, row.subject): row.generation for row in await connection.execute(query)}
             for who in some:
                 entries = [self._near.get(token) for token in self._tokens_of.get(who, ())]
-                if who not in now or any(entry is not None and entry.generation < now[who] for entry in entries):
+                if who not in now or any(entry is not None and entry.generation != now[who] for entry in entries):
                     self._forget(*who)
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ from gateway.store.sql import Records
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import place_of
 from tests.rig.redis import Masters, Server, a_cluster, a_server, needs_redis
-from tests.rig.sessions import TERMS, Stores, opened
+from tests.rig.sessions import TERMS, Stores, opened, patient
 
 PASSWORD = "correct horse battery"
 
@@ -68,6 +68,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 async def stores(request: pytest.FixtureRequest, records: Records, clock: ManualClock) -> AsyncIterator[Stores]:
     """By default in the database; over which stores a file of tests runs it says with `over`."""
     where = None
+    if request.param in ("redis", "cluster"):
+        patient(request.getfixturevalue("monkeypatch"))
     if request.param == "redis":
         server: Server = request.getfixturevalue("redis_server")
         server.ask("FLUSHALL")

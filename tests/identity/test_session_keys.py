@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway, UserError
@@ -21,6 +22,7 @@ from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
 from gateway.store.redis import Redis
 from gateway.store.redis_where import Where
+from gateway.store.tables import users
 from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.faulty import before
 from tests.rig.ledger import Remembered
@@ -396,6 +398,21 @@ async def test_a_failover_that_loses_an_end_of_everything_revives_nothing(
     assert await replica.list("default", ann.subject) == []
     with pytest.raises(UserError, match="ERR-SESSION-ENDED"):
         await replica.prove(token, Proof("totp", 0.0))
+
+
+async def test_records_older_than_a_session_make_it_void(
+    sessions: Sessions, browser: Browser, ann: User, people: LocalUsers, stores: Stores
+) -> None:
+    """A backup was put back: nobody knows any more what was ended after it was made."""
+    await people.set_password("ann", "another horse battery")
+    token, _ = await browser.sign_in(ann)
+    assert await sessions.find(token) is not None
+    async with stores.records.begin() as connection:
+        await connection.execute(update(users).values(generation=0))
+        await stores.records.bump(connection)
+    assert await sessions.find(token) is None
+    await people.set_password("ann", "one more horse battery")
+    assert await sessions.find(token) is None
 
 
 async def test_revisions_that_went_back_are_noticed(

@@ -663,18 +663,19 @@ async def test_ending_everything_raises_the_generation_that_voids_what_was_befor
 ) -> None:
     mine, identity = await browser.sign_in(ann)
     assert identity.session is not None
-    assert await stores.generation(ann) == 0
+    generations = [await stores.generation(ann)]
     await sessions.end_all("default", ann.subject, but=identity.session.id)
-    assert await stores.generation(ann) == 1
+    generations.append(await stores.generation(ann))
     assert await sessions.find(mine) is not None
     assert await (await stores.replica()).find(mine) is not None
     await people.set_password("ann", "another horse battery")
-    assert await stores.generation(ann) == 2
+    generations.append(await stores.generation(ann))
     assert await sessions.find(mine) is None
     await people.disable("ann")
-    assert await stores.generation(ann) == 3
+    generations.append(await stores.generation(ann))
+    assert generations == sorted(set(generations))
     await people.enable("ann")
-    assert await stores.generation(ann) == 3
+    assert await stores.generation(ann) == generations[-1]
     token, _ = await browser.sign_in(ann)
     assert await (await stores.replica()).find(token) is not None
 
