@@ -25,7 +25,7 @@ from gateway.store.sql import Records
 from tests.commands.kept import Sallyport
 from tests.rig.ledger import Remembered
 from tests.rig.redis import Server, a_server, needs_redis
-from tests.rig.sessions import TERMS, in_rows
+from tests.rig.sessions import TERMS, in_rows, patient
 
 PASSWORD = "correct horse battery staple"
 
@@ -98,6 +98,7 @@ def kept(request: pytest.FixtureRequest, sallyport: Sallyport) -> Iterator[Kept]
     with a_server() as server, (sallyport.folder / "config.yaml").open("a") as config:
         config.write(f"store: {{shared: '{server.url}'}}\n")
         config.flush()
+        patient(request.getfixturevalue("monkeypatch"))
         yield Kept(sallyport.folder, server)
 
 

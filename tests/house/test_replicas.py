@@ -24,6 +24,7 @@ from tests.rig.frames import echo_frames, open_socket
 from tests.rig.gateway import PASSWORD, Gateway, request, running
 from tests.rig.messages import Request
 from tests.rig.redis import Server, a_server, needs_redis
+from tests.rig.sessions import patient
 from tests.rig.upstream import Line, ok
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_redis]
@@ -74,7 +75,8 @@ class House:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     data = tmp_path_factory.mktemp("replicas")
-    with a_server() as server, before(server.port) as proxy:
+    with a_server() as server, before(server.port) as proxy, pytest.MonkeyPatch.context() as patch:
+        patient(patch)
         async with contextlib.AsyncExitStack() as ending:
             replicas = []
             for port in (server.port, server.port, proxy.port):
