@@ -378,6 +378,8 @@ def _unfit(database: PostgreSQL, error: Exception) -> ConfigError:
             f"{told}: TLS failed: {getattr(said, 'verify_message', '') or said.reason or said}",
             "name the authority of its certificate as `ca`, and the host as the certificate does",
         )
+    if isinstance(said, ConnectionError) and "rejected SSL" in str(said):
+        return ConfigError(f"{told} speaks no TLS", "have the server do (ssl = on), or do without: ?sslmode=disable")
     if isinstance(said, asyncpg.TargetServerAttributeNotMatched):
         return ConfigError(f"{told} takes no changes", "name the primary, or all hosts of the cluster with commas")
     if isinstance(said, TimeoutError):

@@ -77,7 +77,7 @@ class Standing:
 
 def look(connection: Connection) -> Standing:
     """What is there; changes nothing."""
-    there = {(table, column) for table, column in connection.execute(text(_COLUMNS[connection.dialect.name]))}
+    there = _columns(connection)
     if not there:
         return Standing(State.EMPTY)
     found: dict[str, int] = {}
@@ -92,11 +92,17 @@ def look(connection: Connection) -> Standing:
         return Standing(State.BEHIND, schema, compatible)
     if compatible > SCHEMA_VERSION:
         return Standing(State.TOO_NEW, schema, compatible)
+    # Asked after what `meta` says, for somebody may be upgrading: what it promises was there before it said so.
+    there = _columns(connection)
     ours = {(table.name, column.name) for table in metadata.tables.values() for column in table.columns}
     missing = tuple(sorted(f"{table}.{column}" for table, column in ours - there))
     if missing:
         return Standing(State.HALF, schema, compatible, missing)
     return Standing(State.GOOD if schema == SCHEMA_VERSION else State.NEWER, schema, compatible)
+
+
+def _columns(connection: Connection) -> set[tuple[str, str]]:
+    return {(table, column) for table, column in connection.execute(text(_COLUMNS[connection.dialect.name]))}
 
 
 def make(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,6 +31,9 @@ from gateway.store.schema import Standing, State
 from gateway.store.tables import SCHEMA_VERSION, meta
 
 _log = logging.getLogger("sallyport")
+
+_ROOM = text("SELECT has_schema_privilege(current_schema(), 'CREATE'), current_schema()")
+_ROOM_FOR = "let this user make tables, or let the owner run `sallyport db upgrade` and this user use the tables"
 
 Listener = Callable[[str, str], None]
 """Called with `(tenant, subject)` of whom a change concerns; an empty subject means everybody."""
@@ -77,6 +80,7 @@ class Records:
         try:
             found = await standing(database)
             if found.state is State.EMPTY and not make:
+                await _demand_room(database)
                 await database.close()
                 return None
             await prepare(database, upgrade=_log.warning if place.scheme == SQLITE else None)
@@ -232,6 +236,16 @@ async def standing(database: Database) -> Standing:
         raise unfit(database, error) from error
 
 
+async def _demand_room(database: Database) -> None:
+    """An empty database will have to take tables. Asked before anything is made that belongs to them."""
+    if database.engine.dialect.name == SQLITE:
+        return
+    async with database.engine.connect() as connection:
+        may, where = (await connection.execute(_ROOM)).one()
+    if not may:
+        raise ConfigError(f"{database.name}: permission denied for schema {where}", _ROOM_FOR)
+
+
 async def prepare(database: Database, *, upgrade: Callable[[str], None] | None) -> None:
     """Have tables in `database` that this program can work with: made where there are none, or upgraded.
 
@@ -275,10 +289,7 @@ def unfit(database: Database, error: BaseException) -> ConfigError:
         path = Path(database.engine.url.database or "")
         return ConfigError(words(path, said), "restore a backup, or point store.records elsewhere")
     if getattr(said, "sqlstate", "") == "42501":
-        return ConfigError(
-            f"{database.name}: {said}",
-            "let this user make tables there, or let its owner run `sallyport db upgrade`, and this one use the tables",
-        )
+        return ConfigError(f"{database.name}: {said}", _ROOM_FOR)
     return ConfigError(f"{database.name} cannot be used: {said}", "check store.records, and the log of the server")
 
 

@@ -17,8 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError, StoreAway
+from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.tables import SCHEMA_VERSION, meta, metadata, seen
+from tests.rig.postgres import EITHER, place_of
+
+on_both = pytest.mark.parametrize("place", EITHER, indirect=True)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """In a file, unless a test is `on_both`."""
+    return place_of(getattr(request, "param", "sqlite"), request, tmp_path)
 
 
 def row(subject: str) -> dict[str, object]:
@@ -46,16 +56,18 @@ async def test_every_table_but_meta_carries_a_tenant() -> None:
     assert {name for name, table in metadata.tables.items() if "tenant" not in table.c} == {"meta"}
 
 
+@on_both
 async def test_what_was_committed_is_there_after_reopening(records: Records, clock: ManualClock) -> None:
     async with records.begin() as connection:
         await connection.execute(insert(seen).values(row("ann")))
     await records.close()
-    again = await Records.open(f"sqlite:{records.place.path}", clock=clock)
+    again = await Records.open(records.place, clock=clock)
     async with again.read() as connection:
         assert await connection.scalar(select(func.count()).select_from(seen)) == 1
     await again.close()
 
 
+@on_both
 async def test_what_is_raised_rolls_back(records: Records) -> None:
     async def change_our_mind() -> None:
         async with records.begin() as connection:
@@ -70,6 +82,7 @@ async def test_what_is_raised_rolls_back(records: Records) -> None:
     assert await records.revision() == records.own_revisions == 0
 
 
+@on_both
 async def test_a_broken_promise_of_the_schema_is_an_answer(records: Records) -> None:
     async with records.begin() as connection:
         await connection.execute(insert(seen).values(row("ann")))
@@ -80,7 +93,7 @@ async def test_a_broken_promise_of_the_schema_is_an_answer(records: Records) -> 
 
 async def test_writers_take_turns_and_lose_nothing(records: Records, clock: ManualClock) -> None:
     """Reading and then writing what was read is safe in a transaction, from two connections at once."""
-    other = await Records.open(f"sqlite:{records.place.path}", clock=clock)
+    other = await Records.open(records.place, clock=clock)
 
     async def count(which: Records) -> None:
         async with which.begin() as connection:
@@ -93,14 +106,16 @@ async def test_writers_take_turns_and_lose_nothing(records: Records, clock: Manu
     await other.close()
 
 
+@on_both
 async def test_readers_do_not_wait_for_a_writer(records: Records) -> None:
     async with records.begin() as connection:
         await connection.execute(insert(seen).values(row("ann")))
         assert await asyncio.wait_for(records.revision(), 2) == 0
 
 
+@on_both
 async def test_a_bump_is_heard_here_and_seen_elsewhere(records: Records, clock: ManualClock) -> None:
-    other = await Records.open(f"sqlite:{records.place.path}", clock=clock)
+    other = await Records.open(records.place, clock=clock)
     heard: list[tuple[str, str]] = []
     records.listen(lambda tenant, subject: heard.append((tenant, subject)))
     async with records.begin() as connection:
@@ -140,6 +155,7 @@ async def test_a_change_elsewhere_under_a_number_that_was_to_be_ours_is_seen(
     await other.close()
 
 
+@on_both
 async def test_cancelling_a_writer_leaves_the_database_usable(records: Records) -> None:
     for turns in range(40):
 
@@ -154,6 +170,71 @@ async def test_cancelling_a_writer_leaves_the_database_usable(records: Records) 
         await asyncio.gather(task, return_exceptions=True)
     async with records.begin() as connection:
         await connection.execute(insert(seen).values(row("after")))
+
+
+@on_both
+async def test_only_what_others_changed_is_foreign(records: Records, clock: ManualClock) -> None:
+    """Also while ours is on its way: a revision is known as ours before anybody can see it."""
+    other = await Records.open(records.place, clock=clock)
+    assert [await records.foreign(), await other.foreign()] == [0, 0]
+
+    async def change(which: Records, subject: str) -> None:
+        async with which.begin("t", subject) as connection:
+            await which.bump(connection, "t", subject)
+            await which.bump(connection, "t", subject)
+
+    changing = asyncio.gather(*(change(records, str(number)) for number in range(20)))
+    while not changing.done():
+        assert await records.foreign() == 0
+    await changing
+    assert [await records.foreign(), await other.foreign(), await other.foreign()] == [0, 40, 40]
+
+    async def change_our_mind() -> None:
+        async with records.begin("t", "ann") as connection:
+            await records.bump(connection, "t", "ann")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await change_our_mind()
+    await change(other, "ann")
+    assert [await records.foreign(), await other.foreign()] == [2, 40]
+    await other.close()
+
+
+@on_both
+async def test_reading_and_then_writing_about_one_person_is_safe(records: Records, clock: ManualClock) -> None:
+    """From two processes at once, the first row included, which there is nothing to lock of yet."""
+    other = await Records.open(records.place, clock=clock)
+
+    async def count(which: Records, subject: str) -> None:
+        mine = (seen.c.tenant == "t", seen.c.subject == subject)
+        async with which.begin("t", subject) as connection:
+            history = await connection.scalar(select(seen.c.history).where(*mine))
+            await asyncio.sleep(0)
+            if history is None:
+                await connection.execute(insert(seen).values({**row(subject), "history": {"count": 1}}))
+            else:
+                await connection.execute(seen.update().where(*mine).values(history={"count": history["count"] + 1}))
+
+    await asyncio.gather(*(count(which, who) for which in (records, other) * 12 for who in ("ann", "bob")))
+    async with records.read() as connection:
+        counted = (await connection.execute(select(seen.c.subject, seen.c.history).order_by(seen.c.subject))).all()
+    assert [tuple(one) for one in counted] == [("ann", {"count": 24}), ("bob", {"count": 24})]
+    await other.close()
+
+
+@on_both
+async def test_what_no_database_can_hold_is_replaced_and_found_nowhere(records: Records) -> None:
+    async with records.begin("t", "a\0b\ud800") as connection:
+        await connection.execute(insert(seen).values(row("a\0b\ud800")))
+        await connection.execute(insert(seen).values({**row("größe ✓"), "history": {"a": "\0", "b": 2**53, "c": 1.5}}))
+    async with records.read() as connection:
+        found = (await connection.execute(select(seen.c.subject, seen.c.history).order_by(seen.c.subject))).all()
+        assert [tuple(one) for one in found] == [
+            ("a\ufffdb\ufffd", {}),
+            ("größe ✓", {"a": "\0", "b": 2**53, "c": 1.5}),
+        ]
+        assert await connection.scalar(select(func.count()).where(seen.c.subject == "größe ✓\0")) == 0
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------

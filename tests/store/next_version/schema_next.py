@@ -1,0 +1,21 @@
+"""Badges of users."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+compatible = 3 if os.environ.get("NARROW") else 2
+touches = ("users",)
+
+
+def upgrade() -> None:
+    """One column; with `DIE`, only half of it."""
+    op.add_column("users", sa.Column("badges", sa.Integer, nullable=False, server_default=sa.text("0")))
+    if os.environ.get("DIE"):
+        os.kill(os.getpid(), signal.SIGKILL)

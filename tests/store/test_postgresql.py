@@ -1,0 +1,259 @@
+"""PostgreSQL on its bad days: nobody waits, nobody is told anything wrong, and it is found back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select
+
+from gateway.core.clock import ManualClock
+from gateway.core.errors import ConfigError, StoreAway
+from gateway.store import postgresql
+from gateway.store.place import Place, server
+from gateway.store.postgresql import POOL, PostgreSQL, check_version
+from gateway.store.sql import Records
+from gateway.store.tables import seen
+from tests.rig.faulty import FAULTS, Fault, Faulty, before
+from tests.rig.postgres import PATIENT, Server, started
+
+TOLD_WITHIN = 0.5
+"""Seconds: 50 ms, and what a busy machine takes to get round to it."""
+BACK_WITHIN = 5.0
+
+
+@pytest.fixture
+def place(postgres: Server) -> Place:
+    return postgres.place()
+
+
+@pytest.fixture
+def proxy(postgres: Server) -> Iterator[Faulty]:
+    with before(postgres.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def far(postgres: Server, place: Place, proxy: Faulty, clock: ManualClock) -> AsyncIterator[Records]:
+    """The database behind a network that can be made to fail."""
+    opened = await Records.open(postgres.url(server(place).database, port=proxy.port), clock=clock)
+    yield opened
+    await opened.close()
+
+
+def row(subject: str) -> dict[str, object]:
+    return {"tenant": "t", "subject": subject, "history": {}, "updated_at": 0.0}
+
+
+async def add(records: Records, subject: str) -> None:
+    async with records.begin("t", subject) as connection:
+        await connection.execute(insert(seen).values(row(subject)))
+
+
+async def everybody(records: Records) -> set[str]:
+    async with records.read() as connection:
+        return set(await connection.scalars(select(seen.c.subject)))
+
+
+async def until_away(records: Records) -> None:
+    async with asyncio.timeout(BACK_WITHIN):
+        while records.line.up:
+            try:
+                await everybody(records)
+            except StoreAway:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def until_back(records: Records) -> None:
+    async with asyncio.timeout(BACK_WITHIN):
+        while not records.line.up:
+            await asyncio.sleep(0.01)
+
+
+def opened_by(records: Records) -> set[object]:
+    database = records._database
+    assert isinstance(database, PostgreSQL)
+    return {connection for connection in database._open if not connection.is_closed()}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_each_way_to_fail_is_away_at_once_and_back_soon(far: Records, proxy: Faulty, fault: Fault) -> None:
+    await add(far, "before")
+    proxy.begin(fault)
+    began = time.monotonic()
+    results = await asyncio.gather(*(everybody(far) for _ in range(30)), return_exceptions=True)
+    assert time.monotonic() - began < TOLD_WITHIN
+    # What is cut or spoilt is the next answer of each connection; where there is another, it is a right one.
+    assert all(one == {"before"} or isinstance(one, StoreAway) for one in results), results
+    assert any(isinstance(one, StoreAway) for one in results)
+    if fault not in ("cut", "partial"):  # which leave new connections alone: it may be back by now
+        await until_away(far)
+        began = time.monotonic()
+        with pytest.raises(StoreAway):
+            await everybody(far)
+        with pytest.raises(StoreAway):
+            await add(far, "meanwhile")
+        assert time.monotonic() - began < 0.05
+    proxy.end()
+    await until_back(far)
+    await add(far, "after")
+    assert await everybody(far) >= {"before", "after"}
+    assert len(opened_by(far)) == POOL + 1
+
+
+async def test_a_transaction_in_the_middle_is_told_too(far: Records, proxy: Faulty) -> None:
+    """It has a second; but who takes longer than 50 ms has the database asked, and the answer counts for all."""
+
+    async def writing() -> None:
+        async with far.begin("t", "ann") as connection:
+            await connection.execute(insert(seen).values(row("ann")))
+            proxy.begin("silent")
+            await connection.execute(select(seen.c.subject))
+
+    began = time.monotonic()
+    with pytest.raises(StoreAway):
+        await writing()
+    assert time.monotonic() - began < 0.8
+    proxy.end()
+    await until_back(far)
+    assert await everybody(far) == set()
+    await add(far, "ann")
+
+
+async def test_a_server_that_crashes_comes_back_with_all_it_has_promised(clock: ManualClock) -> None:
+    for alone in started():
+        records = await Records.open(alone.url(alone.database()), clock=clock)
+        await add(records, "before")
+        alone.stop(signal.SIGQUIT)
+        with pytest.raises(StoreAway):
+            await everybody(records)
+        assert not records.line.up
+        await asyncio.to_thread(alone.start)
+        await until_back(records)
+        assert await everybody(records) == {"before"}
+        await add(records, "after")
+        assert records.line.lost == 1
+        await records.close()
+
+
+async def test_a_server_that_takes_no_changes_is_away_until_it_does(
+    postgres: Server, place: Place, clock: ManualClock
+) -> None:
+    name = server(place).database
+    records = await Records.open(postgres.url(name), clock=clock)
+    try:
+        postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        postgres.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND usename = 'sallyport'"
+        )
+        await until_away(records)
+        await asyncio.sleep(0.6)  # two probes at least: each finds a server that answers, and takes nothing
+        assert not records.line.up
+    finally:
+        postgres.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await until_back(records)
+    await add(records, "after")
+    await records.close()
+
+
+async def test_a_lock_that_another_process_keeps_is_not_a_server_that_is_gone(
+    records: Records, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "LONG", 0.2)
+    other = await Records.open(records.place, clock=clock)
+    async with other.begin("t", "ann") as connection:
+        await connection.execute(insert(seen).values(row("ann")))
+        with pytest.raises(StoreAway, match="changing the same person"):
+            await add(records, "ann")
+        await add(records, "bob")
+        assert records.line.up
+    assert await everybody(records) == {"ann", "bob"}
+    await other.close()
+
+
+async def test_many_at_once_share_few_connections(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records.line, "deadline", PATIENT)
+    await asyncio.gather(*(add(records, str(number)) for number in range(100)))
+    await asyncio.gather(*(everybody(records) for _ in range(100)))
+    assert len(opened_by(records)) == POOL + 1
+    assert len(await everybody(records)) == 100
+
+
+async def test_who_gives_up_leaves_nothing_behind(records: Records) -> None:
+    """Cancelled at any point, a transaction has happened or it has not, and its lock is free."""
+    for turns in range(60):
+        task = asyncio.create_task(add(records, "ann"))
+        for _ in range(turns % 30):
+            await asyncio.sleep(0)
+        if turns >= 30:
+            await asyncio.sleep(0.0005 * (turns - 30))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if "ann" in await everybody(records):
+            break
+    async with asyncio.timeout(BACK_WITHIN):
+        await add(records, "bob")
+        async with records.begin("t", "ann") as connection:
+            await connection.execute(select(seen))
+    assert len(opened_by(records)) <= POOL + 1
+
+
+def test_a_server_that_is_too_old_is_told() -> None:
+    check_version(13, "database x")
+    with pytest.raises(ConfigError, match=r"database x: the server is PostgreSQL 12 \(Sallyport needs PostgreSQL 13"):
+        check_version(12, "database x")
+
+
+# --- where there is nothing to be had -------------------------------------------------------------------------------
+
+
+async def problem(url: str | Place) -> str:
+    with pytest.raises(ConfigError) as caught:
+        await Records.open(url, clock=ManualClock())
+    (one,) = caught.value.problems
+    assert one.suggestion
+    assert "hunter" not in str(one)
+    return one.message
+
+
+async def test_what_keeps_a_database_from_being_used_is_told(postgres: Server, place: Place, tmp_path: Path) -> None:
+    name = server(place).database
+    at = f"127.0.0.1:{postgres.port}"
+    assert await problem(postgres.url(name, password="hunter3")) == (
+        f"database {name} at {at}: user sallyport is not let in"
+    )
+    assert await problem(postgres.url("nowhere")) == f"database nowhere at {at} does not exist"
+    assert "cannot be used" in await problem("postgresql://u:hunter2@127.0.0.1:1/x")
+    assert await problem(postgres.url(name) + "?sslmode=verify-full") == f"database {name} at {at} speaks no TLS"
+    postgres.execute("CREATE ROLE guest LOGIN PASSWORD 'hunter2/hunter2'")
+    empty = postgres.database()
+    assert "permission denied for schema public" in await problem(postgres.url(empty, user="guest"))
+    assert "permission denied for table meta" in await problem(postgres.url(name, user="guest"))
+    postgres.execute("DROP ROLE guest")
+    ca = tmp_path / "ca.pem"
+    assert "the files of TLS cannot be read" in await problem(Place(postgres.url(name), ca=ca))
+
+
+async def test_what_answers_and_is_no_postgresql(tmp_path: Path) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)
+        await reader.read(1000)
+        writer.close()
+
+    listening = await asyncio.start_server(babble, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    assert "cannot be used" in await problem(f"postgresql://u:hunter2@127.0.0.1:{port}/x")
+    listening.close()
+
+
+async def test_who_does_not_answer_is_told_soon(proxy: Faulty, postgres: Server, place: Place) -> None:
+    proxy.begin("silent")
+    began = time.monotonic()
+    assert "does not answer" in await problem(postgres.url(server(place).database, port=proxy.port))
+    assert time.monotonic() - began < 3
+    proxy.end()
