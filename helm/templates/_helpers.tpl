@@ -24,15 +24,47 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* "true" when state is kept in this pod alone. */}}
-{{- define "sallyport.embedded" -}}
-{{- $store := .Values.config.store -}}
-{{- if or (hasPrefix "sqlite:" $store.records) (eq "memory" $store.shared) -}}true{{- end -}}
+{{/* Where records are: the URL, or `none`. It may stand in a mapping with what belongs to it. */}}
+{{- define "sallyport.records" -}}
+{{- $records := .Values.config.store.records -}}
+{{- if kindIs "map" $records }}{{ $records.url }}{{ else }}{{ $records }}{{ end -}}
 {{- end -}}
 
-{{/* "true" when something is kept on the volume: users, factors, sessions, keys. */}}
+{{/* "true" when state is kept in this pod alone. */}}
+{{- define "sallyport.embedded" -}}
+{{- if or (hasPrefix "sqlite:" (include "sallyport.records" .)) (eq "memory" (toString .Values.config.store.shared)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" when anybody can be known. */}}
+{{- define "sallyport.knows" -}}
+{{- if ne "none" (include "sallyport.records" .) -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" when something is kept on the volume: users, factors, sessions, or keys. */}}
 {{- define "sallyport.keeps" -}}
-{{- if ne "none" .Values.config.store.records -}}true{{- end -}}
+{{- $records := include "sallyport.records" . -}}
+{{- if and (ne "none" $records) (or (hasPrefix "sqlite:" $records) (not .Values.keys.existingSecret)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" when the database has to be upgraded before a pod starts. */}}
+{{- define "sallyport.upgrades" -}}
+{{- if and .Values.upgrade.enabled (hasPrefix "postgresql:" (include "sallyport.records" .)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Folders, not single files: only those follow an edit of their ConfigMap. */}}
+{{- define "sallyport.mounts" -}}
+- {name: config, mountPath: /etc/sallyport/config, readOnly: true}
+- {name: policies, mountPath: /etc/sallyport/policies, readOnly: true}
+{{- if eq "true" (include "sallyport.keeps" .) }}
+- {name: data, mountPath: /var/lib/sallyport}
+{{- end }}
+- {name: tmp, mountPath: /tmp}
+{{- if .Values.keys.existingSecret }}
+- {name: keys, mountPath: /etc/sallyport/keys, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* config.yaml: the operator's, and what only the chart knows. */}}

@@ -16,7 +16,11 @@ HELM = shutil.which("helm", path=f"{ROOT / 'build' / 'bin'}{os.pathsep}{os.envir
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="LEFT OUT: helm is not here (make chart builds it where Go is)")
 
-SHARED = {"config.store.records": "postgresql://db/sallyport", "config.store.shared": "redis://cache"}
+SHARED = {
+    "config.store.records": '"postgresql://sallyport@db/sallyport"',
+    "config.store.shared": '"redis://cache"',
+    "keys.existingSecret": '"the-keys"',
+}
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -168,10 +172,39 @@ def test_replicas_need_shared_stores() -> None:
     ended = template(replicas="2")
     assert ended.returncode != 0
     assert "more than one needs shared stores" in ended.stderr
-    half = template(replicas="2", **{"config.store.records": '"postgresql://db/x"'})
-    assert half.returncode != 0
-    objects = render(replicas="3", **{name: f'"{value}"' for name, value in SHARED.items()})
+    for left_out in SHARED:
+        half = template(replicas="2", **{name: value for name, value in SHARED.items() if name != left_out})
+        assert half.returncode != 0, left_out
+    objects = render(replicas="3", **SHARED)
     assert objects["Deployment/sallyport"]["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert "PersistentVolumeClaim/sallyport-data" not in objects, "what is kept is kept elsewhere"
+    assert "data" not in {volume["name"] for volume in pod(objects)["volumes"]}
+
+
+def test_each_pod_upgrades_a_postgresql_before_it_starts() -> None:
+    assert "initContainers" not in pod(render())
+    (first,) = pod(render(**SHARED, **{"upgrade.env": '[{"name": "DB_USER", "value": "owner"}]'}))["initContainers"]
+    second = pod(render(**SHARED))["containers"][0]
+    assert first["args"] == ["db", "upgrade"]
+    assert (first["image"], first["volumeMounts"]) == (second["image"], second["volumeMounts"])
+    assert first["env"][-1] == {"name": "DB_USER", "value": "owner"}
+    assert first["securityContext"] == second["securityContext"]
+    assert "initContainers" not in pod(render(**SHARED, **{"upgrade.enabled": "false"}))
+
+
+def test_stores_may_be_mappings() -> None:
+    records = '{"url": "postgresql://sallyport@db/sallyport", "password": "${DB_PASSWORD}", "ca": "/etc/ca/ca.pem"}'
+    more = {
+        "config.store.records": records,
+        "config.store.shared": '{"url": "rediss://cache"}',
+        "extraVolumes": '[{"name": "ca", "configMap": {"name": "ca"}}]',
+        "extraVolumeMounts": '[{"name": "ca", "mountPath": "/etc/ca", "readOnly": true}]',
+    }
+    spec = pod(render(replicas="2", **{**SHARED, **more}))
+    assert {"name": "ca", "configMap": {"name": "ca"}} in spec["volumes"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert {"name": "ca", "mountPath": "/etc/ca", "readOnly": True} in container["volumeMounts"]
+    assert template(**{"config.store.records": '{"password": "x"}'}).returncode != 0
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError, StoreAway
@@ -18,6 +19,7 @@ from gateway.store.place import Place, server
 from gateway.store.postgresql import POOL, PostgreSQL, check_version
 from gateway.store.sql import Records
 from gateway.store.tables import seen
+from tests.rig.certificates import Authority
 from tests.rig.faulty import FAULTS, Fault, Faulty, before
 from tests.rig.postgres import PATIENT, Server, started
 
@@ -257,3 +259,47 @@ async def test_who_does_not_answer_is_told_soon(proxy: Faulty, postgres: Server,
     assert "does not answer" in await problem(postgres.url(server(place).database, port=proxy.port))
     assert time.monotonic() - began < 3
     proxy.end()
+
+
+async def test_tls_is_used_and_always_verifies(tmp_path: Path) -> None:
+    ours, others = Authority(tmp_path), Authority(tmp_path, "Somebody")
+    for alone in started():
+        made = ours.make("db", "localhost")
+        for file, name in ((made.certificate, "db.crt"), (made.key, "db.key")):
+            shutil.copy(file, alone.data / name)
+            shutil.chown(alone.data / name, alone.data.owner())
+            (alone.data / name).chmod(0o600)
+        alone.configure(ssl="on", ssl_cert_file="db.crt", ssl_key_file="db.key")
+        alone.stop()
+        await asyncio.to_thread(alone.start)
+        by_address = alone.url(alone.database())
+        by_name = by_address.replace("127.0.0.1", "localhost")
+        records = await Records.open(Place(by_name, ca=ours.path), clock=ManualClock())
+        async with records.read() as connection:
+            secured = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            assert await connection.scalar(secured) is True
+        await records.close()
+        await (await Records.open(Place(f"{by_address}?sslmode=verify-ca", ca=ours.path), clock=ManualClock())).close()
+        assert "TLS failed: IP address mismatch" in await problem(Place(by_address, ca=ours.path))
+        assert "TLS failed: " in await problem(Place(by_name, ca=others.path))
+        for mode in ("require", "verify-full"):
+            assert "TLS failed: " in await problem(f"{by_name}?sslmode={mode}")
+
+
+async def test_a_disk_that_is_full_is_told_and_what_is_there_can_be_read(records: Records) -> None:
+    """As the server says it (53100). Nothing is away: reading goes on, and the next change is tried."""
+    await add(records, "before")
+    full = "DO $$ BEGIN RAISE EXCEPTION 'could not extend: No space left on device' USING ERRCODE = '53100'; END $$"
+
+    async def fill() -> None:
+        async with records.begin("t", "ann") as connection:
+            await connection.exec_driver_sql(full)
+
+    with pytest.raises(StoreAway, match="No space left"):
+        await fill()
+    assert records.line.up
+    assert "No space left" in records.refuses
+    assert await everybody(records) == {"before"}
+    await records.try_again()
+    assert records.refuses == ""
+    await add(records, "after")
