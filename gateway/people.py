@@ -62,7 +62,10 @@ async def open_records(settings: Settings, place: Place, clock: Clock) -> tuple[
     """
     records = await Records.find(place, clock=clock)
     try:
-        sealed_by = await records.sealed_by() if records is not None else None
+        sealed_by = None
+        if records is not None:
+            with records.patient():
+                sealed_by = await records.sealed_by()
         keys = KeyRing.open(
             settings.keys,
             create=sealed_by is None,
@@ -73,9 +76,10 @@ async def open_records(settings: Settings, place: Place, clock: Clock) -> tuple[
             _log.warning("made new keys in %s; back them up: what they seal is lost without them", settings.keys)
         if records is None:
             records = await Records.open(place, clock=clock)
-        if sealed_by is None:
-            await records.seal_with(keys.sealer.current)  # unless another replica was first, with keys of its own
-        await demand_keys(records, keys)
+        with records.patient():
+            if sealed_by is None:
+                await records.seal_with(keys.sealer.current)  # unless another replica was first, with its own keys
+            await demand_keys(records, keys)
     except BaseException:
         if records is not None:
             await records.close()

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
     from gateway.store.sql import Records
 
-PATIENCE = 5.0
-"""Seconds for an answer: nobody stands in line behind a command."""
-
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
@@ -28,10 +25,10 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
         raise ConfigError("`store.records` is none: there are no users", "write store: {records: sqlite:path}")
     clock = SystemClock()
     records = await Records.open(settings.store.records.place, clock=clock)
-    records.line.deadline = PATIENCE
     try:
-        recorder = Recorder(EventTable(records), clock)
-        yield records, recorder
-        await recorder.close()
+        with records.patient():
+            recorder = Recorder(EventTable(records), clock)
+            yield records, recorder
+            await recorder.close()
     finally:
         await records.close()

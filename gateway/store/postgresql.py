@@ -80,11 +80,14 @@ stopping or starting, no room for us, read-only, broken inside."""
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """One that is gone within moments, whatever the server does."""
+    """One that is gone within moments, and at once where nobody is there to take leave of."""
+
+    line: Line | None = None
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as its like has it
-        with contextlib.suppress(Exception):
-            await super().close(timeout=FAREWELL)
+        if self.line is not None and self.line.up:
+            with contextlib.suppress(Exception):
+                await super().close(timeout=FAREWELL)
         self.terminate()
 
 
@@ -318,6 +321,7 @@ class PostgreSQL:
             server_settings=_SETTINGS,
             connection_class=_Connection,
         )
+        connection.line = self.line
         self._open.add(connection)
         return connection
 

@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import insert, select, text, update
@@ -31,6 +31,9 @@ from gateway.store.schema import Standing, State
 from gateway.store.tables import SCHEMA_VERSION, meta
 
 _log = logging.getLogger("sallyport")
+
+PATIENCE = 5.0
+"""Seconds for an answer that only who asked waits for."""
 
 _ROOM = text("SELECT has_schema_privilege(current_schema(), 'CREATE'), current_schema()")
 _ROOM_FOR = "let this user make tables, or let the owner run `sallyport db upgrade` and this user use the tables"
@@ -93,6 +96,15 @@ class Records:
     def line(self) -> Line:
         """Whether the database is there."""
         return self._database.line
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Let an answer take seconds: at a start, and in commands, nobody stands in line."""
+        usual, self.line.deadline = self.line.deadline, PATIENCE
+        try:
+            yield
+        finally:
+            self.line.deadline = usual
 
     @property
     def refuses(self) -> str:

@@ -34,6 +34,15 @@ def place(postgres: Server) -> Place:
 
 
 @pytest.fixture
+async def records(place: Place, clock: ManualClock) -> AsyncIterator[Records]:
+    """With patience: for what is about something else than the deadline."""
+    opened = await Records.open(place, clock=clock)
+    opened.line.deadline = PATIENT
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
 def proxy(postgres: Server) -> Iterator[Faulty]:
     with before(postgres.port) as proxy:
         yield proxy
@@ -168,6 +177,7 @@ async def test_a_lock_that_another_process_keeps_is_not_a_server_that_is_gone(
 ) -> None:
     monkeypatch.setattr(postgresql, "LONG", 0.2)
     other = await Records.open(records.place, clock=clock)
+    other.line.deadline = PATIENT
     async with other.begin("t", "ann") as connection:
         await connection.execute(insert(seen).values(row("ann")))
         with pytest.raises(StoreAway, match="changing the same person"):
@@ -178,8 +188,7 @@ async def test_a_lock_that_another_process_keeps_is_not_a_server_that_is_gone(
     await other.close()
 
 
-async def test_many_at_once_share_few_connections(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records.line, "deadline", PATIENT)
+async def test_many_at_once_share_few_connections(records: Records) -> None:
     await asyncio.gather(*(add(records, str(number)) for number in range(100)))
     await asyncio.gather(*(everybody(records) for _ in range(100)))
     assert len(opened_by(records)) == POOL + 1
