@@ -25,21 +25,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
 from sqlalchemy import select
 
 from gateway.core.errors import StoreAway
 from gateway.core.identity import Proof, Session
-from gateway.crypto.sealing import Sealer, Unsealable
+from gateway.crypto.sealing import Sealer
 from gateway.crypto.tokens import digest as digest_of
 from gateway.crypto.tokens import new_token
+from gateway.identity.sealed_session import Kept, digest_in, opened, seal, text_of
 from gateway.identity.session_rows import revoke
 from gateway.identity.session_scripts import AGAIN, COUNT, END, END_ALL, FIND, LIST, OPEN, PROVE, TOUCH
 from gateway.identity.session_store import (
@@ -66,9 +65,6 @@ _log = logging.getLogger("sallyport")
 
 TOPIC = "sessions"
 SLOTS = 16
-HEAD = 24
-"""Bytes before the sealed part."""
-FORMAT = 1
 AT_ONCE = 100
 """Sessions touched by one script: others wait while it runs."""
 
@@ -119,8 +115,8 @@ class SessionKeys:
             new.subject,
             [self._record(digest)],
             [
-                self._seal(digest, new.tenant, new.subject, session, generation),
-                _text(digest),
+                seal(self._sealer, digest, new.tenant, new.subject, session, generation),
+                text_of(digest),
                 new.id,
                 _ms(now),
                 generation,
@@ -129,7 +125,7 @@ class SessionKeys:
                 _ms(life.idle),
                 _ms(life.absolute),
                 _ms(life.lag + self._terms.grace),
-                _text(replacing) if mine and replacing is not None else "",
+                text_of(replacing) if mine and replacing is not None else "",
             ],
         )
         if answer is None:
@@ -165,9 +161,9 @@ class SessionKeys:
             [self._record(digest), self._record(fresh)],
             [
                 kept.sealed,
-                self._seal(fresh, kept.tenant, kept.subject, session, kept.generation),
-                _text(digest),
-                _text(fresh),
+                seal(self._sealer, fresh, kept.tenant, kept.subject, session, kept.generation),
+                text_of(digest),
+                text_of(fresh),
                 session.id,
                 _ms(session.created_at),
                 kept.generation,
@@ -208,7 +204,7 @@ class SessionKeys:
             before, after = b"", b""
             if but and (kept := await self._again(tenant, subject, but)) is not None:
                 before = kept.sealed
-                after = self._seal(kept.digest, tenant, subject, kept.session, generation)
+                after = seal(self._sealer, kept.digest, tenant, subject, kept.session, generation)
             ended = await self._change(END_ALL, tenant, subject, [], [but, before, after, generation])
         except StoreAway as away:
             _log.warning("every session of %s/%s is void, but the shared store was not told: %s", tenant, subject, away)
@@ -231,7 +227,7 @@ class SessionKeys:
         slot = self.slot(tenant, subject)
         now, *rest = await self._redis.run(LIST, [self._index(slot, tenant, subject)], [self._record_prefix(slot)])
         pairs = zip(rest[::2], rest[1::2], strict=True)
-        kept = [self._opened(_digest(text), value, now) for text, value in pairs]
+        kept = [opened(self._sealer, digest_in(text), value, now) for text, value in pairs]
         mine = [one for one in kept if one is not None and (one.tenant, one.subject) == (tenant, subject)]
         found = [self._found(one, person, generation) for one in mine if person is not None]
         return sorted(found, key=lambda one: -_created(one))
@@ -298,7 +294,7 @@ class SessionKeys:
         return self._key(slot, "session:")
 
     def _record(self, digest: bytes) -> str:
-        return self._record_prefix(_slot_of(digest)) + _text(digest)
+        return self._record_prefix(_slot_of(digest)) + text_of(digest)
 
     def _index(self, slot: int, tenant: str, subject: str) -> str:
         return self._key(slot, f"of:{tenant}/{subject}")
@@ -337,80 +333,33 @@ class SessionKeys:
         for one in seen:
             life = self._terms.of(one.tenant)
             args += [_ms(one.ago), _ms(one.rested), _ms(life.idle), _ms(one.left), _ms(life.lag + self._terms.grace)]
-            args += [_text(one.digest), f"{one.tenant}/{one.subject}"]
+            args += [text_of(one.digest), f"{one.tenant}/{one.subject}"]
         now, there = await self._redis.run(TOUCH, keys, args)
         return float(now) / 1000, int(there)
 
     # --- values -----------------------------------------------------------------------------------------------------
 
-    async def _find(self, digest: bytes) -> _Kept | None:
+    async def _find(self, digest: bytes) -> Kept | None:
         now, value = await self._redis.run(FIND, [self._record(digest)], [])
-        return self._opened(digest, value, now)
+        return opened(self._sealer, digest, value, now)
 
-    async def _again(self, tenant: str, subject: str, session_id: str) -> _Kept | None:
+    async def _again(self, tenant: str, subject: str, session_id: str) -> Kept | None:
         slot = self.slot(tenant, subject)
         now, text, value = await self._redis.run(
             AGAIN, [self._index(slot, tenant, subject)], [self._record_prefix(slot), session_id]
         )
-        kept = self._opened(_digest(text), value, now) if text else None
+        kept = opened(self._sealer, digest_in(text), value, now) if text else None
         if kept is None or (kept.tenant, kept.subject, kept.session.id) != (tenant, subject, session_id):
             return None
         return kept
 
-    def _seal(self, digest: bytes, tenant: str, subject: str, session: Session, generation: int) -> bytes:
-        plain = orjson.dumps(
-            [
-                FORMAT,
-                tenant,
-                subject,
-                session.id,
-                session.version,
-                session.created_at,
-                session.expires_at,
-                generation,
-                [[proof.factor, proof.at] for proof in session.proofs],
-                session.address,
-                session.agent,
-            ]
-        )
-        return self._sealer.seal(plain, table="sessions", column="value", row=_text(digest))
-
-    def _opened(self, digest: bytes, value: bytes | None, now_ms: int) -> _Kept | None:
-        """What is kept under `digest`; None for nothing, and for what is not ours: altered, moved, from another key."""
-        if value is None:
-            return None
-        head, sealed = value[:HEAD], value[HEAD:]
-        now = now_ms / 1000
-        try:
-            plain = self._sealer.unseal(sealed, table="sessions", column="value", row=_text(digest))
-            if plain[:2] != b"[%d" % FORMAT or not head.isdigit():
-                raise ValueError("not as we write it")
-            _, tenant, subject, id_, version, created_at, expires_at, generation, proofs, address, agent = orjson.loads(
-                plain
-            )
-        except (Unsealable, ValueError) as error:
-            _log.warning("a stored session is believed by nobody: %s", error)
-            return None
-        session = Session(
-            id=id_,
-            version=version,
-            created_at=created_at,
-            expires_at=expires_at,
-            last_seen_at=min(now, int(head[:14]) / 1000),
-            proofs=tuple(Proof(factor, at) for factor, at in proofs),
-            address=address,
-            agent=agent,
-            rested=int(head[14:]) / 1000,
-        )
-        return _Kept(tenant, subject, session, generation, digest, sealed, now)
-
-    async def _known(self, kept: _Kept | None) -> Found | None:
+    async def _known(self, kept: Kept | None) -> Found | None:
         if kept is None:
             return None
         person, generation = await self._person(kept.tenant, kept.subject)
         return self._found(kept, person, generation)
 
-    def _found(self, kept: _Kept, person: Person | None, generation: int) -> Found:
+    def _found(self, kept: Kept, person: Person | None, generation: int) -> Found:
         void = person is None or kept.generation != generation
         session = self._shown(kept.tenant, kept.session)
         return Found(
@@ -437,19 +386,6 @@ class SessionKeys:
         return Person(row.name, row.email, row.display_name, frozenset(row.groups)), row.generation
 
 
-class _Kept(NamedTuple):
-    """A session as it is kept."""
-
-    tenant: str
-    subject: str
-    session: Session
-    generation: int
-    digest: bytes
-    sealed: bytes
-    now: float
-    """Redis's time."""
-
-
 async def _together(calls: Iterable[Awaitable[Any]]) -> Sequence[Any]:
     """All answers; raises when all have come and one of them is no answer."""
     answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -468,14 +404,6 @@ def _token_in(slot: int) -> str:
     while _slot_of(digest_of(token := new_token())) != slot:
         pass
     return token
-
-
-def _text(digest: bytes) -> str:
-    return urlsafe_b64encode(digest)[:-1].decode("ascii")
-
-
-def _digest(text: bytes) -> bytes:
-    return urlsafe_b64decode(text + b"=")
 
 
 def _ms(seconds: float) -> int:
