@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -325,12 +325,41 @@ async def test_a_full_disk_is_away_and_loses_nothing(records: Records) -> None:
         assert await connection.scalar(select(func.count()).select_from(seen)) == 1
 
 
+async def test_a_file_that_became_unreadable_is_away_until_it_can_be_read(records: Records) -> None:
+    path = records.place.path
+    async with records.begin() as connection:
+        await connection.execute(insert(seen).values(row("ann")))
+    async with records.read() as connection:
+        await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    good = path.read_bytes()
+    path.write_bytes(b"\xff" * len(good))
+
+    async def look() -> int | None:
+        async with records.read() as connection:
+            return await connection.scalar(select(func.count()).select_from(seen))
+
+    async with asyncio.timeout(5):
+        while records.line.up:  # what is in a cache may be read once more
+            await records._database.engine.dispose()
+            with suppress(StoreAway):
+                await look()
+    with pytest.raises(StoreAway):
+        await look()
+    path.write_bytes(good)
+    async with asyncio.timeout(5):
+        while not records.line.up:
+            await asyncio.sleep(0.01)
+    assert await look() == 1
+
+
 async def test_a_database_that_became_read_only_is_away(records: Records) -> None:
     async with records.begin() as connection:
         await connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(StoreAway, match="readonly"):
         async with records.begin() as connection:
             await connection.execute(insert(seen).values(row("ann")))
+    assert records.line.up, "it can be read on"
+    assert "readonly" in records.refuses
 
 
 async def test_a_process_that_is_killed_leaves_what_it_committed(tmp_path: Path, clock: ManualClock) -> None:
