@@ -234,8 +234,11 @@ async def _spelled(standings: Sequence[Standing], users: LocalUsers | None) -> l
 
 @asynccontextmanager
 async def _users(read: Settings) -> AsyncIterator[LocalUsers]:
+    from gateway.core.errors import ConfigError
+
     async with _ledger(read) as (_, users):
-        assert users is not None
+        if users is None:
+            raise ConfigError("`store.records` is none: there are no users", "write store: {records: sqlite:path}")
         yield users
 
 
@@ -275,11 +278,14 @@ async def _redis(read: Settings) -> AsyncIterator[Redis]:
     import logging
 
     from gateway.core.clock import SystemClock
+    from gateway.core.errors import ConfigError
     from gateway.store.redis import Redis
 
     logging.getLogger("sallyport").setLevel(logging.ERROR)  # what is worth a warning to a gateway is none to us
-    assert read.store.redis is not None
-    redis = await Redis.open(read.store.redis, clock=SystemClock())
+    where = read.store.redis
+    if where is None:
+        raise ConfigError("`store.shared` is no Redis", "limits in memory are asked of the gateway that runs")
+    redis = await Redis.open(where, clock=SystemClock())
     try:
         yield redis
     finally:

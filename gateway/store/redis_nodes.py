@@ -104,7 +104,8 @@ class Sentinels:
     async def reach(self, key: Word, seconds: float) -> Link:
         """As `Nodes` says: a link that has ended may have, because another is the master now."""
         await self.find(seconds)
-        assert self._master is not None
+        if self._master is None:
+            raise Lost("no master is known")
         return await self._master.reach(seconds)
 
     async def find(self, seconds: float) -> None:

@@ -166,7 +166,8 @@ async def test_keys_that_are_pushed_out() -> None:
                     await asked_for(load, name, 3 * RATE)
                 await counted_again(house, "/watch")
     for name in LIMITS:
-        assert RATE < load.let_through(name) <= 2 * RATE, "counted anew, once"
+        # Once for what was counted before, once for what is counted anew; and a store that stays full may forget again.
+        assert RATE < load.let_through(name) <= 3 * RATE, "counted anew"
         assert load.statuses(name)[429] > RATE
     assert set(load.statuses("/local")) == {200, 429}
 

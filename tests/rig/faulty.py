@@ -83,6 +83,7 @@ class Faulty:
             self._server = None
 
     async def _begin(self, fault: Fault) -> None:
+        self._fill()
         self.fault = fault
         if fault == "refused":
             await self._deaf()
@@ -100,19 +101,22 @@ class Faulty:
                 line.reset()
             else:
                 line.changed()
+        self._fill()
+        if self._server is None:
+            await self._listen()
+
+    def _fill(self) -> None:
         for sock in self._hole:
             sock.close()
         self._hole = []
-        if self._server is None:
-            await self._listen()
 
     def _dig(self) -> None:
         """A queue of one that is full, and nobody who takes from it: the kernel does not answer who knocks."""
         hole = socket.socket()
+        self._hole = [hole]
         hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         hole.bind((HERE, self.port))
         hole.listen(0)
-        self._hole = [hole]
         for _ in range(4):
             stone = socket.socket()
             stone.setblocking(False)
