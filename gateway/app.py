@@ -7,6 +7,7 @@ opened, and told as a `ConfigError`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
@@ -370,8 +371,9 @@ class App:
                 await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True
-            if self.records.refuses:
-                await self.records.try_again()
+            if self.records.refuses:  # it can be read: that is enough for everybody who is known
+                with contextlib.suppress(StoreAway):
+                    await self.records.try_again()
         except StoreAway as away:
             if self._store_up:
                 _log.error("the store is away: %s", away)

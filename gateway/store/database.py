@@ -21,7 +21,7 @@ class Database(Protocol):
     engine: AsyncEngine
     line: Line
     refuses: str
-    """Why it took nothing when it was last written to (full, read-only); empty where it did."""
+    """Why it took nothing (full, read-only), until somebody has seen that it does again; empty where it does."""
 
     def write(self, tenant: str, subject: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction: see `Records.begin`."""

@@ -156,7 +156,6 @@ class PostgreSQL:
                     except BaseException:
                         await self._undo(connection, transaction.is_active)
                         raise
-                self.refuses = ""
 
     @asynccontextmanager
     async def read(self, *, long: bool = False, apart: bool = False) -> AsyncIterator[AsyncConnection]:

@@ -202,9 +202,13 @@ class Records:
         return self._foreign
 
     async def try_again(self) -> None:
-        """Write what changes nothing, to see whether it `refuses` still. Raises `StoreAway` where it does."""
+        """Write what changes nothing, to see whether it `refuses` still. Raises `StoreAway` where it does.
+
+        That some transaction went through proves nothing: it may have had nothing to change.
+        """
         async with self.begin() as connection:
             await connection.execute(update(meta).where(meta.c.name == "revision").values(number=meta.c.number))
+        self._database.refuses = ""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -74,7 +74,6 @@ class Sqlite:
                     await connection.execution_options(sallyport_writes=True)
                     async with connection.begin():
                         yield connection
-                self.refuses = ""
 
     @asynccontextmanager
     async def read(self, *, long: bool = False, apart: bool = False) -> AsyncIterator[AsyncConnection]:
