@@ -104,7 +104,8 @@ class Line:
                 async with asyncio.timeout(self.patience):
                     await self._probe()
             except Exception as error:
-                self.why = str(error) or type(error).__name__
+                late = f"no answer within {self.patience * 1000:g} ms" if isinstance(error, TimeoutError) else ""
+                self.why = str(error) or late or type(error).__name__
                 await asyncio.sleep(PROBE_EVERY)
                 continue
             self.up, self.why = True, ""
