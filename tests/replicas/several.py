@@ -11,14 +11,21 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gateway.core.clock import SystemClock
+from gateway.identity.local import LocalUsers
+from gateway.identity.passwords import Passwords
+from gateway.store.place import Place
+from gateway.store.sql import Records
 from tests.house.process import PATIENCE, Home, home
 from tests.house.visitor import Visitor
 from tests.rig.client import RawClient
 from tests.rig.gateway import PASSWORD
+from tests.rig.ledger import Remembered
 from tests.rig.messages import Response
 from tests.rig.redis import free_port
 from tests.rig.upstream import ok
@@ -133,8 +140,8 @@ class Service:
 
     def __init__(self) -> None:
         self.port = 0
-        self.users: dict[str, int] = {}
-        """Requests by `X-Forwarded-User`, which is empty where nobody was named."""
+        self.named: dict[str, int] = {}
+        """Requests by target and `X-Forwarded-User`: `/app/x bob`; `/app/x ` where nobody was named."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> Service:
@@ -163,8 +170,8 @@ class _Served(asyncio.Protocol):
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
             named = re.search(rb"(?im)^x-forwarded-user: *([^\r\n]*)", head)
-            user = named[1].decode() if named else ""
-            self._service.users[user] = self._service.users.get(user, 0) + 1
+            who = f"{head.split(b' ', 2)[1].decode()} {named[1].decode() if named else ''}"
+            self._service.named[who] = self._service.named.get(who, 0) + 1
             self._transport.write(ok(b"served"))
 
 
@@ -176,11 +183,19 @@ class Several:
         self.service = service
         self.replicas = list(replicas)
 
-    async def add_user(self, name: str, *, groups: str = "") -> None:
-        """Somebody with the password of the rig."""
-        more = ("--groups", groups) if groups else ()
-        added = await self.house.call("user", "add", name, "--password-stdin", *more, stdin=PASSWORD.encode() + b"\n")
-        assert added.code == 0, added
+    async def add_users(self, *names: str, groups: Sequence[str] = ()) -> None:
+        """People with the password of the rig; once there are tables."""
+        where = Place(absolute(self.house.config["store"]["records"], self.house.folder))
+        records = await Records.open(where, clock=SystemClock())
+        records.line.deadline = PATIENCE
+        passwords = Passwords()
+        try:
+            users = LocalUsers(records, passwords, SystemClock(), Remembered())
+            for name in names:
+                await users.add(name, PASSWORD, groups=groups)
+        finally:
+            passwords.close()
+            await records.close()
 
     async def start(self) -> None:
         """The first alone, for it makes keys and tables; then the others together."""
@@ -223,6 +238,11 @@ async def several(
                 if hasattr(replica, "process"):
                     await replica._ended()
             service.close()
+
+
+def absolute(url: str, folder: Path) -> str:
+    """A URL as it is meant in `folder`."""
+    return url if "//" in url else f"sqlite:{folder / url.removeprefix('sqlite:')}"
 
 
 async def eventually(true: Any, within: float) -> float:

@@ -101,6 +101,14 @@ class Server:
         self._process.wait(STARTS_WITHIN)
         self._process = None
 
+    def stop_at_once(self) -> None:
+        """As if it had crashed."""
+        self.stop(signal.SIGQUIT)
+
+    def reload(self) -> None:
+        """Have it read its settings again."""
+        os.kill(self.pid, signal.SIGHUP)
+
     @property
     def pid(self) -> int:
         """Of the server itself."""

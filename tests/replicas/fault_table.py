@@ -1,0 +1,466 @@
+"""The fault table: what a store does, and what becomes of everybody meanwhile, measured on real gateways.
+
+Each store has a gateway of its own that nothing else is wrong with. Its rows come one after the other: something is
+begun, everybody asks, the fault begins, everybody asks for as long as it takes known sessions to be forgotten, it ends,
+and they ask until all is as before. The tables of several stores are measured at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from gateway.core.clock import SystemClock
+from tests.house.visitor import Visitor, location
+from tests.replicas.several import Replica, Several, several
+from tests.rig.faulty import FAULTS, Faulty, before
+from tests.rig.gateway import PASSWORD
+from tests.rig.messages import Response
+from tests.rig.postgres import Server as PostgreSQL
+from tests.rig.redis import Server as Redis
+from tests.rig.redis import a_server
+
+GRACE = 1.5
+TICK = 1.0
+"""Seconds between two looks at the stores, as in `app`: a grace may last that much longer, and begins that much
+earlier than the fault."""
+SETTLED = GRACE + TICK + 0.6
+"""Seconds after which nobody is known any more."""
+BACK_WITHIN = 5.0
+HEARD_AGAIN = 1.6
+"""Seconds after the end of a fault in which a gateway hears the others again. Then it forgets all it knew near, for it
+may have missed something; if the next fault began before, nobody would be known."""
+SHARE = 40
+
+POLICY = f"""\
+rules:
+  - name: public
+    match: {{paths: [/public]}}
+    access: public
+    upstream: app
+  - name: refuse
+    match: {{paths: [/refuse]}}
+    access: public
+    limits: [{{name: refusing, key: address, rate: 100000/h, when_away: refuse}}]
+    upstream: app
+  - name: local
+    match: {{paths: [/local]}}
+    access: public
+    limits: [{{name: counting, key: address, rate: {SHARE}/h, when_away: local}}]
+    upstream: app
+  - name: allow
+    match: {{paths: [/allow]}}
+    access: public
+    limits: [{{name: allowing, key: address, rate: 100000/h, when_away: allow}}]
+    upstream: app
+  - name: admin
+    match: {{paths: [/admin/**]}}
+    access: {{groups: [admins]}}
+    step_up: {{level: aal2, factors: [totp, backup_code], max_age: 1s}}
+    upstream: app
+  - name: everything-else
+    access: authenticated
+    upstream: app
+"""
+
+T = TypeVar("T")
+Effect = Literal["away", "takes no changes"]
+Do = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault of one store."""
+
+    store: str
+    fault: str
+    effect: Effect
+    begin: Do
+    end: Do
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request during the fault: who asked for what, when it was sent after the fault began, what came of it."""
+
+    kind: str
+    at: float
+    took: float
+    status: int
+
+
+@dataclass
+class Measured:
+    """What became of everybody in one row."""
+
+    row: Row
+    asks: list[Ask] = field(default_factory=list)
+    up: float = -1.0
+    """The lowest `sallyport_store_up` of the store, and what readiness said then."""
+    did: dict[str, float] = field(default_factory=dict)
+    """What `sallyport_limits_away_total` gained, by what was done."""
+    ready: tuple[int, dict[str, Any]] = (0, {})
+    said: str = ""
+    """What the gateway wrote from the beginning of the fault to its end."""
+    back: float = -1.0
+    """Seconds from its end until all was as before."""
+    up_again: float = -1.0
+    named: dict[str, int] = field(default_factory=dict)
+    """Requests that reached the service for `/app/…` and `/admin/…` during the fault, by whose they were."""
+    proofs: list[bool] = field(default_factory=list)
+    """Whether the one backup code of this row was taken: during the fault, after it, and after it once more."""
+    error: BaseException | None = None
+
+    def of(self, kind: str) -> list[Ask]:
+        """What one kind of client got."""
+        return [ask for ask in self.asks if ask.kind == kind]
+
+
+class Laboratory:
+    """One gateway, and the people before it."""
+
+    def __init__(self, house: Several, rows: Sequence[Row]) -> None:
+        self.house = house
+        self.gateway: Replica = house.replicas[0]
+        self.rows = rows
+        self.codes: Iterator[str] = iter(())
+        self.bob: Visitor
+        self.ann: Visitor
+        self.carl: Visitor
+        """Who tries to sign in during faults: of whoever changes something and does not get through with it, everything
+        near is forgotten, and nobody who is known is to be confused with that."""
+        self.known = ""
+        self._healed = 0.0
+
+    async def open(self) -> None:
+        """Start it, and let people sign in."""
+        await self.house.start()
+        await self.house.add_users("bob", "carl")
+        await self.house.add_users("ann", groups=["admins"])
+        self.bob, self.ann, self.carl = [self.gateway.visitor() for _ in range(3)]
+        await self.carl.sign_in("carl")
+        await self.bob.sign_in("bob")
+        self.known = cookie_of(self.bob)
+        await self.ann.sign_in("ann")
+        _, codes = await self.ann.enrol(SystemClock())
+        self.codes = iter(codes)
+
+    async def measure(self, row: Row) -> Measured:
+        """One row."""
+        measured = Measured(row)
+        try:
+            await self._measure(row, measured)
+        except BaseException as error:
+            measured.error = error
+            await asyncio.to_thread(row.end)
+            if not isinstance(error, Exception):
+                raise
+        return measured
+
+    async def _measure(self, row: Row, measured: Measured) -> None:
+        gateway, loop = self.gateway, asyncio.get_running_loop()
+        while loop.time() < self._healed + HEARD_AGAIN:
+            await gateway.ask("/app/x", cookie=self.known)
+            await asyncio.sleep(0.1)
+        cold = await patiently(self._unknown)
+        late = self._browser(self.carl)
+        form = await patiently(lambda: self._form(late))
+        code = next(self.codes)
+        question = await patiently(self._question)
+        assert (await gateway.ask("/app/x", cookie=self.known)).status == 200
+        before, users, heard = await gateway.metrics(), dict(self.house.service.named), len(gateway.said)
+
+        began = loop.time()
+        beginning = asyncio.ensure_future(asyncio.to_thread(row.begin))
+
+        async def ask(kind: str, what: Callable[[], Awaitable[Response]]) -> Response | None:
+            at = loop.time()
+            try:
+                answer = await what()
+            except (OSError, TimeoutError):
+                measured.asks.append(Ask(kind, at - began, loop.time() - at, 0))
+                return None
+            measured.asks.append(Ask(kind, at - began, loop.time() - at, answer.status))
+            return answer
+
+        await beginning
+        began = loop.time()
+        # The first who meets the fault is one of these.
+        first = [
+            asyncio.ensure_future(ask("sign-in", lambda: late.fill(form, "login", username="carl", password=PASSWORD))),
+            asyncio.ensure_future(ask("code", lambda: self.ann.fill(question, "verify/", code=code))),
+        ]
+        while loop.time() - began < SETTLED + 0.4:
+            await asyncio.gather(
+                ask("public", lambda: gateway.ask("/public")),
+                ask("nobody", lambda: gateway.ask("/app/nobody")),
+                ask("forged", lambda: gateway.ask("/app/forged", cookie=f"sallyport={'A' * 43}")),
+                ask("cold", lambda: gateway.ask("/app/cold", cookie=cold)),
+                ask("known", lambda: gateway.ask("/app/known", cookie=self.known)),
+                ask("admin", lambda: gateway.ask("/admin/x", cookie=self.known)),
+                *(ask(f"limit {did}", lambda did=did: gateway.ask(f"/{did}")) for did in ("refuse", "local", "allow")),  # type: ignore[misc]
+            )
+            up = (await gateway.metrics())[f'sallyport_store_up{{store="{store_of(row)}"}}']
+            if up < measured.up or measured.up < 0:
+                measured.up, measured.ready = up, await gateway.readiness()
+            await asyncio.sleep(0.06)
+        now = await gateway.metrics()
+        for did in ("refuse", "local", "allow"):
+            mine = {name for name in now if name.startswith("sallyport_limits_away_total") and f'did="{did}"' in name}
+            measured.did[did] = sum(now[name] - before.get(name, 0.0) for name in mine)
+        measured.named = {name: count - users.get(name, 0) for name, count in self.house.service.named.items()}
+        await asyncio.to_thread(row.end)
+        self._healed = healed = loop.time()
+        _, proof = await asyncio.gather(*first)
+        measured.proofs.append(proof is not None and proof.status == 303)
+        while not await self._as_before(cold):
+            if loop.time() - healed > 2 * BACK_WITHIN:
+                raise TimeoutError("it does not come back")
+            await asyncio.sleep(0.05)
+        measured.back = loop.time() - healed
+        measured.up_again = (await gateway.metrics())[f'sallyport_store_up{{store="{store_of(row)}"}}']
+        measured.said = gateway.said[heard:]
+        measured.proofs += [await patiently(lambda: self._proves(code)) for _ in range(2)]
+        await patiently(lambda: self._unknown("carl"))  # people can sign in again
+
+    async def _as_before(self, cold: str) -> bool:
+        gateway = self.gateway
+        answers = await asyncio.gather(
+            *(gateway.ask("/app/x", cookie=cookie) for cookie in (self.known, cold)), gateway.ask("/refuse")
+        )
+        status, _ = await gateway.readiness()
+        up = await gateway.metrics()
+        return (
+            all(answer.status == 200 for answer in answers)
+            and status == 200
+            and all(value == 1.0 for name, value in up.items() if name.startswith("sallyport_store_up"))
+        )
+
+    def _browser(self, of: Visitor) -> Visitor:
+        """One that the gateway knows as theirs: not signed in."""
+        one = self.gateway.visitor()
+        one.cookies = {name: value for name, value in of.cookies.items() if name != "sallyport"}
+        return one
+
+    async def _unknown(self, name: str = "bob") -> str:
+        """The cookie of a session that this gateway has not seen yet."""
+        one = self._browser(self.carl if name == "carl" else self.bob)
+        signed = await one.sign_in(name)
+        assert signed.status == 303, signed.body
+        return cookie_of(one)
+
+    async def _form(self, visitor: Visitor) -> Response:
+        answer = await visitor.get("login")
+        assert answer.status == 200
+        return answer
+
+    async def _proves(self, code: str) -> bool:
+        """Whether a code is taken; where nobody can say, it is asked again."""
+        answer = await self.ann.fill(await self._question(), "verify/", code=code)
+        assert answer.status != 503
+        return answer.status == 303
+
+    async def _question(self) -> Response:
+        """The page that asks for a backup code, as soon as the last proof is old enough."""
+        async with asyncio.timeout(5.0):
+            while (answer := await self.ann.get("/admin/x")).status == 200:
+                await asyncio.sleep(0.1)
+        page = await self.ann.get(location(answer) + "?method=backup_code")
+        assert page.status == 200
+        return page
+
+
+async def patiently(what: Callable[[], Awaitable[T]]) -> T:
+    """Outside of faults: on a busy machine a store may be late all the same, and then nobody is asked for a moment."""
+    for _ in range(10):
+        with contextlib.suppress(AssertionError):
+            return await what()
+        await asyncio.sleep(0.3)
+    return await what()
+
+
+def cookie_of(visitor: Visitor) -> str:
+    """As a program sends it."""
+    return f"sallyport={visitor.cookies['sallyport']}"
+
+
+def store_of(row: Row) -> str:
+    """What metrics, logs and readiness call it."""
+    return "shared" if row.store == "Redis" else "records"
+
+
+# --- the stores -------------------------------------------------------------------------------------------------------
+
+
+def through(store: str, proxy: Faulty) -> Iterator[Row]:
+    """The faults of the network."""
+    for fault in FAULTS:
+        yield Row(store, fault, "away", lambda fault=fault: proxy.begin(fault), proxy.end)  # type: ignore[misc]
+
+
+@contextlib.asynccontextmanager
+async def redis() -> AsyncIterator[Laboratory]:
+    """Sessions, limits and tries to sign in are on a Redis behind a proxy; the records on SQLite."""
+    with a_server() as one, a_server() as other, before(one.port) as proxy:
+        rows = [*through("Redis", proxy)]
+        rows.append(
+            Row("Redis", "failover", "away", lambda: fail_over(one, other, proxy), lambda: promote(other, proxy))
+        )
+        # It leads to the other server from here on.
+        rows.append(
+            Row("Redis", "read-only", "away",
+                lambda: other.ask("REPLICAOF", "127.0.0.1", "1"), lambda: other.ask("REPLICAOF", "NO", "ONE"))
+        )  # fmt: skip
+        rows.append(
+            Row("Redis", "full", "away",
+                lambda: other.ask("CONFIG", "SET", "maxmemory", "1mb"),
+                lambda: other.ask("CONFIG", "SET", "maxmemory", "0"))
+        )  # fmt: skip
+        async with laboratory(rows, shared=f"redis://127.0.0.1:{proxy.port}", records="sqlite:data/x.db") as one_more:
+            yield one_more
+
+
+def fail_over(one: Redis, other: Redis, proxy: Faulty) -> None:
+    """The master dies; its replica has all it had, and is told nothing yet."""
+    other.ask("REPLICAOF", "127.0.0.1", str(one.port))
+    deadline = time.monotonic() + 10.0
+    while "master_link_status:up" not in other.ask("INFO", "replication"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    one.ask("WAIT", "1", "1000")
+    one.kill()
+    proxy.point(other.port)
+
+
+def promote(other: Redis, proxy: Faulty) -> None:
+    """The replica is the master now."""
+    other.ask("REPLICAOF", "NO", "ONE")
+
+
+@contextlib.asynccontextmanager
+async def postgresql(server: PostgreSQL) -> AsyncIterator[Laboratory]:
+    """Users, factors and events are on a PostgreSQL behind a proxy; the rest on a Redis that nothing is wrong with."""
+    name = server.database()
+    with a_server() as shared, before(server.port) as proxy:
+        rows = [*through("PostgreSQL", proxy)]
+
+        def read_only(yes: bool) -> None:
+            server.configure(default_transaction_read_only="on" if yes else "off")
+            server.reload()
+
+        rows.append(Row("PostgreSQL", "failover", "away", server.stop_at_once, server.start))
+        rows.append(Row("PostgreSQL", "read-only", "away", lambda: read_only(True), lambda: read_only(False)))
+        url = server.url(name, port=proxy.port)
+        async with laboratory(rows, shared=shared.url, records=url) as one:
+            yield one
+
+
+@contextlib.asynccontextmanager
+async def sqlite() -> AsyncIterator[Laboratory]:
+    """Everything is in one file, and in the process."""
+    async with laboratory([], shared="memory", records="sqlite:data/x.db") as one:
+        data = one.house.house.data
+        path, filler = data / "x.db", data / "filler"
+        blocker: list[sqlite3.Connection] = []
+        kept: list[bytes] = []
+
+        def lock() -> None:
+            blocker.append(sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False))
+            blocker[0].execute("BEGIN EXCLUSIVE")
+
+        def unlock() -> None:
+            while blocker:
+                blocker.pop().close()
+
+        def settle() -> None:
+            """All that was written is in the file, and the log beside it takes no room."""
+            with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as database:
+                assert database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+        def fill() -> None:
+            settle()
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(1024)):
+                    pass
+
+        def spoil() -> None:
+            settle()
+            kept.append(path.read_bytes())
+            with path.open("r+b") as file:
+                file.write(bytes([0xAA]) * len(kept[0]))
+
+        def put_back() -> None:
+            if kept:
+                with path.open("r+b") as file:
+                    file.write(kept.pop())
+
+        one.rows = [
+            Row("SQLite", "locked", "takes no changes", lock, unlock),
+            Row("SQLite", "garbage", "away", spoil, put_back),
+        ]
+        with small_disk(data) as small:
+            if small:
+                one.rows.append(Row("SQLite", "full", "takes no changes", fill, lambda: filler.unlink(missing_ok=True)))
+            yield one
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Have `folder` be a disk of its own, with little room; whether we may."""
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", str(folder)]
+    small = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield small
+    finally:
+        if small:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.asynccontextmanager
+async def laboratory(rows: Sequence[Row], *, shared: str, records: str) -> AsyncIterator[Laboratory]:
+    """A gateway on these stores."""
+    store = {"records": records, "shared": shared}
+    async with several(1, policy=POLICY, store=store, sessions={"grace": f"{GRACE}s", "per_user": 100}) as house:
+        one = Laboratory(house, rows)
+        yield one
+
+
+async def measured(where: contextlib.AbstractAsyncContextManager[Laboratory]) -> list[Measured]:
+    """The whole table of one store."""
+    async with where as one:
+        await one.open()
+        table = [await one.measure(row) for row in one.rows]
+        assert one.gateway.process.returncode is None, one.gateway.said
+        assert await one.gateway.stop() == 0, one.gateway.said
+        one.house.calm()
+        return table
+
+
+def show(table: Sequence[Measured]) -> str:
+    """As it was measured, to be read."""
+    lines = []
+    for one in table:
+        if one.error is not None:
+            lines.append(f"{one.row.store} {one.row.fault}: {''.join(traceback.format_exception(one.error))}")
+            continue
+        kinds: dict[str, dict[int, int]] = {}
+        for ask in one.asks:
+            kinds.setdefault(ask.kind, {}).setdefault(ask.status, 0)
+            kinds[ask.kind][ask.status] += 1
+        last = max((ask.at for ask in one.of("known") if ask.status == 200), default=0.0)
+        worst = max(one.asks, key=lambda ask: ask.took)
+        lines.append(
+            f"{one.row.store} {one.row.fault}: {kinds} known until {last:.1f} s, at most {worst.took * 1000:.0f} ms "
+            f"({worst.kind}), up {one.up}, did {one.did}, ready {one.ready}, back after {one.back:.2f} s, "
+            f"proofs {one.proofs}, named {one.named}"
+        )
+    return "\n".join(lines)
