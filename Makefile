@@ -10,7 +10,7 @@ PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-beside suite-houses suite-compiled lint bench soak image chart docs clean
+.PHONY: help run test suite suite-houses suite-compiled lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,14 +21,10 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j 2 suite suite-beside
+	@$(MAKE) --no-print-directory -j 3 suite suite-houses suite-compiled
 
-suite: # with what runs beside it, every test there is
+suite: # every test there is, with the two that run beside it
 	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(HOUSES))
-
-suite-beside: # one after the other, beside the suite
-	@$(MAKE) --no-print-directory suite-houses
-	@$(MAKE) --no-print-directory suite-compiled
 
 suite-houses: # whole houses: processes, browsers, proxies, which wait more than they compute; it speaks when it is done
 	@mkdir -p build
