@@ -508,6 +508,9 @@ def _redis(value: Secret) -> Secret:
     return value
 
 
+Deadline = Annotated[Duration, Field(ge=0.01, le=5)]
+
+
 class SharedStore(Strict):
     """A Redis that all replicas share."""
 
@@ -529,6 +532,7 @@ class SharedStore(Strict):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = setting(
         "sallyport:", "What every key there begins with; two gateways that share nothing need two."
     )
+    deadline: Deadline = setting("50ms", "How long a request waits for an answer; then it is away.")
 
     @property
     def where(self) -> Where:
@@ -544,6 +548,7 @@ class SharedStore(Strict):
             certificate=self.certificate,
             key=self.key,
             prefix=self.prefix,
+            deadline=self.deadline,
         )
 
     @model_validator(mode="after")
@@ -577,6 +582,7 @@ class Records(Strict):
     )
     certificate: PathField | None = setting(None, "PEM: our own, for a server that asks for one.")
     key: PathField | None = setting(None, "PEM, without a password: of `certificate`.")
+    deadline: Deadline = setting("50ms", "PostgreSQL: how long a request waits for an answer; then it is away.")
 
     @model_validator(mode="after")
     def _whole(self) -> Records:
@@ -598,6 +604,7 @@ class Records(Strict):
             ca=self.ca,
             certificate=self.certificate,
             key=self.key,
+            deadline=self.deadline,
         )
 
 

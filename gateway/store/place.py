@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
+from gateway.store.line import DEADLINE
+
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 PORT = 5432
 MODES = ("disable", "require", "verify-ca", "verify-full")
@@ -36,6 +38,8 @@ class Place:
     certificate: Path | None = None
     """PEM: ours, with its `key`, for a server that asks."""
     key: Path | None = None
+    deadline: float = DEADLINE
+    """Seconds that a request waits for it at most."""
 
     @property
     def scheme(self) -> str:

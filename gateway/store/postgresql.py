@@ -38,7 +38,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from gateway.core.errors import ConfigError, StoreAway
 from gateway.store.database import cause, from_json, to_json
-from gateway.store.line import DEADLINE, Line
+from gateway.store.line import Line
 from gateway.store.place import Place, Server, server
 
 OLDEST = 13
@@ -124,7 +124,8 @@ class PostgreSQL:
             pool_use_lifo=False,
         )
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self.line = Line("records", self._probe, deadline=DEADLINE, patience=PROBE_PATIENCE)
+        self.line = Line("records", self._probe, deadline=place.deadline, patience=PROBE_PATIENCE)
+        self._deadline = place.deadline
         self.line.listen(self._changed)
         self._slots = asyncio.Semaphore(POOL)
         self._apart = asyncio.Lock()
@@ -146,7 +147,7 @@ class PostgreSQL:
                     await transaction.start()  # which says nothing to the server yet
                     try:
                         await self._lock(connection, tenant, subject)
-                        wonder = asyncio.get_running_loop().call_later(DEADLINE, self._wonder)
+                        wonder = asyncio.get_running_loop().call_later(self._deadline, self._wonder)
                         try:
                             async with self.line.bounded(COMMIT):
                                 yield connection
@@ -232,7 +233,7 @@ class PostgreSQL:
         if not active or connection.invalidated:
             return
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(self._deadline):
                 await connection.rollback()
         except Exception:
             await connection.invalidate()
@@ -272,11 +273,11 @@ class PostgreSQL:
 
     async def _probe(self) -> None:
         """Connect anew, ask, and fill the pool. Whoever still waits on what was open before is told that it is lost."""
-        cutting = asyncio.get_running_loop().call_later(DEADLINE, self._cut)
+        cutting = asyncio.get_running_loop().call_later(self._deadline, self._cut)
         try:
             await self.engine.dispose()
             async with self._reading.connect() as connection:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(self._deadline):
                     if await connection.scalar(_ASK) is None:
                         raise StoreAway("it takes no changes")
                 await self._fill(POOL)

@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
         "store.shared: Redis needs a library that is not installed", "pip install 'sallyport[redis]'"
     ) from error
 
-from gateway.store.line import DEADLINE, Line
+from gateway.store.line import Line
 from gateway.store.redis_channel import Ear
 from gateway.store.redis_checks import PATIENCE, examine, not_fit
 from gateway.store.redis_link import Word, why
@@ -72,7 +72,7 @@ class Redis:
     def __init__(self, where: Where) -> None:
         self.where = where
         self.prefix = where.prefix
-        self.line = Line("shared", self._probe)
+        self.line = Line("shared", self._probe, deadline=where.deadline)
         self._nodes = make_nodes(where)
         self._ear = Ear(self)
         self._watching: asyncio.Task[None] | None = None
@@ -156,13 +156,13 @@ class Redis:
         try:
             link = self._nodes.link(key)
             if link is None:
-                link = await self._nodes.reach(key, DEADLINE)
+                link = await self._nodes.reach(key, self.line.deadline)
             return await link.ask(command)
         except ResponseError as error:
             said = str(error)
             code = said.partition(" ")[0]
             if isinstance(self._nodes, Cluster) and code in ("MOVED", "ASK", "TRYAGAIN"):
-                return await self._redirected(self._nodes, said, key, command, began + DEADLINE)
+                return await self._redirected(self._nodes, said, key, command, began + self.line.deadline)
             if not _no_use(said):
                 raise
             self.line.failed(said)
@@ -183,12 +183,12 @@ class Redis:
                     code, _, rest = said.partition(" ")
                     if code == "TRYAGAIN":  # some of its keys have moved, some have not
                         await asyncio.sleep(AGAIN)
-                        link = await nodes.reach(key, DEADLINE)
+                        link = await nodes.reach(key, self.line.deadline)
                     else:
                         slot, place = rest.split()[:2]
                         address = nodes.place(key, place)
                         node = nodes.moved(int(slot), address) if code == "MOVED" else nodes.at(address)
-                        link = await node.reach(DEADLINE)
+                        link = await node.reach(self.line.deadline)
                         if code == "ASK":
                             link.ask(("ASKING",)).add_done_callback(_seen)
                     try:
@@ -211,7 +211,7 @@ class Redis:
     async def _probe(self) -> None:
         """Whether every server that is written to can be written to: a replica, or one that is full, answers too."""
         try:
-            await self._nodes.find(DEADLINE)
+            await self._nodes.find(self.line.deadline)
             key = f"{self.prefix}probe"
             masters = self._nodes.masters().items()
             await asyncio.gather(*(node.ask("SET", f"{key}{end}", "", "PX", "1000") for node, end in masters))

@@ -48,10 +48,12 @@ class Lost(Exception):  # noqa: N818 - the state is the name
 class Link(asyncio.Protocol):
     """An open connection of redis-py, taken over."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, deadline: float = DEADLINE) -> None:
+        """`deadline`: seconds that a call waits, unless it says otherwise."""
         self.broken = ""
         """Why it is not open any more."""
         self._connection = connection
+        self._deadline = deadline
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -62,13 +64,13 @@ class Link(asyncio.Protocol):
         if self._transport.is_closing() or connection._reader.at_eof():
             self._break("closed by the server")
 
-    def ask(self, command: tuple[Word, ...], seconds: float = DEADLINE) -> asyncio.Future[Any]:
+    def ask(self, command: tuple[Word, ...], seconds: float = 0.0) -> asyncio.Future[Any]:
         """Send it. The answer, or raises `Lost`; an error of the server's is `redis.exceptions.ResponseError`."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self.broken:
             answer.set_exception(Lost(self.broken))
             return answer
-        due = self._loop.time() + seconds
+        due = self._loop.time() + (seconds or self._deadline)
         self._waiting.append((answer, due))
         if self._timer is None or due < self._due:
             self._arm(due)
@@ -125,9 +127,9 @@ class Link(asyncio.Protocol):
         if due > now:
             self._arm(due)
         elif now - due > LATE and not again:
-            self._arm(now + DEADLINE, True)
+            self._arm(now + self._deadline, True)
         else:
-            self._break(f"no answer within {DEADLINE * 1000:g} ms")
+            self._break(f"no answer within {self._deadline * 1000:g} ms")
 
     def _break(self, why: str) -> None:
         if self.broken:
@@ -174,9 +176,9 @@ class Node:
         except TimeoutError:
             raise TimeoutError(f"no connection to {self.address} in time") from None
 
-    async def ask(self, *command: Word, seconds: float = DEADLINE) -> Any:
+    async def ask(self, *command: Word, seconds: float = 0.0) -> Any:
         """One question, connecting included. Raises `Lost`, or as `connect` does."""
-        link = await self.reach(seconds)
+        link = await self.reach(seconds or self._where.deadline)
         return await link.ask(command, seconds)
 
     def close(self) -> None:
@@ -194,7 +196,7 @@ class Node:
 
     async def _connect(self) -> Link:
         connection = await connect(self._where, self.address, sentinel=self._sentinel)
-        self._link = Link(connection)
+        self._link = Link(connection, self._where.deadline)
         return self._link
 
 

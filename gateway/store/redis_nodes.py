@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from gateway.store.line import DEADLINE
 from gateway.store.redis_link import Link, Lost, Node, Word, why
 from gateway.store.redis_where import Address, Where
 
@@ -111,7 +110,9 @@ class Sentinels:
     async def find(self, seconds: float) -> None:
         """As `Nodes` says."""
         if self._finding is None or self._finding.done():
-            self._finding = asyncio.create_task(self._find(max(seconds, DEADLINE)), name="finding the master")
+            self._finding = asyncio.create_task(
+                self._find(max(seconds, self._where.deadline)), name="finding the master"
+            )
             self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._finding)
@@ -185,7 +186,9 @@ class Cluster:
     async def find(self, seconds: float) -> None:
         """As `Nodes` says."""
         if self._finding is None or self._finding.done():
-            self._finding = asyncio.create_task(self._find(max(seconds, DEADLINE)), name="finding the masters")
+            self._finding = asyncio.create_task(
+                self._find(max(seconds, self._where.deadline)), name="finding the masters"
+            )
             self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._finding)

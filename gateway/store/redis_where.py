@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from gateway.store.line import DEADLINE
+
 Kind = Literal["standalone", "sentinel", "cluster"]
 
 PORT = 6379
@@ -70,6 +72,8 @@ class Where:
     key: Path | None = None
     prefix: str = PREFIX
     """What each of our keys and channels begins with."""
+    deadline: float = DEADLINE
+    """Seconds that a request waits for it at most."""
 
     @property
     def kind(self) -> Kind:

@@ -25,7 +25,7 @@ from gateway.store.sql import Records
 from tests.commands.kept import Sallyport
 from tests.rig.ledger import Remembered
 from tests.rig.redis import Server, a_server, needs_redis
-from tests.rig.sessions import TERMS, in_rows, patient
+from tests.rig.sessions import PATIENT, TERMS, in_rows
 
 PASSWORD = "correct horse battery staple"
 
@@ -96,9 +96,8 @@ def kept(request: pytest.FixtureRequest, sallyport: Sallyport) -> Iterator[Kept]
         yield Kept(sallyport.folder, None)
         return
     with a_server() as server, (sallyport.folder / "config.yaml").open("a") as config:
-        config.write(f"store: {{shared: '{server.url}'}}\n")
+        config.write(f"store: {{shared: {{url: '{server.url}', deadline: {PATIENT:g}s}}}}\n")
         config.flush()
-        patient(request.getfixturevalue("monkeypatch"))
         yield Kept(sallyport.folder, server)
 
 

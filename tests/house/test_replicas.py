@@ -24,7 +24,7 @@ from tests.rig.frames import echo_frames, open_socket
 from tests.rig.gateway import PASSWORD, Gateway, request, running
 from tests.rig.messages import Request
 from tests.rig.redis import Server, a_server, needs_redis
-from tests.rig.sessions import patient
+from tests.rig.sessions import PATIENT
 from tests.rig.upstream import Line, ok
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_redis]
@@ -75,13 +75,15 @@ class House:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     data = tmp_path_factory.mktemp("replicas")
-    with a_server() as server, before(server.port) as proxy, pytest.MonkeyPatch.context() as patch:
-        patient(patch)
+    with a_server() as server, before(server.port) as proxy:
         async with contextlib.AsyncExitStack() as ending:
             replicas = []
             for port in (server.port, server.port, proxy.port):
                 config = {
-                    "store": {"records": f"sqlite:{data}/records.db", "shared": f"redis://127.0.0.1:{port}"},
+                    "store": {
+                        "records": f"sqlite:{data}/records.db",
+                        "shared": {"url": f"redis://127.0.0.1:{port}", "deadline": f"{PATIENT:g}s"},
+                    },
                     "keys": str(data / "keys"),
                     "sessions": {"grace": f"{GRACE:g}s"},
                 }

@@ -25,11 +25,18 @@ NEXT = str(ROOT / "tests" / "store" / "next_version.py")
 PASSWORD = "correct horse battery"
 
 
+def url_of(home: Home) -> str:
+    """Where its records are."""
+    records = home.config["store"]["records"]
+    return str(records["url"] if isinstance(records, dict) else records)
+
+
 @pytest.fixture
 def here(postgres: Server) -> Iterator[Home]:
     """A gateway's folder, its records in an empty database."""
     with home() as one:
-        one.write_config(store={"records": postgres.url(postgres.database())})
+        # What is tested is not how soon a database is given up.
+        one.write_config(store={"records": {"url": postgres.url(postgres.database()), "deadline": "2s"}})
         yield one
 
 
@@ -53,7 +60,7 @@ async def add(here: Home, name: str) -> None:
     ],
 )
 async def test_a_place_that_cannot_be_used(here: Home, change, told: str) -> None:  # type: ignore[no-untyped-def]
-    here.write_config(store={"records": change(here.config["store"]["records"])})
+    here.write_config(store={"records": change(url_of(here))})
     said = await here.refuses()
     assert told in said
     assert "hunter" not in said
@@ -61,7 +68,7 @@ async def test_a_place_that_cannot_be_used(here: Home, change, told: str) -> Non
 
 
 async def test_a_database_of_somebody_else_is_left_alone(here: Home) -> None:
-    place = Place(here.config["store"]["records"])
+    place = Place(url_of(here))
     behind(place, "CREATE TABLE orders (id INTEGER)")
     said = await here.refuses()
     assert "belongs to another program" in said
@@ -69,7 +76,7 @@ async def test_a_database_of_somebody_else_is_left_alone(here: Home) -> None:
 
 
 async def test_who_may_not_make_tables_is_told(here: Home, postgres: Server) -> None:
-    name = server(Place(here.config["store"]["records"])).database
+    name = server(Place(url_of(here))).database
     postgres.execute("CREATE ROLE reader LOGIN PASSWORD 'hunter2/hunter2'")
     try:
         here.write_config(store={"records": postgres.url(name, user="reader")})
@@ -82,7 +89,7 @@ async def test_who_may_not_make_tables_is_told(here: Home, postgres: Server) -> 
 
 async def test_who_may_only_use_the_tables_can_run(here: Home, postgres: Server) -> None:
     """As docs/state.md divides the roles: an owner upgrades, the gateway reads and writes."""
-    name = server(Place(here.config["store"]["records"])).database
+    name = server(Place(url_of(here))).database
     postgres.execute("CREATE ROLE worker LOGIN PASSWORD 'hunter2/hunter2'")
     try:
         for what in ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE ON SEQUENCES"):
@@ -232,7 +239,7 @@ async def next_version(here: Home, *arguments: str) -> asyncio.subprocess.Proces
 
 
 def schema_of(here: Home) -> dict[str, int]:
-    found = behind(Place(here.config["store"]["records"]), "SELECT name, number FROM meta")
+    found = behind(Place(url_of(here)), "SELECT name, number FROM meta")
     return {name: number for name, number in found if name in ("schema", "compatible")}
 
 
@@ -277,7 +284,7 @@ async def test_a_backup_under_load_comes_back_elsewhere(here: Home, postgres: Se
 
 
 def place_of(here: Home) -> Place:
-    url = here.config["store"]["records"]
+    url = url_of(here)
     return Place(url if url.startswith("postgresql") else f"sqlite:{here.folder}/{url.partition(':')[2]}")
 
 
@@ -288,7 +295,7 @@ async def copy(here: Home, postgres: Server, kind: str) -> Path:
         assert said.code == 0, said.err
         return here.folder / "backup.db"
     target = here.folder / "sallyport.dump"
-    await tool("pg_dump", "--format=custom", f"--file={target}", here.config["store"]["records"])
+    await tool("pg_dump", "--format=custom", f"--file={target}", url_of(here))
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from gateway.store.sql import Records
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import place_of
 from tests.rig.redis import Masters, Server, a_cluster, a_server, needs_redis
-from tests.rig.sessions import TERMS, Stores, opened, patient
+from tests.rig.sessions import PATIENT, TERMS, Stores, opened
 
 PASSWORD = "correct horse battery"
 
@@ -68,17 +69,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 async def stores(request: pytest.FixtureRequest, records: Records, clock: ManualClock) -> AsyncIterator[Stores]:
     """By default in the database; over which stores a file of tests runs it says with `over`."""
     where = None
-    if request.param in ("redis", "cluster"):
-        patient(request.getfixturevalue("monkeypatch"))
     if request.param == "redis":
         server: Server = request.getfixturevalue("redis_server")
         server.ask("FLUSHALL")
-        where = Where.parse(server.url)
+        where = replace(Where.parse(server.url), deadline=PATIENT)
     elif request.param == "cluster":
         masters: Masters = request.getfixturevalue("redis_cluster")
         for each in masters.servers:
             each.ask("FLUSHALL")
-        where = masters.where
+        where = replace(masters.where, deadline=PATIENT)
     async with opened(records, clock, where) as stores:
         yield stores
 

@@ -94,7 +94,7 @@ async def run(seconds: float = SECONDS) -> tuple[list[One], int]:
     with a_server() as redis, tempfile.TemporaryDirectory() as folder:
         Path(folder, "sitecustomize.py").write_text(WRONG)
         environs = [{"PYTHONPATH": f"{folder}:{ROOT}", **clock} for clock in CLOCKS]
-        store = {"records": "none", "shared": redis.url}
+        store = {"records": "none", "shared": {"url": redis.url, "deadline": "1s"}}
         async with several(3, policy=POLICY, store=store, environs=environs) as house:
             await house.start()
             until = time.time() + seconds

@@ -240,8 +240,9 @@ async def several(
             service.close()
 
 
-def absolute(url: str, folder: Path) -> str:
-    """A URL as it is meant in `folder`."""
+def absolute(where: str | dict[str, str], folder: Path) -> str:
+    """A URL as it is meant in `folder`, also where more is said beside it."""
+    url = where if isinstance(where, str) else where["url"]
     return url if "//" in url else f"sqlite:{folder / url.removeprefix('sqlite:')}"
 
 

@@ -49,7 +49,9 @@ async def house(request: pytest.FixtureRequest, own_postgres: Server) -> AsyncIt
     with a_server() as redis:
         shared = request.param == "Redis and PostgreSQL"
         url = own_postgres.url(own_postgres.database()) if shared else "sqlite:data/x.db"
-        store = {"records": url, "shared": redis.url if shared else "memory"}
+        store: dict[str, object] = {"records": url, "shared": "memory"}
+        if shared:  # what is tested is not how soon a store is given up
+            store = {"records": {"url": url, "deadline": "2s"}, "shared": {"url": redis.url, "deadline": "2s"}}
         async with several(4, policy=POLICY, store=store, trusted_proxies=["127.0.0.1/32"]) as house:
             for full, replica in zip(SAID, house.replicas, strict=True):
                 replica.write_config(sessions={"per_user": PER_USER, "when_full": full})

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -228,5 +229,4 @@ def place_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Place:
     if kind == "sqlite":
         return Place(f"sqlite:{folder}/data/sallyport.db")
     server: Server = request.getfixturevalue("postgres")
-    request.getfixturevalue("monkeypatch").setattr("gateway.store.postgresql.DEADLINE", PATIENT)
-    return server.place()
+    return replace(server.place(), deadline=PATIENT)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from gateway.core.clock import Clock, ManualClock
@@ -19,7 +18,7 @@ from gateway.identity.session_store import Lifetimes, Terms
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
 from gateway.store.redis import Redis, Script
-from gateway.store.redis_link import Link, Word
+from gateway.store.redis_link import Word
 from gateway.store.redis_where import Where
 from gateway.store.sql import Records
 from gateway.store.tables import users
@@ -29,6 +28,7 @@ HOUR = 3600.0
 TERMS = Terms(Lifetimes(idle=HOUR, absolute=24 * HOUR, per_user=5))
 EPOCH = ManualClock().now() - ManualClock().monotonic()
 PATIENT = 1.0
+"""Seconds for a Redis: what is tested is not how soon it is given up."""
 MASTER = b"\x07" * 32
 
 
@@ -135,13 +135,6 @@ class Stores:
         for redis in self._opened:
             await redis.close()
         await self.records.close()
-
-
-def patient(patch: pytest.MonkeyPatch) -> None:
-    """Give a Redis more time than requests do: what is tested here is not how soon it is given up."""
-    for module in ("redis", "redis_link", "redis_nodes"):
-        patch.setattr(f"gateway.store.{module}.DEADLINE", PATIENT)
-    patch.setattr(Link.ask, "__defaults__", (PATIENT,))
 
 
 @asynccontextmanager
