@@ -104,6 +104,7 @@ class App:
         self._store_up = True
         self._alive = 0
         self._enrolled: Mapping[str, float] = {}
+        self._trusted = 0
         self._rounds = 0
         self._started = False
         self._stopping: asyncio.Task[None] | None = None
@@ -215,6 +216,7 @@ class App:
         read("store_up", lambda: {name: float(up) for name, up in self._stores().items()})
         read("sessions", lambda: float(self._alive))
         read("enrolments", lambda: self._enrolled)
+        read("trusted_devices", lambda: float(self._trusted))
         read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
         if (sharing := self.sharing) is not None:
             read("limits_unasked", lambda: float(sharing.counting.shared.unasked))
@@ -312,6 +314,7 @@ class App:
             upstreams=settings.upstreams,
             factors=settings.mfa.factors,
             admin_groups=settings.mfa.required_groups,
+            trusted=settings.mfa.trusted,
             people=settings.store.keeps_records,
             counters=settings.store.counts,
             together=settings.store.counts_together,
@@ -368,6 +371,8 @@ class App:
             await people.sessions.refresh()
             if self._rounds % COUNT_EVERY == 0:
                 self._enrolled = await people.factors.counts()
+                if people.trusted is not None:
+                    self._trusted = await people.trusted.count()
                 await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True

@@ -733,15 +733,25 @@ class BackupCodes(Strict):
     """Ten codes on paper, each good once."""
 
 
+class TrustedDevices(Strict):
+    """Browsers in which a second factor was shown, and need not be for a while."""
+
+    lifetime: Duration = setting("30d", "How long after it was shown.", ge=60, le=90 * 86400)
+    most: int = setting(10, "Browsers that one user can trust; one more, and the oldest is forgotten.", ge=1, le=100)
+
+
 class Mfa(Strict):
     """Second factors."""
 
     later: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("sms", "email", "webauthn", "trusted_devices", "push"), "`totp` and `backup_codes` for now"
+        ("sms", "email", "webauthn", "push"), "`totp` and `backup_codes` for now"
     )
 
     totp: Totp | None = setting({}, "Codes of an authenticator app; `null`: not offered.")
     backup_codes: BackupCodes | None = setting({}, "Ten codes on paper; `null`: not offered.")
+    trusted_devices: TrustedDevices | None = setting(
+        None, "Browsers that people may trust, instead of a second factor, for rules that allow it; left out: none."
+    )
     enrol_within: Duration = setting("5m", "How fresh a sign-in must be to set up a first factor.")
     required_groups: Texts | tuple[()] = setting(
         ("admins",), "Administrators: rules that let only these groups in ask for aal2, whatever they say."
@@ -752,6 +762,11 @@ class Mfa(Strict):
         """Configured second factors, as policies name them."""
         offered = {"totp": self.totp, "backup_code": self.backup_codes}
         return tuple(name for name, settings in offered.items() if settings is not None)
+
+    @property
+    def trusted(self) -> float:
+        """How long a browser can be trusted, in seconds; 0.0: none can."""
+        return self.trusted_devices.lifetime if self.trusted_devices is not None else 0.0
 
 
 class RiskSettings(Strict):

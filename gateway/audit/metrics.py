@@ -47,6 +47,10 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("limit", "did"),
     ),
     "challenges": ("Answers to step-up challenges; outcome: passed, failed, throttled", ("factor", "outcome")),
+    "trusted_device_uses": (
+        "Sign-ins with the cookie of a trusted browser; outcome: used, repeated, void, stolen",
+        ("outcome",),
+    ),
     "events": ("Security events", ("event", "severity")),
 }
 HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
@@ -57,6 +61,7 @@ HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
 }
 READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "enrolments": ("gauge", "Second factors enrolled", "factor"),
+    "trusted_devices": ("gauge", "Browsers that people trust", ""),
     "sessions": ("gauge", "Sessions alive", ""),
     "policy_reload_success": ("gauge", "1 when the last reading of the policies succeeded", ""),
     "policy_reload_timestamp_seconds": ("gauge", "When the policies in force were read", ""),
@@ -164,6 +169,10 @@ class Metrics:
     def challenge(self, factor: str, outcome: str) -> None:
         """A challenge was answered."""
         self._counters["challenges"][factor, outcome] += 1
+
+    def trusted_device(self, outcome: str) -> None:
+        """Somebody signed in with the cookie of a trusted browser."""
+        self._counters["trusted_device_uses"][outcome,] += 1
 
     def event(self, event: Event) -> None:
         """A security event; for `Recorder.subscribe`."""

@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -145,6 +145,30 @@ backup_codes = Table(
     Column("used_at", Float),
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
     Index("backup_codes_of", "tenant", "subject"),
+)
+
+trusted_devices = Table(
+    "trusted_devices",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("series", LargeBinary, nullable=False, unique=True),  # SHA-256 of what all tokens of this browser begin with
+    Column("digest", LargeBinary, nullable=False),  # SHA-256 of the token that counts
+    Column("spent", LargeBinary),  # SHA-256 of the one before
+    Column("salt", LargeBinary),  # with the one before, makes the one that counts
+    Column("spent_at", Float),
+    Column("spent_by", LargeBinary),  # SHA-256 of the browser's random name
+    Column("generation", Integer, nullable=False),  # `users.generation` when it was made
+    Column("created_at", Float, nullable=False),  # and a second factor was shown
+    Column("expires_at", Float, nullable=False),
+    Column("last_used_at", Float),
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("sessions", JSON, nullable=False),  # ids of those opened with it, the newest last
+    ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
+    Index("trusted_devices_of", "tenant", "subject", "created_at"),
+    Index("trusted_devices_until", "expires_at"),
 )
 
 seen = Table(

@@ -26,6 +26,7 @@ from gateway.web.answers import challenge, page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
+from gateway.web.trusted import stand_in
 
 WRONG = "The user name or the password is not right."
 
@@ -88,6 +89,7 @@ async def submit(request: web.Request) -> web.Response:
     ):
         after = f"{desk.prefix}enrol?next={quote(after, safe='')}"
     answer = redirect(after)
+    token = await stand_in(request, token, identity, answer)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
     device = caller.cookies.set(caller.cookies.device, desk.device.make(account), DEVICE_LIFETIME)
     answer.headers.add("Set-Cookie", device)
