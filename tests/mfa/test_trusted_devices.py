@@ -258,6 +258,7 @@ async def test_a_browser_is_trusted_once_and_ten_at_most(records: Records, clock
         clock.advance(60)
         cookies.append(await trust.trust(agent=f"agent-{n}"))
     assert await trust.list() == ["agent-3", "agent-2", "agent-1"]
+    clock.advance(60)
     await trust.trust(replacing=cookies[2], agent="agent-2 again")
     assert await trust.list() == ["agent-2 again", "agent-3", "agent-1"]
     assert (await trust.use(cookies[2])).proof is None

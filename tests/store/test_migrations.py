@@ -41,6 +41,7 @@ ROOT = HERE.parents[1]
 NOW = 1_700_000_010.0
 """When the dump was made."""
 MASTER = b"m" * 32
+NEXT = SCHEMA_VERSION + 1
 
 
 @pytest.fixture(params=EITHER)
@@ -183,29 +184,29 @@ def schema_of(place: Place) -> dict[str, int]:
 async def test_an_upgrade_that_is_killed_has_not_happened(house: Place, tmp_path: Path) -> None:
     code, out, err = await next_version(tmp_path, "db", "upgrade", DIE="1")
     assert (code, "Badges of users" in out) == (-9, True), err
-    assert schema_of(house) == {"schema": 2, "compatible": 1}
+    assert schema_of(house) == {"schema": SCHEMA_VERSION, "compatible": 1}
     async with asyncio.timeout(15):
         while (said := await this_version(tmp_path, "user", "list"))[0]:
             await asyncio.sleep(0.1)  # until the server has noticed
     assert "ann" in said[1]
     code, out, err = await next_version(tmp_path, "db", "upgrade")
     assert (code, err) == (0, "")
-    assert schema_of(house) == {"schema": 3, "compatible": 2}
+    assert schema_of(house) == {"schema": NEXT, "compatible": SCHEMA_VERSION}
     assert (await next_version(tmp_path, "user", "list"))[1] == said[1]
 
 
 async def test_this_version_works_with_the_next_ones_tables_while_it_may(house: Place, tmp_path: Path) -> None:
     before = await next_version(tmp_path, "db", "status", "--json")
-    assert (before[0], '"state": "behind"' in before[1], '"schema": 2' in before[1]) == (1, True, True)
+    assert (before[0], '"state": "behind"' in before[1], f'"schema": {SCHEMA_VERSION}' in before[1]) == (1, True, True)
     assert (await next_version(tmp_path, "db", "upgrade"))[0] == 0
     after = await next_version(tmp_path, "db", "status")
-    assert (after[0], "has schema 3: good" in after[1]) == (0, True)
+    assert (after[0], f"has schema {NEXT}: good" in after[1]) == (0, True)
     assert "of a newer version, which this one can work with" in (await this_version(tmp_path, "db", "status"))[1]
     code, _, err = await this_version(tmp_path, "user", "add", "bob", "--generate")
     assert code == 0, err
     assert (await next_version(tmp_path, "user", "list"))[1].count("active") == 2
     assert "nothing to do" in (await this_version(tmp_path, "db", "upgrade"))[1]
-    assert schema_of(house) == {"schema": 3, "compatible": 2}
+    assert schema_of(house) == {"schema": NEXT, "compatible": SCHEMA_VERSION}
 
 
 async def test_this_version_leaves_tables_alone_that_it_could_not_work_with(house: Place, tmp_path: Path) -> None:
@@ -213,20 +214,20 @@ async def test_this_version_leaves_tables_alone_that_it_could_not_work_with(hous
     for command in (("user", "list"), ("run",), ("db", "status"), ("db", "upgrade")):
         code, out, err = await this_version(tmp_path, *command)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "was made by a newer version of Sallyport (its schema is 3, this version knows up to 2)" in err
-    assert schema_of(house) == {"schema": 3, "compatible": 3}
+        assert f"(its schema is {NEXT}, this version knows up to {SCHEMA_VERSION})" in err
+    assert schema_of(house) == {"schema": NEXT, "compatible": NEXT}
 
 
 async def test_who_is_behind_on_postgresql_is_told_to_upgrade_first(house: Place, tmp_path: Path) -> None:
     code, out, err = await next_version(tmp_path, "user", "list")
     if house.scheme == SQLITE:
         assert (code, "ann" in out) == (0, True)
-        assert schema_of(house) == {"schema": 3, "compatible": 2}
+        assert schema_of(house) == {"schema": NEXT, "compatible": SCHEMA_VERSION}
         return
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "has schema 2, this version needs 3 (run `sallyport db upgrade`)" in err
+    assert f"has schema {SCHEMA_VERSION}, this version needs {NEXT} (run `sallyport db upgrade`)" in err
     assert "hunter2" not in err
-    assert schema_of(house) == {"schema": 2, "compatible": 1}
+    assert schema_of(house) == {"schema": SCHEMA_VERSION, "compatible": 1}
 
 
 async def test_half_a_migration_is_left_alone(house: Place, tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ async def test_half_a_migration_is_left_alone(house: Place, tmp_path: Path) -> N
     for command in (("user", "list"), ("db", "status"), ("db", "upgrade")):
         code, out, err = await this_version(tmp_path, *command)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "is half migrated: sessions.rested missing from schema 2 (restore a backup)" in err
+        assert f"is half migrated: sessions.rested missing from schema {SCHEMA_VERSION} (restore a backup)" in err
 
 
 async def test_an_upgrade_that_cannot_be_leaves_everything_as_it_was(house: Place, tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ async def test_an_upgrade_that_cannot_be_leaves_everything_as_it_was(house: Plac
     assert (code, err.count("\n")) == (2, 1)
     assert "cannot be upgraded" in err
     assert "nothing was changed" in err
-    assert schema_of(house) == {"schema": 2, "compatible": 1}
+    assert schema_of(house) == {"schema": SCHEMA_VERSION, "compatible": 1}
     assert (await this_version(tmp_path, "user", "list"))[0] == 0
 
 
@@ -254,7 +255,7 @@ async def test_several_may_make_and_upgrade_at_once(empty: Place, tmp_path: Path
     raised = await asyncio.gather(*(next_version(tmp_path, "db", "upgrade") for _ in range(3)))
     assert [one[0] for one in raised] == [0, 0, 0], raised
     assert sum("Badges of users" in one[1] for one in raised) == 1
-    assert schema_of(empty) == {"schema": 3, "compatible": 2}
+    assert schema_of(empty) == {"schema": NEXT, "compatible": SCHEMA_VERSION}
 
 
 async def test_somebody_elses_tables_are_left_alone(empty: Place, tmp_path: Path) -> None:

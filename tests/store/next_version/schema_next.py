@@ -8,9 +8,11 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
-compatible = 3 if os.environ.get("NARROW") else 2
+from gateway.store import tables
+
+revision = f"{tables.SCHEMA_VERSION:04}"
+down_revision = f"{tables.SCHEMA_VERSION - 1:04}"
+compatible = tables.SCHEMA_VERSION if os.environ.get("NARROW") else tables.SCHEMA_VERSION - 1
 touches = ("users",)
 
 
