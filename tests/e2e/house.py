@@ -86,11 +86,8 @@ class Phone:
 class House:
     """A running gateway, its service, and the users ann (of the admins) and bob."""
 
-    def __init__(self, folder: Path, like: Path | None = None, **settings: object) -> None:
-        """Everything it writes is under `folder`; it begins with what a house left under `like`.
-
-        `settings` are those that differ from the project's own.
-        """
+    def __init__(self, folder: Path, like: Path | None = None) -> None:
+        """Everything it writes is under `folder`; it begins with what a house left under `like`."""
         self.clock = LeapingClock()
         self.received: list[Received] = []
         """Whatever reached the service, in order."""
@@ -100,7 +97,6 @@ class House:
         """Another origin, to which the service sends whoever asks for `/elsewhere`."""
         self._folder = folder
         self._like = like
-        self._settings = settings
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="house")
 
@@ -139,7 +135,7 @@ class House:
             shutil.copytree(self._like / "data", self._folder / "data")
         loaded = settings.load(ROOT / "config.yaml", environment)
         log = loaded.log.model_copy(update={"access": str(self._folder / "access.log")})
-        self.app = App(loaded.model_copy(update={"log": log, **self._settings}), clock=self.clock)
+        self.app = App(loaded.model_copy(update={"log": log}), clock=self.clock)
         await self.app.start()
         if self._like is None:
             users = self.app.users
@@ -200,9 +196,9 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path, like: Path | None = None, **settings: object) -> Iterator[House]:
+def open_house(folder: Path, like: Path | None = None) -> Iterator[House]:
     """A house, from its first file to its last socket."""
-    house = House(folder, like, **settings)
+    house = House(folder, like)
     try:
         house.start()
         yield house
