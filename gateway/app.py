@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from gateway.crypto.keys import KeyRing
     from gateway.identity.local import LocalUsers
     from gateway.identity.sessions import Sessions
-    from gateway.notify.outbox import Outbox
     from gateway.people import People
     from gateway.settings import Address, Listen, Settings
     from gateway.sharing import Sharing
@@ -96,7 +95,6 @@ class App:
         self._access_log: AccessLog
         self._probes: Probes | None = None
         self._control: Control | None = None
-        self._outbox: Outbox | None = None
         self._secure: dict[str, ServerTls] = {}
         """TLS of the listeners that have it, by their address."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,6 +104,7 @@ class App:
         self._store_up = True
         self._alive = 0
         self._enrolled: Mapping[str, float] = {}
+        self._trusted = 0
         self._rounds = 0
         self._started = False
         self._stopping: asyncio.Task[None] | None = None
@@ -148,8 +147,6 @@ class App:
             ledger=self.recorder,
             clock=clock,
         )
-        if self._outbox is not None:
-            self._outbox.start()
         await self._open_doors()
         await self._open_control()
         self._publish_metrics()
@@ -180,14 +177,7 @@ class App:
         from gateway.store.event_table import EventTable
 
         self.records, self.keys = await open_records(self.settings, place, self.clock)
-        notices = None
-        if self.settings.notify.email:
-            from gateway.post import make_notices, make_outbox
-
-            notices = make_notices(self.settings, self.metrics.notification)
-        self.recorder = Recorder(EventTable(self.records, notices), self.clock)
-        if notices is not None:
-            self._outbox = make_outbox(self.settings, self.records, self.clock, self.recorder, self.metrics)
+        self.recorder = Recorder(EventTable(self.records), self.clock)
         people = People(
             self.settings,
             records=self.records,
@@ -226,12 +216,11 @@ class App:
         read("store_up", lambda: {name: float(up) for name, up in self._stores().items()})
         read("sessions", lambda: float(self._alive))
         read("enrolments", lambda: self._enrolled)
+        read("trusted_devices", lambda: float(self._trusted))
         read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
         if (sharing := self.sharing) is not None:
             read("limits_unasked", lambda: float(sharing.counting.shared.unasked))
             read("replicas", lambda: float(sharing.away.replicas))
-        if (outbox := self._outbox) is not None:
-            read("notifications_waiting", lambda: float(outbox.waiting))
         read("limit_counters", lambda: float(len(self.limiter)))
         read("events_dropped", lambda: float(self.recorder.dropped))
         read("connections", lambda: float(len(self.wire.clients)))
@@ -325,6 +314,7 @@ class App:
             upstreams=settings.upstreams,
             factors=settings.mfa.factors,
             admin_groups=settings.mfa.required_groups,
+            trusted=settings.mfa.trusted,
             people=settings.store.keeps_records,
             counters=settings.store.counts,
             together=settings.store.counts_together,
@@ -381,6 +371,8 @@ class App:
             await people.sessions.refresh()
             if self._rounds % COUNT_EVERY == 0:
                 self._enrolled = await people.factors.counts()
+                if people.trusted is not None:
+                    self._trusted = await people.trusted.count()
                 await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True
@@ -477,8 +469,6 @@ class App:
             await self._control.close()
         if self.people is not None:
             await self.people.close()
-        if self._outbox is not None:
-            await self._outbox.close()
         if hasattr(self, "recorder"):
             if self._started:
                 self.recorder.note(Event(Kind.STOPPED))

@@ -34,6 +34,7 @@ from gateway.mfa.interrupted import InterruptedRequests
 from gateway.mfa.sealed import demand_keys
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
+from gateway.mfa.trusted_devices import TrustedDevices
 from gateway.risk.score import Risk
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
@@ -144,6 +145,17 @@ class People:
             enrol_within=settings.mfa.enrol_within,
             required_groups=settings.mfa.required_groups,
         )
+        self.trusted: TrustedDevices | None = None
+        if (trusted := settings.mfa.trusted_devices) is not None:
+            self.trusted = TrustedDevices(
+                records,
+                clock,
+                recorder,
+                self.sessions.end,
+                lifetime=trusted.lifetime,
+                most=trusted.most,
+                count=metrics.trusted_device,
+            )
         kept = SqlKeyValue(records, clock)
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
         self.interrupted = InterruptedRequests(kept, keys.sealer, clock, max_body=settings.interrupted.body)
@@ -168,6 +180,7 @@ class People:
             jwks=keys.signer.jwks,
             risk=self.risk.score,
             learn=self.risk.learn,
+            trusted=self.trusted,
             prefix=settings.prefix,
         )
         self._private: Path | None = None

@@ -166,6 +166,7 @@ def test_every_policy_is_taken(block: Block, tmp_path: Path) -> None:
         upstreams=named.split(","),
         factors=Mfa().factors,
         admin_groups=("admins",),
+        trusted=30 * 86400.0,
         environ={},
         readings=readings,
     )

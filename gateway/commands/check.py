@@ -26,6 +26,7 @@ class _Surroundings(NamedTuple):
     counters: bool
     together: bool = True
     lifetimes: tuple[float, float] | None = None
+    trusted: float = 0.0
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,6 +104,7 @@ def _looked_at(
             read.store.counts,
             read.store.counts_together,
             read.sessions.lifetimes,
+            read.mfa.trusted,
         )
     except ConfigError as error:
         problems += error.problems
@@ -119,6 +121,7 @@ def _looked_at(
                 counters=around.counters,
                 together=around.together,
                 lifetimes=around.lifetimes,
+                trusted=around.trusted,
                 environ=environ,
                 readings=readings,
             )
@@ -150,6 +153,7 @@ def _as_far_as_readable(config: Path | None, environ: Mapping[str, str]) -> _Sur
         admin_groups=[str(group) for group in groups] if isinstance(groups, list) else ["admins"],
         people=store.get("records") != settings.NONE,
         counters=store.get("shared") != settings.NONE,
+        trusted=0.0 if mfa.get("trusted_devices") is None else 86400.0,
     )
 
 

@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         upstreams=read.upstreams,
         factors=factors,
         admin_groups=read.mfa.required_groups,
+        trusted=read.mfa.trusted,
         people=read.store.keeps_records,
         counters=read.store.counts,
         together=read.store.counts_together,
@@ -209,6 +210,8 @@ def _demands(story: Explanation) -> dict[str, str]:
             parts.append("with " + " or ".join(sorted(demand.factors)))
         if demand.max_age is not None:
             parts.append(f"no older than {demand.max_age:g} s")
+        if demand.trusted:
+            parts.append(f"or a browser that is trusted, for {demand.trusted:g} s")
         if story.entry.administrators:
             parts.append("(administrators never act at aal1)")
         said["proof"] = " ".join(parts)

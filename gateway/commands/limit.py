@@ -178,6 +178,7 @@ def _limits(read: Settings) -> list[Named]:
         upstreams=read.upstreams,
         factors=read.mfa.factors,
         admin_groups=read.mfa.required_groups,
+        trusted=read.mfa.trusted,
         people=read.store.keeps_records,
         counters=read.store.counts,
         together=read.store.counts_together,

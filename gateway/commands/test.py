@@ -84,6 +84,7 @@ def _read(path: Path, settings: Settings) -> tuple[Book, list[Judgement]]:
         upstreams=settings.upstreams,
         factors=settings.mfa.factors,
         admin_groups=settings.mfa.required_groups,
+        trusted=settings.mfa.trusted,
         people=settings.store.keeps_records,
         counters=settings.store.counts,
         together=settings.store.counts_together,

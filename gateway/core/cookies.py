@@ -22,6 +22,8 @@ class Cookies:
     """Says that this browser has signed in as somebody before; only ever makes throttling milder."""
     resume: str
     """Names an interrupted request that the next POST to its target continues; lives a minute."""
+    trusted: str
+    """The secret of a browser that somebody trusts; SameSite=Strict, for only forms of our own need it."""
 
     @classmethod
     def over(cls, scheme: str) -> Cookies:
@@ -33,11 +35,15 @@ class Cookies:
             f"{prefix}sallyport-browser",
             f"{prefix}sallyport-device",
             f"{prefix}sallyport-resume",
+            f"{prefix}sallyport-trusted",
         )
 
-    def set(self, name: str, value: str, max_age: int | None = None) -> str:
-        """A `Set-Cookie` value. `max_age` in seconds; None: until the browser closes; 0: remove it."""
-        parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+    def set(self, name: str, value: str, max_age: int | None = None, *, strict: bool = False) -> str:
+        """A `Set-Cookie` value. `max_age` in seconds; None: until the browser closes; 0: remove it.
+
+        `strict`: it does not come with anything that another site began, links included.
+        """
+        parts = [f"{name}={value}", "Path=/", "HttpOnly", f"SameSite={'Strict' if strict else 'Lax'}"]
         if self.secure:
             parts.append("Secure")
         if max_age is not None:

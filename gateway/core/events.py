@@ -38,6 +38,10 @@ class Kind(StrEnum):
     FACTOR_DISABLED = "factor_disabled"
     BACKUP_CODE_USED = "backup_code_used"
     BACKUP_CODES_MADE = "backup_codes_made"
+    TRUSTED_DEVICE_ADDED = "trusted_device_added"
+    TRUSTED_DEVICE_USED = "trusted_device_used"
+    TRUSTED_DEVICE_REVOKED = "trusted_device_revoked"
+    TRUSTED_DEVICE_STOLEN = "trusted_device_stolen"
     REFUSED = "refused"
     THROTTLED = "throttled"
     REQUEST_REJECTED = "request_rejected"
@@ -48,7 +52,6 @@ class Kind(StrEnum):
     USER_DISABLED = "user_disabled"
     USER_ENABLED = "user_enabled"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name, not a secret
-    NOTIFICATION_FAILED = "notification_failed"
     KEY_ROTATED = "key_rotated"
     KEY_RETIRED = "key_retired"
     LIMIT_RESET = "limit_reset"

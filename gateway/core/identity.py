@@ -46,6 +46,15 @@ A backup code is a look-up secret; RFC 8176 has no word of its own for it, `kba`
 FIRST_FACTORS = frozenset({"password"})
 """Factors that open a session. Every other one raises it to aal2 when it stands beside one of these."""
 
+TRUSTED_DEVICE = "trusted_device"
+"""In the place of a factor: the session was opened in a browser that its user trusts (`mfa.trusted_devices`).
+
+Nothing was shown, so it raises no level and is no authentication method: NIST SP 800-63B-4 knows no such authenticator,
+and RFC 8176 has no word for it. Its `Proof.at` is when a second factor was shown in that browser. Rules that allow it
+let it stand in for one (`StepUpDemand.trusted`)."""
+NO_SECOND_FACTOR = FIRST_FACTORS | {TRUSTED_DEVICE}
+"""What is in a session and makes no second factor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -92,7 +101,7 @@ class Identity:
 
 def level_of(proofs: tuple[Proof, ...]) -> Level:
     """The assurance level that `proofs` reach together."""
-    shown = {proof.factor for proof in proofs}
+    shown = {proof.factor for proof in proofs if proof.factor != TRUSTED_DEVICE}
     if not shown:
         return Level.NONE
     if shown & FIRST_FACTORS and shown - FIRST_FACTORS:

@@ -18,6 +18,9 @@ class StepUpDemand:
     """Factors that count; empty: any that reaches `level`."""
     max_age: float | None = None
     """Oldest proof that still counts, in seconds; None: any age."""
+    trusted: float = 0.0
+    """For so many seconds after a second factor was shown in a browser that its user trusts, signing in there is enough
+    for aal2; 0.0: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ MAX_REMEMBERED_HEADER = 4096
 _OURS = frozenset(
     name.encode()
     for cookies in (Cookies.over("http"), Cookies.over("https"))
-    for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
+    for name in (cookies.session, cookies.browser, cookies.device, cookies.resume, cookies.trusted)
 )
 
 

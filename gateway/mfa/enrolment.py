@@ -39,7 +39,7 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
-from gateway.core.identity import FIRST_FACTORS, Identity
+from gateway.core.identity import FIRST_FACTORS, NO_SECOND_FACTOR, Identity
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_token
 from gateway.mfa import otp
@@ -320,7 +320,7 @@ class Enrolment:
         now = self._clock.now()
         fresh = {proof.factor for proof in session.proofs if -SKEW <= now - proof.at <= self._within}
         if has_factors:
-            return (Permit.YES if fresh - FIRST_FACTORS else Permit.STEP_UP), True
+            return (Permit.YES if fresh - NO_SECOND_FACTOR else Permit.STEP_UP), True
         return (Permit.YES if fresh & FIRST_FACTORS else Permit.SIGN_IN_AGAIN), False
 
     async def _demand(self, identity: Identity) -> bool:

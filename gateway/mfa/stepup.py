@@ -159,6 +159,7 @@ class StepUps:
             "level": int(demand.level),
             "factors": sorted(demand.factors),
             "max_age": demand.max_age,
+            "trusted": demand.trusted,
             "return_to": return_to,
             "resume": resume,
             "expires_at": self._clock.now() + LIFETIME,
@@ -250,7 +251,9 @@ class StepUps:
         kept = self._read(await self._kv.get(_place(session, identity.tenant, ticket)), ticket, identity, session)
         if kept is None:
             return None
-        demand = StepUpDemand(Level(kept["level"]), frozenset(kept["factors"]), kept["max_age"])
+        demand = StepUpDemand(
+            Level(kept["level"]), frozenset(kept["factors"]), kept["max_age"], kept.get("trusted", 0.0)
+        )
         usable = await self._factors.usable(identity.tenant, identity.subject)
         offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
         return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])

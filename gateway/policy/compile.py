@@ -68,6 +68,8 @@ class Surroundings:
     """Whether it is counted where other replicas count too; else in this process."""
     lifetimes: tuple[float, float] | None = None
     """How long sessions live: seconds of rest, seconds in all."""
+    trusted: float = 0.0
+    """How long a browser can be trusted, in seconds; 0.0: none can."""
 
 
 @dataclass(slots=True)
@@ -252,7 +254,32 @@ class _One:
             level=max(level, Level.AAL2) if raised else level,
             factors=frozenset(text.step_up.factors or ()),
             max_age=text.step_up.max_age,
+            trusted=self._trusted(text.step_up, level, raised),
         )
+
+    def _trusted(self, text: StepUp, level: Level, raised: bool) -> float:
+        """Seconds for which a browser that is trusted stands in for the second factor.
+
+        A rule that wants a certain factor, or a recent one, wants to see it, unless it says otherwise.
+        """
+        at = ("step_up", "trusted_devices")
+        if text.trusted_devices == "allow":
+            if raised:
+                self.tell("only administrators come in here, and they show their second factor", at, "remove it")
+            elif level is not Level.AAL2:
+                self.tell(
+                    f"a trusted device stands in for aal2 only, and the rule asks for {level.acr}", at, "remove it"
+                )
+            elif text.factors is not None:
+                self.tell("the rule names its factors, and a trusted device is none", at, "remove it, or `factors`")
+            elif not self._around.trusted:
+                self.warn("no device can be trusted", at, "add `trusted_devices` under `mfa` in config.yaml")
+            else:
+                return min(self._around.trusted, text.max_age or self._around.trusted)
+            return 0.0
+        if text.trusted_devices == "forbid" or raised or level is not Level.AAL2:
+            return 0.0
+        return self._around.trusted if text.factors is None and text.max_age is None else 0.0
 
     def _check_factors(self, text: StepUp, level: Level) -> None:
         configured = self._around.factors

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from gateway.core.decision import STRICTNESS, Allow, Decision, Refuse, Score, SignIn, StepUp
 from gateway.core.facts import Facts
-from gateway.core.identity import FIRST_FACTORS, Identity, Level
+from gateway.core.identity import NO_SECOND_FACTOR, TRUSTED_DEVICE, Identity, Level
 from gateway.core.reasons import Reason
 from gateway.core.rule import Rule, SessionDemand, StepUpDemand
 
@@ -84,11 +84,12 @@ def _too_old(demand: SessionDemand, identity: Identity, now: float) -> bool:
 
 
 def _against_risk(demand: StepUpDemand | None) -> StepUpDemand:
-    """What answers for a strange request: what the rule asks anyway, with a second factor and recently."""
+    """What answers for a strange request: what the rule asks anyway, with a second factor and recently. A browser that
+    is trusted says nothing: it may be what was stolen."""
     if demand is None:
         return _SECOND_FACTOR
     max_age = demand.max_age if demand.max_age is not None else RISK_MAX_AGE
-    return replace(demand, level=max(demand.level, Level.AAL2), max_age=max_age)
+    return replace(demand, level=max(demand.level, Level.AAL2), max_age=max_age, trusted=0.0)
 
 
 def _given_here(risk: Score, asked: StepUpDemand, now: float) -> bool:
@@ -102,7 +103,7 @@ def _given_here(risk: Score, asked: StepUpDemand, now: float) -> bool:
 def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reason, ...]:
     """What the caller's proofs lack for `demand`."""
     if identity.level < demand.level:
-        return (Reason.LEVEL_TOO_LOW,)
+        return () if _stands_in(demand, identity, now) else (Reason.LEVEL_TOO_LOW,)
     if not demand.factors and demand.max_age is None:
         return ()
     newest = _proven_at(demand, identity)
@@ -111,6 +112,16 @@ def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reas
     if demand.max_age is not None and not -CLOCK_TOLERANCE <= now - newest <= demand.max_age:
         return (Reason.PROOF_TOO_OLD,)
     return ()
+
+
+def _stands_in(demand: StepUpDemand, identity: Identity, now: float) -> bool:
+    """Whether the rule is content with a browser that was trusted when a second factor was last shown in it."""
+    if demand.trusted <= 0.0 or demand.level is not Level.AAL2 or identity.level is not Level.AAL1:
+        return False
+    for proof in identity.session.proofs if identity.session is not None else ():
+        if proof.factor == TRUSTED_DEVICE and -CLOCK_TOLERANCE <= now - proof.at <= demand.trusted:
+            return True
+    return False
 
 
 def _proven_at(demand: StepUpDemand, identity: Identity) -> float | None:
@@ -122,7 +133,9 @@ def _proven_at(demand: StepUpDemand, identity: Identity) -> float | None:
         if demand.factors:
             counts = proof.factor in demand.factors
         else:
-            counts = demand.level < Level.AAL2 or proof.factor not in FIRST_FACTORS
+            counts = proof.factor not in NO_SECOND_FACTOR or (
+                demand.level < Level.AAL2 and proof.factor != TRUSTED_DEVICE
+            )
         if counts and (newest is None or proof.at > newest):
             newest = proof.at
     return newest

@@ -55,6 +55,7 @@ def load(
     counters: bool = True,
     together: bool = True,
     lifetimes: tuple[float, float] | None = None,
+    trusted: float = 0.0,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
     readings: Readings | None = None,
@@ -62,7 +63,8 @@ def load(
     """The book of the policy at `path`, its examples judged. Raises `ConfigError` with every problem.
 
     `people` and `counters`: whether rules may ask who somebody is, and how often; `together`: whether replicas count
-    together; `lifetimes`: how long sessions live, in seconds of rest and in seconds in all. `readings` gives the other
+    together; `lifetimes`: how long sessions live, in seconds of rest and in seconds in all; `trusted`: how
+    long a browser can be trusted, in seconds, 0.0 for never. `readings` gives the other
     paths a service might take a path for, so that examples meet what requests meet.
     """
     book, judgements = read(
@@ -74,6 +76,7 @@ def load(
         counters=counters,
         together=together,
         lifetimes=lifetimes,
+        trusted=trusted,
         clock=clock,
         environ=environ,
         readings=readings,
@@ -94,6 +97,7 @@ def read(
     counters: bool = True,
     together: bool = True,
     lifetimes: tuple[float, float] | None = None,
+    trusted: float = 0.0,
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
     readings: Readings | None = None,
@@ -102,7 +106,7 @@ def read(
     clock = clock or SystemClock()
     environ = os.environ if environ is None else environ
     found = _settled(path)
-    compiler = Compiler(Surroundings(upstreams, factors, admin_groups, people, counters, together, lifetimes))
+    compiler = Compiler(Surroundings(upstreams, factors, admin_groups, people, counters, together, lifetimes, trusted))
     texts: list[tuple[Document, PolicyText]] = []
     for file, text in found:
         try:

@@ -168,6 +168,11 @@ class StepUp(Strict):
         None, description="Factors that count: `totp`, `backup_code`; left out: any that reaches `level`."
     )
     max_age: Duration | None = Field(None, description="Oldest proof that still counts; left out: any age.")
+    trusted_devices: Literal["allow", "forbid"] | None = Field(
+        None,
+        description="Whether a browser that its user trusts (`mfa.trusted_devices`) stands in for the second factor; "
+        "left out: for `aal2` without `factors` and `max_age`. Never for administrators' rules, nor against risk.",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> StepUp:

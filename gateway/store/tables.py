@@ -147,6 +147,30 @@ backup_codes = Table(
     Index("backup_codes_of", "tenant", "subject"),
 )
 
+trusted_devices = Table(
+    "trusted_devices",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("series", LargeBinary, nullable=False, unique=True),  # SHA-256 of what all tokens of this browser begin with
+    Column("digest", LargeBinary, nullable=False),  # SHA-256 of the token that counts
+    Column("spent", LargeBinary),  # SHA-256 of the one before
+    Column("salt", LargeBinary),  # with the one before, makes the one that counts
+    Column("spent_at", Float),
+    Column("spent_by", LargeBinary),  # SHA-256 of the browser's random name
+    Column("generation", Integer, nullable=False),  # `users.generation` when it was made
+    Column("created_at", Float, nullable=False),  # and a second factor was shown
+    Column("expires_at", Float, nullable=False),
+    Column("last_used_at", Float),
+    Column("address", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("sessions", JSON, nullable=False),  # ids of those opened with it, the newest last
+    ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
+    Index("trusted_devices_of", "tenant", "subject", "created_at"),
+    Index("trusted_devices_until", "expires_at"),
+)
+
 seen = Table(
     "seen",
     metadata,
@@ -173,29 +197,6 @@ events = Table(
     Column("detail", JSON, nullable=False),
     Index("events_at", "tenant", "at"),
     Index("events_of", "tenant", "user", "at"),
-)
-
-outbox = Table(
-    "outbox",
-    metadata,
-    Column("id", Number, primary_key=True, autoincrement=True),
-    Column("token", Text, nullable=False, unique=True),  # what others know this message by
-    Column("tenant", Text, nullable=False),
-    Column("subject", Text, nullable=False),  # whom it is for; they may be gone meanwhile
-    Column("channel", Text, nullable=False),  # `email`
-    Column("target", Text, nullable=False),  # their address, when it was written
-    Column("kind", Text, nullable=False),
-    Column("content", JSON, nullable=False),  # what the template is given; nothing secret
-    Column("state", Text, nullable=False),  # waiting, sending, sent, failed
-    Column("tries", Integer, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("due_at", Float, nullable=False),  # while it is being sent: until when whoever sends it is waited for
-    Column("expires_at", Float, nullable=False),
-    Column("settled_at", Float),
-    Column("via", Text, nullable=False, server_default=text("''")),  # the sender that took it over
-    Index("outbox_due", "state", "due_at"),
-    Index("outbox_to", "target", "kind", "state"),
-    Index("outbox_of", "tenant", "subject", "kind", "state"),
 )
 
 kept = Table(

@@ -12,6 +12,7 @@ from gateway.web.caller import CALLER, NobodyHere
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
 from gateway.web.proof import end_what_rested_on_it, fresh
+from gateway.web.trusted import cookie_of
 from gateway.web.words import ago, browser, day, label, later, span
 
 NOTICES = {
@@ -20,6 +21,8 @@ NOTICES = {
     "ended": "That browser was signed out.",
     "ended-others": "Every other browser was signed out.",
     "extended": "You stay signed in here.",
+    "trusted-forgotten": "That browser is trusted no more.",
+    "trusted-all-forgotten": "No browser is trusted any more.",
     "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
 }
 """By the value of `done`: what a redirect may say, so that no words travel in a URL."""
@@ -42,6 +45,28 @@ async def remove_factor(request: web.Request) -> web.Response:
     answer = redirect(request.app[DESK].prefix + "account?done=removed")
     await end_what_rested_on_it(request, identity, answer)
     return answer
+
+
+async def forget_trusted(request: web.Request) -> web.Response:
+    """Trust a browser no more."""
+    return await _forget(request, request.match_info["device"], "trusted-forgotten")
+
+
+async def forget_all_trusted(request: web.Request) -> web.Response:
+    """Trust none any more."""
+    return await _forget(request, "", "trusted-all-forgotten")
+
+
+async def _forget(request: web.Request, device: str, done: str) -> web.Response:
+    identity = await fresh(request)
+    await forms.read(request, "account", _session(identity))
+    desk = request.app[DESK]
+    if desk.trusted is not None:
+        try:
+            await desk.trusted.revoke(identity, device, **request[CALLER].place)
+        except UserError as error:
+            return await _page(request, identity, error=error)
+    return redirect(f"{desk.prefix}account?done={done}")
 
 
 async def new_backup_codes(request: web.Request) -> web.Response:
@@ -91,6 +116,9 @@ async def _page(
     now = desk.clock.now()
     status = await desk.enrolment.status(identity)
     sessions = await desk.sessions.list(identity.tenant, identity.subject)
+    trusted = []
+    if desk.trusted is not None:
+        trusted = await desk.trusted.list(identity.tenant, identity.subject, cookie_of(request))
     answer = page(
         request,
         "account.html",
@@ -118,6 +146,18 @@ async def _page(
         left=status.backup_codes_left,
         until=day(status.backup_codes_expire_at) if status.backup_codes_left else "",
         hint=status.hint,
+        trusted=[
+            {
+                "id": one.id,
+                "here": one.here,
+                "browser": browser(one.agent),
+                "address": one.address,
+                "added": ago(one.created_at, now),
+                "used": ago(one.last_used_at, now) if one.last_used_at else "",
+                "ends": later(one.expires_at, now),
+            }
+            for one in trusted
+        ],
         idle=span(desk.sessions.terms.of(identity.tenant).idle),
         sessions=[
             {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.mfa.factors import Factors
     from gateway.mfa.interrupted import InterruptedRequests
     from gateway.mfa.stepup import StepUps
+    from gateway.mfa.trusted_devices import TrustedDevices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +53,8 @@ class Desk:
     """How strange somebody's request is."""
     learn: Callable[[Facts, Identity], Awaitable[None]]
     """Told after every proof, so that the place it came from is less strange next time."""
+    trusted: TrustedDevices | None = None
+    """Browsers that people trust; None: none can be."""
     prefix: str = "/.sallyport/"
     """Path under which everything here lives; starts and ends with `/`."""
 

@@ -26,6 +26,7 @@ from gateway.web.answers import challenge, page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
+from gateway.web.trusted import stand_in
 
 WRONG = "The user name or the password is not right."
 
@@ -77,7 +78,7 @@ async def submit(request: web.Request) -> web.Response:
     token, identity = opened
     await desk.throttle.succeeded(account, caller.facts.network, known)
     await desk.learn(caller.facts, identity)
-    _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity, {} if known else {"new_browser": True})
+    _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity)
 
     after = onward(request, after, resume)
     can_enrol = "totp" in desk.factors.names
@@ -88,6 +89,7 @@ async def submit(request: web.Request) -> web.Response:
     ):
         after = f"{desk.prefix}enrol?next={quote(after, safe='')}"
     answer = redirect(after)
+    token = await stand_in(request, token, identity, answer)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
     device = caller.cookies.set(caller.cookies.device, desk.device.make(account), DEVICE_LIFETIME)
     answer.headers.add("Set-Cookie", device)
@@ -153,21 +155,13 @@ def _form(
     return forms.remember_browser(request, answer)
 
 
-def _tell(
-    request: web.Request,
-    kind: Kind,
-    severity: Severity,
-    account: str,
-    identity: Identity | None = None,
-    detail: dict[str, bool] | None = None,
-) -> None:
+def _tell(request: web.Request, kind: Kind, severity: Severity, account: str, identity: Identity | None = None) -> None:
     request.app[DESK].ledger.note(
         Event(
             kind,
             severity,
             user=identity.user if identity else account,
             session=identity.session.id if identity and identity.session else "",
-            detail=detail or {},
             **request[CALLER].place,
         )
     )

@@ -26,6 +26,8 @@ from gateway.web.methods import METHODS
 from gateway.web.proof import UNUSUAL, may_bind_first, prove
 from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
+from gateway.web.trusted import offered, trust
+from gateway.web.words import span
 
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD")
 """Errors after which the challenge goes on."""
@@ -37,7 +39,7 @@ async def show(request: web.Request) -> web.Response:
     challenge = await request.app[DESK].stepups.look(request.match_info["ticket"], identity)
     if not challenge.offered:
         return await _unready(request, identity, challenge)
-    return _ask(request, identity, challenge, request.query.get("method", ""))
+    return await _ask(request, identity, challenge, request.query.get("method", ""))
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -50,6 +52,7 @@ async def submit(request: web.Request) -> web.Response:
     if form.get("then") == "sign-in":
         return await _sign_in_again(request, identity, challenge)
     factor = form.get("factor", "")
+    trusting = form.get("trust") == "yes" and await offered(request, identity, challenge)
     try:
         proof = await desk.stepups.answer(
             ticket,
@@ -64,18 +67,27 @@ async def submit(request: web.Request) -> web.Response:
         challenge = await desk.stepups.look(ticket, identity)
         if not challenge.offered:
             raise
-        return _ask(request, identity, challenge, factor, error)
+        return await _ask(request, identity, challenge, factor, error, ticked=trusting)
     target = safe_path(challenge.return_to, desk.prefix + "account")
     answer = carry_on(request, target, challenge.resume) if challenge.resume else redirect(target)
-    await prove(request, proof, answer)
+    generation = await desk.trusted.generation(identity.tenant, identity.subject) if desk.trusted and trusting else -1
+    proven = await prove(request, proof, answer)
+    if trusting:
+        await trust(request, proven, generation, answer)
     return answer
 
 
-def _ask(
-    request: web.Request, identity: Identity, challenge: Challenge, wanted: str, error: UserError | None = None
+async def _ask(
+    request: web.Request,
+    identity: Identity,
+    challenge: Challenge,
+    wanted: str,
+    error: UserError | None = None,
+    *,
+    ticked: bool = False,
 ) -> web.Response:
-    offered = [METHODS[name] for name in challenge.offered if name in METHODS]
-    method = next((one for one in offered if one.name == wanted), offered[0] if offered else None)
+    ways = [METHODS[name] for name in challenge.offered if name in METHODS]
+    method = next((one for one in ways if one.name == wanted), ways[0] if ways else None)
     told = ""
     if error is not None:
         told = error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
@@ -87,8 +99,10 @@ def _ask(
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,
         method=method,
-        others=[one for one in offered if one is not method],
+        others=[one for one in ways if one is not method],
         error=told,
+        trust=span(challenge.demand.trusted) if await offered(request, identity, challenge) else "",
+        ticked=ticked,
         why="This place asks for a second factor.",
         user=identity.user,
     )

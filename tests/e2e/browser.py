@@ -84,6 +84,11 @@ class Browser:
         self._driver.get(self.url + path)
         return self
 
+    def follow(self, path: str) -> Browser:
+        """Press a link to `path` on a page of another site."""
+        self._driver.get(f"data:text/html,<a href='{self.url}{path}'>there</a>")
+        return self.press("there")
+
     def reload(self) -> None:
         """Reload, and say yes to whatever the browser asks (such as: send the form again?)."""
         self._command("Page.reload")

@@ -86,8 +86,11 @@ class Phone:
 class House:
     """A running gateway, its service, and the users ann (of the admins) and bob."""
 
-    def __init__(self, folder: Path, like: Path | None = None) -> None:
-        """Everything it writes is under `folder`; it begins with what a house left under `like`."""
+    def __init__(self, folder: Path, like: Path | None = None, **settings: object) -> None:
+        """Everything it writes is under `folder`; it begins with what a house left under `like`.
+
+        `settings` are those that differ from the project's own.
+        """
         self.clock = LeapingClock()
         self.received: list[Received] = []
         """Whatever reached the service, in order."""
@@ -97,6 +100,7 @@ class House:
         """Another origin, to which the service sends whoever asks for `/elsewhere`."""
         self._folder = folder
         self._like = like
+        self._settings = settings
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="house")
 
@@ -135,7 +139,7 @@ class House:
             shutil.copytree(self._like / "data", self._folder / "data")
         loaded = settings.load(ROOT / "config.yaml", environment)
         log = loaded.log.model_copy(update={"access": str(self._folder / "access.log")})
-        self.app = App(loaded.model_copy(update={"log": log}), clock=self.clock)
+        self.app = App(loaded.model_copy(update={"log": log, **self._settings}), clock=self.clock)
         await self.app.start()
         if self._like is None:
             users = self.app.users
@@ -196,9 +200,9 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path, like: Path | None = None) -> Iterator[House]:
+def open_house(folder: Path, like: Path | None = None, **settings: object) -> Iterator[House]:
     """A house, from its first file to its last socket."""
-    house = House(folder, like)
+    house = House(folder, like, **settings)
     try:
         house.start()
         yield house

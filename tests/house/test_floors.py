@@ -19,12 +19,12 @@ GATEWAY = ROOT / "gateway"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
-    ("crypto", "policy", "store", "notify"),
+    ("crypto", "policy", "store"),
     ("identity", "limits", "risk", "mfa", "audit"),
     ("gate",),
     ("wire", "web"),
     ("settings", "catalog"),
-    ("control", "people", "post", "services", "sharing"),
+    ("control", "people", "services", "sharing"),
     ("app",),
     ("commands",),
     ("cli",),
@@ -45,7 +45,6 @@ OPTIONAL = (
     "jwt",
     "jinja2",
     "sqlalchemy",
-    "aiosmtplib",
     "aiosqlite",
     "aiohttp",
     "cryptography",

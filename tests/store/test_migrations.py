@@ -36,14 +36,12 @@ from tests.rig.ledger import Remembered
 from tests.rig.postgres import EITHER, Server
 from tests.rig.sessions import in_rows
 
-NEXT = SCHEMA_VERSION + 1
-"""The schema of `next_version`."""
-
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NOW = 1_700_000_010.0
 """When the dump was made."""
 MASTER = b"m" * 32
+NEXT = SCHEMA_VERSION + 1
 
 
 @pytest.fixture(params=EITHER)
@@ -216,7 +214,7 @@ async def test_this_version_leaves_tables_alone_that_it_could_not_work_with(hous
     for command in (("user", "list"), ("run",), ("db", "status"), ("db", "upgrade")):
         code, out, err = await this_version(tmp_path, *command)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert f"its schema is {NEXT}, this version knows up to {SCHEMA_VERSION})" in err
+        assert f"(its schema is {NEXT}, this version knows up to {SCHEMA_VERSION})" in err
     assert schema_of(house) == {"schema": NEXT, "compatible": NEXT}
 
 

@@ -1,4 +1,4 @@
-"""Messages that wait to be sent."""
+"""Browsers that people trust."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 compatible = 1
-touches = ()
-
-_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+touches = ("users",)
 
 
 def upgrade() -> None:
-    """A table."""
+    """A table of its own."""
     op.create_table(
-        "outbox",
-        sa.Column("id", _NUMBER, primary_key=True, autoincrement=True),
-        sa.Column("token", sa.String, nullable=False, unique=True),
-        sa.Column("tenant", sa.String, nullable=False),
+        "trusted_devices",
+        sa.Column("tenant", sa.String, primary_key=True),
+        sa.Column("id", sa.String, primary_key=True),
         sa.Column("subject", sa.String, nullable=False),
-        sa.Column("channel", sa.String, nullable=False),
-        sa.Column("target", sa.String, nullable=False),
-        sa.Column("kind", sa.String, nullable=False),
-        sa.Column("content", sa.JSON, nullable=False),
-        sa.Column("state", sa.String, nullable=False),
-        sa.Column("tries", sa.Integer, nullable=False),
+        sa.Column("series", sa.LargeBinary, nullable=False, unique=True),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("spent", sa.LargeBinary),
+        sa.Column("salt", sa.LargeBinary),
+        sa.Column("spent_at", sa.Float),
+        sa.Column("spent_by", sa.LargeBinary),
+        sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
-        sa.Column("due_at", sa.Float, nullable=False),
         sa.Column("expires_at", sa.Float, nullable=False),
-        sa.Column("settled_at", sa.Float),
-        sa.Column("via", sa.String, nullable=False, server_default=sa.text("''")),
+        sa.Column("last_used_at", sa.Float),
+        sa.Column("address", sa.String, nullable=False),
+        sa.Column("agent", sa.String, nullable=False),
+        sa.Column("sessions", sa.JSON, nullable=False),
+        sa.ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
     )
-    op.create_index("outbox_due", "outbox", ["state", "due_at"])
-    op.create_index("outbox_to", "outbox", ["target", "kind", "state"])
-    op.create_index("outbox_of", "outbox", ["tenant", "subject", "kind", "state"])
+    op.create_index("trusted_devices_of", "trusted_devices", ["tenant", "subject", "created_at"])
+    op.create_index("trusted_devices_until", "trusted_devices", ["expires_at"])

@@ -90,6 +90,30 @@ class BackupCodes(Answers):
     backup_codes: list[str]
 
 
+class TrustedDevice(Answers):
+    """A browser in which the password is enough, for rules that allow it."""
+
+    id: str
+    current: bool = Field(description="Whether it is the one that asks.")
+    created_at: datetime = Field(description="When a second factor was shown there.")
+    expires_at: datetime
+    last_used_at: datetime | None
+    address: str = Field(description="Where it was last used, or trusted.")
+    agent: str
+
+
+class TrustedDeviceList(Answers):
+    """Browsers that the caller trusts, the newest first."""
+
+    trusted_devices: list[TrustedDevice]
+
+
+class Forgotten(Answers):
+    """How many browsers are trusted no more."""
+
+    forgotten: int
+
+
 class Ask(Takes):
     """What to prove. Nothing: any second factor, now."""
 

@@ -12,11 +12,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.web.answers import json, page
-from gateway.web.api import factors, limits, sessions, stepup
+from gateway.web.api import factors, limits, sessions, stepup, trusted
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.desk import DESK
 
-ENDPOINTS: tuple[Endpoint, ...] = (*factors.ENDPOINTS, *stepup.ENDPOINTS, *sessions.ENDPOINTS, *limits.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *factors.ENDPOINTS,
+    *stepup.ENDPOINTS,
+    *trusted.ENDPOINTS,
+    *sessions.ENDPOINTS,
+    *limits.ENDPOINTS,
+)
 
 COMMON = (
     (401, "ERR-SIGN-IN"),

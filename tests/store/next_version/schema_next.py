@@ -8,9 +8,11 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
-compatible = 4 if os.environ.get("NARROW") else 3
+from gateway.store import tables
+
+revision = f"{tables.SCHEMA_VERSION:04}"
+down_revision = f"{tables.SCHEMA_VERSION - 1:04}"
+compatible = tables.SCHEMA_VERSION if os.environ.get("NARROW") else tables.SCHEMA_VERSION - 1
 touches = ("users",)
 
 

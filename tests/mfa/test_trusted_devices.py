@@ -1,0 +1,289 @@
+"""Trusted browsers: what is kept, what a use exchanges, how a copy betrays itself; on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select, update
+
+from gateway.core.clock import ManualClock
+from gateway.core.errors import UserError
+from gateway.core.events import Kind, Severity
+from gateway.core.identity import DEFAULT_TENANT, TRUSTED_DEVICE, Proof
+from gateway.crypto.tokens import digest
+from gateway.identity.session_rows import revoke
+from gateway.mfa.trusted_devices import GONE, GRACE, NOTHING, TrustedDevices, Used
+from gateway.store.place import Place
+from gateway.store.sql import Records
+from gateway.store.tables import trusted_devices, users
+from tests.mfa.conftest import NOW, Remembering, somebody
+
+DAY = 86400.0
+
+
+class Trust:
+    """Trusted browsers over one database, and what came of them."""
+
+    def __init__(self, records: Records, clock: ManualClock, *, lifetime: float = 30 * DAY, most: int = 10) -> None:
+        self.records = records
+        self.clock = clock
+        self.ledger = Remembering()
+        self.ended: list[str] = []
+        self.counted: list[str] = []
+
+        async def end(tenant: str, subject: str, session: str) -> bool:
+            self.ended.append(session)
+            return True
+
+        self.devices = TrustedDevices(
+            records, clock, self.ledger, end, lifetime=lifetime, most=most, count=self.counted.append
+        )
+
+    async def trust(self, name: str = "ann", replacing: str = "", agent: str = "Firefox") -> str:
+        who = somebody(name)
+        generation = await self.devices.generation(who.tenant, who.subject)
+        cookie = await self.devices.trust(who, generation, replacing=replacing, address="192.0.2.1", agent=agent)
+        assert cookie is not None
+        return cookie
+
+    async def use(self, cookie: str, browser: str = "browser-1", name: str = "ann", session: str = "s1") -> Used:
+        return await self.devices.use(
+            somebody(name, session=session), cookie, browser, address="192.0.2.2", agent=f"used by {session}"
+        )
+
+    async def list(self, name: str = "ann", cookie: str = "") -> list[str]:
+        return [one.agent for one in await self.devices.list(DEFAULT_TENANT, f"s-{name}", cookie)]
+
+
+@pytest.fixture
+def trust(records: Records, clock: ManualClock) -> Trust:
+    return Trust(records, clock)
+
+
+async def test_each_use_gives_another_token_and_the_time_the_factor_was_shown(trust: Trust, clock: ManualClock) -> None:
+    cookie = await trust.trust()
+    clock.advance(DAY)
+    first = await trust.use(cookie)
+    assert first.proof == Proof(TRUSTED_DEVICE, NOW)
+    assert first.cookie not in (None, "", cookie)
+    assert first.left == 29 * DAY
+    clock.advance(DAY)
+    second = await trust.use(first.cookie or "")
+    assert second.proof == Proof(TRUSTED_DEVICE, NOW), "a use prolongs nothing"
+    assert second.left == 28 * DAY
+    assert len({cookie, first.cookie, second.cookie}) == 3
+    assert trust.counted == ["used", "used"]
+    used = trust.ledger.of(Kind.TRUSTED_DEVICE_USED)
+    assert [(event.severity, event.session, event.address) for event in used] == [
+        (Severity.INFO, "s1", "192.0.2.2")
+    ] * 2
+
+
+async def test_only_digests_are_kept(trust: Trust) -> None:
+    cookie = await trust.trust()
+    cookies = [cookie, (await trust.use(cookie)).cookie or ""]
+    async with trust.records.read() as connection:
+        row = (await connection.execute(select(trusted_devices))).one()
+    series = cookie.split(".")[0]
+    assert (row.series, row.digest) == (digest(series), digest(cookies[1].split(".")[1]))
+    kept = repr(tuple(row))
+    assert not any(part in kept for one in cookies for part in one.split("."))
+    assert "Used(left=" in repr(Used("secret", 1))
+    assert "secret" not in repr(Used("secret", 1))
+
+
+async def test_a_stolen_cookie_used_by_the_thief_first(trust: Trust, clock: ManualClock) -> None:
+    """The owner comes with the spent token: the thief's session ends, what the thief was given opens nothing."""
+    cookie = await trust.trust()
+    thief = await trust.use(cookie, "thief", session="thief's")
+    assert thief.proof is not None
+    clock.advance(DAY)
+    owner = await trust.use(cookie, "owner", session="owner's")
+    assert owner == GONE
+    assert trust.ended == ["thief's"]
+    [alarm] = trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+    assert (alarm.severity, alarm.user, alarm.session) == (Severity.ALARM, "ann", "owner's")
+    assert alarm.detail["last_address"] == "192.0.2.2"
+    assert (await trust.use(thief.cookie or "", "thief")).proof is None
+    assert await trust.list() == []
+    assert trust.counted == ["used", "stolen", "void"]
+
+
+async def test_a_stolen_cookie_used_by_the_owner_first(trust: Trust) -> None:
+    """At the same moment, from another browser: no grace."""
+    cookie = await trust.trust()
+    owner = await trust.use(cookie, "owner", session="owner's")
+    assert await trust.use(cookie, "thief", session="thief's") == GONE
+    assert trust.ended == ["owner's"]
+    assert len(trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)) == 1
+    assert (await trust.use(owner.cookie or "", "owner")).proof is None
+
+
+async def test_any_older_token_is_known_for_what_it_is(trust: Trust, clock: ManualClock) -> None:
+    oldest = cookie = await trust.trust()
+    for _ in range(5):
+        cookie = (await trust.use(cookie)).cookie or ""
+        clock.advance(DAY)
+    assert await trust.use(oldest) == GONE
+    assert len(trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)) == 1
+
+
+async def test_an_answer_that_was_lost_is_given_again_for_a_while(trust: Trust, clock: ManualClock) -> None:
+    cookie = await trust.trust()
+    lost = await trust.use(cookie, session="lost")
+    clock.advance(GRACE)
+    again = await trust.use(cookie, session="again")
+    assert (again.cookie, again.proof) == (lost.cookie, lost.proof)
+    assert trust.counted == ["used", "repeated"]
+    clock.advance(1)
+    assert await trust.use(cookie, session="late") == GONE
+    assert sorted(trust.ended) == ["again", "lost"]
+
+
+async def test_a_thief_within_the_grace_is_found_out_at_the_next_use(trust: Trust, clock: ManualClock) -> None:
+    """With every cookie of the browser, and within seconds: one of the two comes with a spent token next time."""
+    cookie = await trust.trust()
+    owner = await trust.use(cookie, "browser")
+    thief = await trust.use(cookie, "browser")
+    assert thief.cookie == owner.cookie
+    clock.advance(DAY)
+    assert (await trust.use(thief.cookie or "", "browser")).proof is not None
+    clock.advance(DAY)
+    assert await trust.use(owner.cookie or "", "browser") == GONE
+    assert len(trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)) == 1
+
+
+async def test_twenty_tabs_of_one_browser_at_once(trust: Trust, place: Place, clock: ManualClock) -> None:
+    """On two replicas: the token is spent once, all are told the same next one, nobody alarms."""
+    cookie = await trust.trust()
+    second = Trust(await Records.open(place, clock=clock), clock)
+    found = await asyncio.gather(*((trust, second)[n % 2].use(cookie, session=f"s{n}") for n in range(20)))
+    assert len({one.cookie for one in found}) == 1
+    assert all(one.proof is not None for one in found)
+    counted = trust.counted + second.counted
+    assert (counted.count("used"), counted.count("repeated")) == (1, 19)
+    assert not trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN) + second.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+    assert (await second.use(found[0].cookie or "")).proof is not None
+    await second.records.close()
+
+
+async def test_twenty_browsers_at_once_with_one_token(trust: Trust, place: Place, clock: ManualClock) -> None:
+    """On two replicas: one is let in, the next one gives it away, once."""
+    cookie = await trust.trust()
+    second = Trust(await Records.open(place, clock=clock), clock)
+    found = await asyncio.gather(*((trust, second)[n % 2].use(cookie, f"b{n}", session=f"s{n}") for n in range(20)))
+    assert sum(one.proof is not None for one in found) == 1
+    alarms = trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN) + second.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+    assert len(alarms) == 1
+    winner = next(n for n, one in enumerate(found) if one.proof is not None)
+    assert trust.ended + second.ended == [f"s{winner}"]
+    assert await trust.list() == []
+    await second.records.close()
+
+
+async def test_it_is_one_persons_of_one_tenant(trust: Trust) -> None:
+    cookie = await trust.trust("ann")
+    assert await trust.use(cookie, name="bob") == NOTHING, "the browser keeps what is somebody else's"
+    elsewhere = replace(somebody("ann"), tenant="other")
+    assert (await trust.devices.use(elsewhere, cookie, "browser-1")).proof is None
+    assert (await trust.use(cookie)).proof is not None
+    assert not trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+
+
+@pytest.mark.parametrize("junk", ["", ".", "a.b", "x" * 512, "\0.\0", "é.ü", "." * 87])
+async def test_what_is_nobodys_is_taken_away(trust: Trust, junk: str) -> None:
+    await trust.trust()
+    assert await trust.use(junk) == GONE
+    assert (len(await trust.list()), trust.counted) == (1, ["void"])
+
+
+async def test_it_ends_thirty_days_after_the_factor_was_shown(trust: Trust, clock: ManualClock) -> None:
+    cookie = await trust.trust()
+    clock.advance(30 * DAY - 1)
+    cookie = (await trust.use(cookie)).cookie or ""
+    assert cookie
+    clock.advance(1)
+    assert await trust.list() == []
+    assert await trust.devices.count() == 0
+    assert await trust.use(cookie) == GONE
+    assert not trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+
+
+async def test_an_operator_makes_it_shorter(trust: Trust, records: Records, clock: ManualClock) -> None:
+    cookie = await trust.trust()
+    clock.advance(8 * DAY)
+    week = Trust(records, clock, lifetime=7 * DAY)
+    assert await week.list() == []
+    assert await week.use(cookie) == GONE
+
+
+async def test_a_clock_that_was_set_back_trusts_nobody(trust: Trust, clock: ManualClock) -> None:
+    cookie = await trust.trust()
+    clock.advance(-3600)
+    assert await trust.use(cookie) == GONE
+
+
+async def test_whatever_ends_every_session_makes_it_void(trust: Trust, records: Records) -> None:
+    """A new password, an account that is disabled, a factor that is reset: all raise `users.generation`."""
+    cookie = await trust.trust()
+    assert await trust.devices.count() == 1
+    async with records.begin(DEFAULT_TENANT, "s-ann") as connection:
+        await revoke(connection, DEFAULT_TENANT, "s-ann", but="s1")
+    assert await trust.list() == []
+    assert await trust.devices.count() == 0
+    assert await trust.use(cookie) == GONE
+    assert not trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+
+
+async def test_nothing_is_trusted_on_a_proof_from_before_everything_ended(trust: Trust, records: Records) -> None:
+    """The password is changed while the code is being typed."""
+    before = await trust.devices.generation(DEFAULT_TENANT, "s-ann")
+    async with records.begin(DEFAULT_TENANT, "s-ann") as connection:
+        await revoke(connection, DEFAULT_TENANT, "s-ann")
+    assert await trust.devices.trust(somebody(), before) is None
+    async with records.begin(DEFAULT_TENANT, "s-ann") as connection:
+        await connection.execute(update(users).where(users.c.subject == "s-ann").values(disabled=True))
+    for subject in ("s-ann", "s-nobody"):
+        generation = await trust.devices.generation(DEFAULT_TENANT, subject)
+        assert await trust.devices.trust(replace(somebody(), subject=subject), generation) is None
+    assert not trust.ledger.of(Kind.TRUSTED_DEVICE_ADDED)
+
+
+async def test_a_browser_is_trusted_once_and_ten_at_most(records: Records, clock: ManualClock) -> None:
+    trust = Trust(records, clock, most=3)
+    cookies = []
+    for n in range(4):
+        clock.advance(60)
+        cookies.append(await trust.trust(agent=f"agent-{n}"))
+    assert await trust.list() == ["agent-3", "agent-2", "agent-1"]
+    clock.advance(60)
+    await trust.trust(replacing=cookies[2], agent="agent-2 again")
+    assert await trust.list() == ["agent-2 again", "agent-3", "agent-1"]
+    assert (await trust.use(cookies[2])).proof is None
+    bobs = await trust.trust("bob", replacing=cookies[3])
+    assert len(await trust.list()) == 3, "another person's stays"
+    assert [one.here for one in await trust.devices.list(DEFAULT_TENANT, "s-bob", bobs)] == [True]
+
+
+async def test_one_is_trusted_no_more(trust: Trust, clock: ManualClock) -> None:
+    cookies = [await trust.trust(agent="one")]
+    clock.advance(60)
+    cookies.append(await trust.trust(agent="two"))
+    for n, cookie in enumerate(cookies):
+        cookies[n] = (await trust.use(cookie, session=f"s{n}")).cookie or ""
+    me = somebody(session="me")
+    two, one = await trust.devices.list(DEFAULT_TENANT, "s-ann", cookies[0])
+    assert (two.agent, one.agent, two.here, one.here) == ("used by s1", "used by s0", False, True)
+    with pytest.raises(UserError, match="no such browser") as not_hers:
+        await trust.devices.revoke(somebody("bob"), one.id)
+    assert (not_hers.value.code, not_hers.value.status) == ("ERR-MFA-UNKNOWN", 404)
+    assert await trust.devices.revoke(me, one.id) == 1
+    assert trust.ended == ["s0"]
+    assert await trust.list() == ["used by s1"]
+    assert (await trust.use(cookies[0])).proof is None
+    assert await trust.devices.revoke(somebody(session="s1")) == 1
+    assert trust.ended == ["s0"], "whoever does it stays"
+    assert await trust.devices.revoke(me) == 0
+    assert [event.detail["device"] for event in trust.ledger.of(Kind.TRUSTED_DEVICE_REVOKED)] == [one.id, two.id]
