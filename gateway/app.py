@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from gateway.crypto.keys import KeyRing
     from gateway.identity.local import LocalUsers
     from gateway.identity.sessions import Sessions
+    from gateway.notify.outbox import Outbox
     from gateway.people import People
     from gateway.settings import Address, Listen, Settings
     from gateway.sharing import Sharing
@@ -95,6 +96,7 @@ class App:
         self._access_log: AccessLog
         self._probes: Probes | None = None
         self._control: Control | None = None
+        self._outbox: Outbox | None = None
         self._secure: dict[str, ServerTls] = {}
         """TLS of the listeners that have it, by their address."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -147,6 +149,8 @@ class App:
             ledger=self.recorder,
             clock=clock,
         )
+        if self._outbox is not None:
+            self._outbox.start()
         await self._open_doors()
         await self._open_control()
         self._publish_metrics()
@@ -177,7 +181,14 @@ class App:
         from gateway.store.event_table import EventTable
 
         self.records, self.keys = await open_records(self.settings, place, self.clock)
-        self.recorder = Recorder(EventTable(self.records), self.clock)
+        notices = None
+        if self.settings.notify.email:
+            from gateway.post import make_notices, make_outbox
+
+            notices = make_notices(self.settings, self.metrics.notification)
+        self.recorder = Recorder(EventTable(self.records, notices), self.clock)
+        if notices is not None:
+            self._outbox = make_outbox(self.settings, self.records, self.clock, self.recorder, self.metrics)
         people = People(
             self.settings,
             records=self.records,
@@ -221,6 +232,8 @@ class App:
         if (sharing := self.sharing) is not None:
             read("limits_unasked", lambda: float(sharing.counting.shared.unasked))
             read("replicas", lambda: float(sharing.away.replicas))
+        if (outbox := self._outbox) is not None:
+            read("notifications_waiting", lambda: float(outbox.waiting))
         read("limit_counters", lambda: float(len(self.limiter)))
         read("events_dropped", lambda: float(self.recorder.dropped))
         read("connections", lambda: float(len(self.wire.clients)))
@@ -469,6 +482,8 @@ class App:
             await self._control.close()
         if self.people is not None:
             await self.people.close()
+        if self._outbox is not None:
+            await self._outbox.close()
         if hasattr(self, "recorder"):
             if self._started:
                 self.recorder.note(Event(Kind.STOPPED))

@@ -7,6 +7,7 @@ itself as `***` only.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -769,6 +770,118 @@ class Mfa(Strict):
         return self.trusted_devices.lifetime if self.trusted_devices is not None else 0.0
 
 
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+SecretText = Annotated[Secret, WithJsonSchema({"type": "string"})]
+
+
+class Smtp(Strict):
+    """A mail server that takes our messages."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,255}$")] = Field(description="Host name or address.")
+    port: int = setting(587, "Port; usually 587 for `starttls`, 465 for `tls`.", ge=1, le=65535)
+    tls: Literal["starttls", "tls", "none"] = setting("starttls", "How it is encrypted; certificates are verified.")
+    username: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")] = setting("", "Who we are there; empty: not asked.")
+    password: SecretText | None = setting(None, "Our password there.")
+    ca: PathField | None = setting(None, "Authorities to believe (PEM); left out: the system's.")
+    timeout: Duration = setting("10s", "For each step.", gt=0, le=30)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Smtp:
+        if bool(self.username) != (self.password is not None):
+            raise ValueError("`username` and `password` go together")
+        if self.tls == "none" and self.username and not _loopback(self.host):
+            raise ValueError("without TLS everybody on the way reads the password; write `tls: starttls` or `tls: tls`")
+        if self.tls == "none" and self.ca is not None:
+            raise ValueError("`ca` belongs to `tls: starttls` or `tls: tls`")
+        return self
+
+
+def _hook_url(value: Secret) -> Secret:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or "@" in parts.netloc:
+        raise ValueError("not a URL of a webhook; write https://host/path")
+    if parts.scheme == "http" and not _loopback(parts.hostname):
+        raise ValueError("messages would travel in clear; write https://")
+    return value
+
+
+def _hook_secret(value: Secret) -> Secret:
+    try:
+        key = base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not 24 <= len(key) <= 64:
+        raise ValueError("not a secret of a webhook; write whsec_ and 24 to 64 random bytes in base64")
+    return value
+
+
+class Webhook(Strict):
+    """A URL that takes our messages as JSON, signed (Standard Webhooks)."""
+
+    url: Annotated[Secret, AfterValidator(_hook_url), WithJsonSchema({"type": "string"})] = Field(
+        description="`https://host/path`; `http://` only to this machine."
+    )
+    secret: Annotated[Secret, AfterValidator(_hook_secret), WithJsonSchema({"type": "string"})] = Field(
+        description="What both sides know: `whsec_` and 24 to 64 random bytes in base64."
+    )
+    ca: PathField | None = setting(None, "Authorities to believe (PEM); left out: the system's.")
+    timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
+
+    @property
+    def key(self) -> bytes:
+        """The secret's bytes."""
+        return base64.b64decode(self.secret.get_secret_value().removeprefix("whsec_"))
+
+
+class Console(Strict):
+    """Standard output, for trying it out."""
+
+
+class EmailSender(Strict):
+    """Who carries e-mail: one of these."""
+
+    smtp: Smtp | None = setting(None, "A mail server.")
+    webhook: Webhook | None = setting(None, "A program of yours, or of a provider.")
+    console: Console | None = setting(None, "Standard output: whoever reads it reads every message.")
+
+    @model_validator(mode="after")
+    def _one(self) -> EmailSender:
+        if sum(each is not None for each in (self.smtp, self.webhook, self.console)) != 1:
+            raise ValueError("write exactly one of `smtp`, `webhook` and `console`")
+        return self
+
+
+def _from(value: str) -> str:
+    if value and not re.fullmatch(
+        r"(?:[^<>@\",\x00-\x1f\x7f]{1,64} )?<[^\s@<>,]{1,64}@[^\s@<>,]{1,190}>|[^\s@<>,]{1,64}@[^\s@<>,]{1,190}", value
+    ):
+        raise ValueError("not one e-mail address; write name@host, or Name <name@host>")
+    return value
+
+
+class Notify(Strict):
+    """How people are reached. They are told what happened to their account."""
+
+    from_: Annotated[str, AfterValidator(_from)] = setting(
+        "", "Who messages are from: `name@host`, or `Name <name@host>`.", alias="from"
+    )
+    email: tuple[EmailSender, ...] = setting((), "Who carries e-mail, the preferred first; empty: nobody is told.")
+    per_address: int = setting(20, "Messages of one kind to one address within an hour.", ge=1, le=1000)
+    per_user: int = setting(40, "Messages of one kind to one user within an hour.", ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _from_somebody(self) -> Notify:
+        if not self.from_ and any(each.smtp is not None for each in self.email):
+            raise ValueError("`smtp` needs `from`, as in `from: Sallyport <noreply@example.com>`")
+        return self
+
+
 class RiskSettings(Strict):
     """How strange a request is."""
 
@@ -918,6 +1031,7 @@ class Settings(Strict):
     identity: IdentitySources = setting({}, "Who knows the users.")
     sessions: SessionTimes = setting({}, "How long somebody stays signed in.")
     mfa: Mfa = setting({}, "Second factors.")
+    notify: Notify = setting({}, "How people are reached.")
     risk: RiskSettings = setting({}, "How strange a request is.")
     headers: Headers = setting({}, "What the service is told.")
     request: RequestLimits = setting({}, "How large a request may be.")
@@ -942,7 +1056,7 @@ class Settings(Strict):
             raise ValueError("workers cannot share port 0; write the number of a port in `listen`")
         return value
 
-    @field_validator("identity", "sessions", "mfa", "risk", "interrupted", mode="before")
+    @field_validator("identity", "sessions", "mfa", "notify", "risk", "interrupted", mode="before")
     @classmethod
     def _needs_records(cls, value: Any, info: ValidationInfo) -> Any:
         """Refused where no records are kept: settings about people whom nobody could know."""
@@ -1004,6 +1118,24 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
             )
             for name, upstream in read.upstreams.items()
             if upstream.tls is not None and upstream.tls.verify == "insecure"
+        )
+        + tuple(
+            written.problem(
+                "messages go to standard output: whoever reads it reads all of them",
+                ("notify", "email", index),
+                "use smtp or webhook outside of a trial",
+            )
+            for index, sender in enumerate(read.notify.email)
+            if sender.console is not None
+        )
+        + tuple(
+            written.problem(
+                "messages travel in clear: anybody on the way can read and change them",
+                ("notify", "email", index, "smtp"),
+                "write tls: starttls",
+            )
+            for index, sender in enumerate(read.notify.email)
+            if sender.smtp is not None and sender.smtp.tls == "none" and not _loopback(sender.smtp.host)
         )
         + tuple(
             written.problem(

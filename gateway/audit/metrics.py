@@ -51,11 +51,17 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "Sign-ins with the cookie of a trusted browser; outcome: used, repeated, void, stolen",
         ("outcome",),
     ),
+    "notifications": (
+        "Messages to people; outcome: queued, dropped, sent, retried, failed",
+        ("channel", "outcome"),
+    ),
+    "deliveries": ("Tries of each sender; outcome: accepted, refused, failed, unsure", ("sender", "outcome")),
     "events": ("Security events", ("event", "severity")),
 }
 HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
     "request_duration_seconds": ("From a request's first byte to its answer's last", "rule", SECONDS),
     "upstream_duration_seconds": ("Until a service began its answer", "upstream", SECONDS),
+    "delivery_duration_seconds": ("Until a sender took a message over, or did not", "sender", SECONDS),
     "loop_lag_seconds": ("How late the loop turns, looked at ten times a second", "", SECONDS),
     "risk_score": ("Risk scores of requests by somebody known", "", SCORES),
 }
@@ -73,6 +79,7 @@ READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "certificate_expiry_timestamp_seconds": ("gauge", "When a certificate of ours ends", "listener name"),
     "store_up": ("gauge", "1 when the store answered last", "store"),
     "open_tunnels": ("gauge", "WebSockets open", ""),
+    "notifications_waiting": ("gauge", "Messages to people that are not sent yet", ""),
     "limit_counters": ("gauge", "Counters kept by rate limits in this process", ""),
     "limits_unasked": ("counter", "Requests refused by a limit known to be over, without asking the shared store", ""),
     "replicas": ("gauge", "Replicas that count together", ""),
@@ -173,6 +180,15 @@ class Metrics:
     def trusted_device(self, outcome: str) -> None:
         """Somebody signed in with the cookie of a trusted browser."""
         self._counters["trusted_device_uses"][outcome,] += 1
+
+    def notification(self, channel: str, outcome: str) -> None:
+        """A message to somebody was written, or came to something."""
+        self._counters["notifications"][channel, outcome] += 1
+
+    def delivery(self, sender: str, outcome: str, seconds: float) -> None:
+        """A sender was asked to take a message over."""
+        self._counters["deliveries"][sender, outcome] += 1
+        self._histograms["delivery_duration_seconds"][sender].new.append(seconds)
 
     def event(self, event: Event) -> None:
         """A security event; for `Recorder.subscribe`."""

@@ -27,7 +27,12 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Records, Recorder]]:
     records = await Records.open(settings.store.records.place, clock=clock)
     try:
         with records.patient():
-            recorder = Recorder(EventTable(records), clock)
+            notices = None
+            if settings.notify.email:  # they are written here, and sent by a gateway that runs
+                from gateway.post import make_notices
+
+                notices = make_notices(settings)
+            recorder = Recorder(EventTable(records, notices), clock)
             yield records, recorder
             await recorder.close()
     finally:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gateway.core.events import Event
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity, Proof
+    from gateway.core.message import Message, Receipt
 
 
 def key(tenant: str, kind: str, *parts: str) -> str:
@@ -146,6 +147,21 @@ class Channel(Protocol):
 
     def listen(self, topic: str, heard: Callable[[bytes], None], lost: Callable[[], None]) -> None:
         """Have `heard` called with each message, and `lost` whenever some may have been missed."""
+        ...
+
+
+class Sender(Protocol):
+    """Reach a person."""
+
+    name: str
+    """As in YAML: `smtp`, `webhook` …"""
+
+    async def send(self, message: Message) -> Receipt:
+        """Hand `message` over to whoever carries it. Raises `Undelivered` where that was not done for certain."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
         ...
 
 

@@ -3,6 +3,7 @@
 SallyportError
 ├── ConfigError        config, policy, keys or database are not fit to run with; a list of problems
 ├── StoreAway          a store cannot be reached or answers nonsense
+├── Undelivered        a message was not taken over by whoever should carry it
 ├── Broken             a credential is ours to judge and is damaged (not: absent, not: wrong)
 └── UserError          a person asked for something that cannot be; carries a stable code
 """
@@ -46,6 +47,21 @@ class ConfigError(SallyportError):
 
 class StoreAway(SallyportError):  # noqa: N818 - the state is the name
     """A store cannot be reached, or what it answers makes no sense."""
+
+
+class Undelivered(SallyportError):  # noqa: N818
+    """A message was not taken over. The text holds nothing of the message, and no address.
+
+    `final`: trying again is of no use. `unsure`: it may have been taken over nevertheless. `retry_after`: seconds that
+    were asked for.
+    """
+
+    def __init__(self, why: str, *, final: bool = False, unsure: bool = False, retry_after: float = 0.0) -> None:
+        super().__init__(why)
+        self.why = why
+        self.final = final
+        self.unsure = unsure
+        self.retry_after = retry_after
 
 
 class Broken(SallyportError):  # noqa: N818

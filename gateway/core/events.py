@@ -52,6 +52,7 @@ class Kind(StrEnum):
     USER_DISABLED = "user_disabled"
     USER_ENABLED = "user_enabled"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name, not a secret
+    NOTIFICATION_FAILED = "notification_failed"
     KEY_ROTATED = "key_rotated"
     KEY_RETIRED = "key_retired"
     LIMIT_RESET = "limit_reset"

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.events import Event, Kind, Severity
 from gateway.store.sql import Records
 from gateway.store.tables import events
 
+Also = Callable[[AsyncConnection, Sequence[Mapping[str, Any]]], Awaitable[None]]
+"""Called in the transaction that keeps the rows."""
+
 
 class EventTable:
     """The table `events`; part of `audit.recorder.Shelf`."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, also: Also | None = None) -> None:
+        """`also` writes what follows from events: both are kept, or neither is."""
         self._records = records
+        self._also = also
 
     async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep `rows`, all of them or none. Raises `StoreAway`."""
         async with self._records.begin() as connection:
             await connection.execute(insert(events), rows)
+            if self._also is not None:
+                await self._also(connection, rows)
 
     async def newest(self, tenant: str, limit: int, kind: Kind | None, user: str | None) -> list[Event]:
         """The newest events of `tenant`, newest first, of one kind and one user if asked. Raises `StoreAway`."""

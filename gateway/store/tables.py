@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -197,6 +197,29 @@ events = Table(
     Column("detail", JSON, nullable=False),
     Index("events_at", "tenant", "at"),
     Index("events_of", "tenant", "user", "at"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("token", Text, nullable=False, unique=True),  # what others know this message by
+    Column("tenant", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # whom it is for; they may be gone meanwhile
+    Column("channel", Text, nullable=False),  # `email`
+    Column("target", Text, nullable=False),  # their address, when it was written
+    Column("kind", Text, nullable=False),
+    Column("content", JSON, nullable=False),  # what the template is given; nothing secret
+    Column("state", Text, nullable=False),  # waiting, sending, sent, failed
+    Column("tries", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),  # while it is being sent: until when whoever sends it is waited for
+    Column("expires_at", Float, nullable=False),
+    Column("settled_at", Float),
+    Column("via", Text, nullable=False, server_default=text("''")),  # the sender that took it over
+    Index("outbox_due", "state", "due_at"),
+    Index("outbox_to", "target", "kind", "state"),
+    Index("outbox_of", "tenant", "subject", "kind", "state"),
 )
 
 kept = Table(

@@ -78,7 +78,7 @@ async def submit(request: web.Request) -> web.Response:
     token, identity = opened
     await desk.throttle.succeeded(account, caller.facts.network, known)
     await desk.learn(caller.facts, identity)
-    _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity)
+    _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity, {} if known else {"new_browser": True})
 
     after = onward(request, after, resume)
     can_enrol = "totp" in desk.factors.names
@@ -155,13 +155,21 @@ def _form(
     return forms.remember_browser(request, answer)
 
 
-def _tell(request: web.Request, kind: Kind, severity: Severity, account: str, identity: Identity | None = None) -> None:
+def _tell(
+    request: web.Request,
+    kind: Kind,
+    severity: Severity,
+    account: str,
+    identity: Identity | None = None,
+    detail: dict[str, bool] | None = None,
+) -> None:
     request.app[DESK].ledger.note(
         Event(
             kind,
             severity,
             user=identity.user if identity else account,
             session=identity.session.id if identity and identity.session else "",
+            detail=detail or {},
             **request[CALLER].place,
         )
     )

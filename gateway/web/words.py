@@ -4,28 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-_UNITS = ((60.0, 1.0, "second"), (3600.0, 60.0, "minute"), (86_400.0, 3600.0, "hour"), (1e18, 86_400.0, "day"))
+from gateway.core.agents import recognised
 
-_BROWSERS = (
-    ("Edg/", "Edge"),
-    ("OPR/", "Opera"),
-    ("SamsungBrowser/", "Samsung Internet"),
-    ("Firefox/", "Firefox"),
-    ("FxiOS/", "Firefox"),
-    ("CriOS/", "Chrome"),
-    ("Chrome/", "Chrome"),
-    ("Safari/", "Safari"),
-    ("curl/", "curl"),
-)
-_SYSTEMS = (
-    ("iPhone", "iPhone"),
-    ("iPad", "iPad"),
-    ("Android", "Android"),
-    ("Windows", "Windows"),
-    ("CrOS", "ChromeOS"),
-    ("Mac OS X", "macOS"),
-    ("Linux", "Linux"),
-)
+_UNITS = ((60.0, 1.0, "second"), (3600.0, 60.0, "minute"), (86_400.0, 3600.0, "hour"), (1e18, 86_400.0, "day"))
 
 
 def ago(then: float, now: float) -> str:
@@ -60,11 +41,7 @@ def day(moment: float) -> str:
 
 def browser(agent: str) -> str:
     """`Firefox on Linux`, from a `User-Agent`; a guess for people to recognise, never for a decision."""
-    name = next((name for mark, name in _BROWSERS if mark in agent), "")
-    system = next((name for mark, name in _SYSTEMS if mark in agent), "")
-    if name and system:
-        return f"{name} on {system}"
-    return name or system or (agent[:40] or "Unknown browser")
+    return recognised(agent) or (agent[:40] or "Unknown browser")
 
 
 def label(kind: str, given: str) -> str:

@@ -19,12 +19,12 @@ GATEWAY = ROOT / "gateway"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
-    ("crypto", "policy", "store"),
+    ("crypto", "policy", "store", "notify"),
     ("identity", "limits", "risk", "mfa", "audit"),
     ("gate",),
     ("wire", "web"),
     ("settings", "catalog"),
-    ("control", "people", "services", "sharing"),
+    ("control", "people", "post", "services", "sharing"),
     ("app",),
     ("commands",),
     ("cli",),
@@ -45,6 +45,7 @@ OPTIONAL = (
     "jwt",
     "jinja2",
     "sqlalchemy",
+    "aiosmtplib",
     "aiosqlite",
     "aiohttp",
     "cryptography",

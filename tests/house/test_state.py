@@ -212,7 +212,7 @@ async def test_two_versions_serve_one_database_while_it_is_upgraded(here: Home) 
             assert await upgrading.wait() == 0
             await traffic.some(5)
         assert traffic.failed == []
-        assert schema_of(here) == {"schema": 3, "compatible": 2}
+        assert schema_of(here) == {"schema": 5, "compatible": 4}
         with home() as beside:
             mine = {name: beside.config[name] for name in ("listen", "admin_listen")}
             beside.write_config(**{**here.config, **mine, "keys": str(here.data / "keys")})

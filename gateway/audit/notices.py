@@ -1,0 +1,139 @@
+"""People are told what happened to their account (NIST SP 800-63B-4, section 4.6; ASVS 5.0, 6.3.5 and 6.3.7).
+
+A notice follows from an event, whoever caused it: a page, the API, the command line, another replica. It is written
+into the outbox in the transaction that keeps the event, so that there is none without the other, and none twice.
+
+It goes to the address the account has at that moment, and says nothing that a client made up: of its browser the name,
+if we know it. Security notices cannot be turned off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.agents import recognised
+from gateway.core.events import Kind
+from gateway.store.outbox_table import put
+from gateway.store.tables import users
+
+LIFETIME: Final = 86_400.0
+"""Seconds that a notice is tried to be sent."""
+CHANNEL: Final = "email"
+
+NOT_YOU = "If this was not you, change your password and look at your account, or ask whoever looks after it."
+ASK = "If you do not know why, ask whoever looks after your account."
+FACTORS: Final[Mapping[str, str]] = {
+    "totp": "An authenticator app",
+    "backup_code": "A set of backup codes",
+    "webauthn": "A passkey or security key",
+    "all": "Every second factor",
+}
+
+WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
+    Kind.SIGN_IN: (
+        "A sign-in from a new browser",
+        "somebody signed in to your account from a browser that had not been used for it before.",
+        NOT_YOU,
+    ),
+    Kind.FACTOR_ENROLLED: ("A second factor was added", "{factor} was added to your account.", NOT_YOU),
+    Kind.FACTOR_REMOVED: ("A second factor was removed", "{factor} was removed from your account.", NOT_YOU),
+    Kind.FACTOR_DISABLED: (
+        "A second factor is out of use",
+        "after too many wrong answers in a row, one of your second factors is out of use and has to be set up anew.",
+        NOT_YOU,
+    ),
+    Kind.BACKUP_CODES_MADE: (
+        "New backup codes were made",
+        "new backup codes were made for your account; the old ones do not work any more.",
+        NOT_YOU,
+    ),
+    Kind.BACKUP_CODE_USED: ("A backup code was used", "one of your backup codes was used.", NOT_YOU),
+    Kind.PASSWORD_CHANGED: (
+        "Your password was changed",
+        "the password of your account was changed, and you were signed out everywhere.",
+        ASK,
+    ),
+    Kind.USER_DISABLED: ("Your account was disabled", "your account was disabled; nobody can sign in to it.", ASK),
+    Kind.USER_ENABLED: ("Your account was enabled again", "your account was enabled; you can sign in again.", ASK),
+    Kind.SESSION_ENDED: ("You were signed out", "an administrator ended one of your sessions.", ASK),
+    Kind.SESSIONS_ENDED: ("You were signed out", "an administrator ended your sessions.", ASK),
+}
+"""By event: the subject, what happened, what to do."""
+
+Count = Callable[[str, str], None]
+
+
+class Notices:
+    """Writes notices beside events; `store.event_table.Also`."""
+
+    def __init__(self, *, issuer: str, account: str, count: Count = lambda channel, outcome: None) -> None:
+        """`issuer` is who signs; `account` the URL of the account page, from the configuration alone.
+
+        `count` is told `(channel, outcome)`: queued, or dropped where too many wait for one address.
+        """
+        self._issuer = issuer
+        self._account = account
+        self._count = count
+
+    async def __call__(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put a notice into the outbox for each of `rows` that is worth one and about somebody with an address."""
+        for row in rows:
+            kind = row["kind"]
+            if not row["user"] or not _worth(kind, row["detail"]):
+                continue
+            query = select(users.c.subject, users.c.email, users.c.display_name, users.c.name).where(
+                users.c.tenant == row["tenant"], users.c.name == row["user"]
+            )
+            user = (await connection.execute(query)).first()
+            if user is None or not user.email:
+                continue
+            put_in = await put(
+                connection,
+                tenant=row["tenant"],
+                subject=user.subject,
+                channel=CHANNEL,
+                target=user.email,
+                kind=kind,
+                content=self._content(row, user.name, user.display_name or user.name),
+                now=row["at"],
+                lifetime=LIFETIME,
+            )
+            self._count(CHANNEL, "queued" if put_in else "dropped")
+
+    def _content(self, row: Mapping[str, Any], user: str, name: str) -> dict[str, Any]:
+        title, said, advice = WORDS[Kind(row["kind"])]
+        factor = FACTORS.get(str(row["detail"].get("factor", "")), "A second factor")
+        said = said.format(factor=factor)
+        facts = [("Account", user), ("When", _when(row["at"]))]
+        if row["detail"].get("by"):
+            facts.append(("By", "an administrator"))
+        else:
+            facts += [("Browser", recognised(row["agent"]) or "not known")] if row["agent"] else []
+            facts += [("Address", row["address"])] if row["address"] else []
+        return {
+            "title": title,
+            "name": name,
+            "user": user,
+            "said": said[0].upper() + said[1:],
+            "facts": facts,
+            "advice": advice,
+            "link": self._account,
+            "from_whom": self._issuer,
+        }
+
+
+def _worth(kind: str, detail: Mapping[str, Any]) -> bool:
+    if kind == Kind.SIGN_IN:
+        return bool(detail.get("new_browser"))
+    if kind in (Kind.SESSION_ENDED, Kind.SESSIONS_ENDED):
+        return bool(detail.get("by"))
+    return kind in WORDS
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")

@@ -1,0 +1,245 @@
+"""Messages leave from here, off everybody's way.
+
+What is to be sent is a row, written in the transaction that keeps the event it is about (`audit.notices`). This looks
+for rows that are due, once a second, and hands each to the route of its channel.
+
+    waiting ── claimed ──▶ sending ── taken over ──▶ sent
+       ▲                      │
+       │  not now: backoff    ├── refused by all, or too old ──▶ failed, and an event
+       └──────────────────────┘
+       ▲                      │
+       └── nobody settled it within `LEASE`: whoever sent it has died ──┘
+
+A row is claimed in one step, by one process of all. It is sent again after a crash between taking over and settling,
+and where a sender may have taken it over without saying so: then it carries the id it had. Nothing else is sent twice.
+What was taken over while the database is away is remembered here and settled first.
+
+Limits count what was sent to one address, and to one person, of one kind within an hour. What is too much waits, so
+that a flood of one kind neither reaches anybody nor keeps another kind from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Ledger
+from gateway.core.errors import StoreAway, Undelivered
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.message import Message
+from gateway.notify.letter import Letter, write
+from gateway.notify.route import Route
+
+EVERY: Final = 1.0
+"""Seconds between two looks."""
+AT_ONCE: Final = 8
+"""Messages of one turn, sent side by side."""
+LEASE: Final = 180.0
+"""Seconds after which whoever claimed a message is taken for dead."""
+LONGEST: Final = 120.0
+"""Seconds that all senders together may take for one message."""
+FIRST_WAIT: Final = 5.0
+"""Seconds before the second try; each later wait is four times as long, give or take a fifth."""
+LONGEST_WAIT: Final = 3600.0
+FAREWELL: Final = 5.0
+"""Seconds that messages on their way have when the gateway stops."""
+
+_log = logging.getLogger("sallyport.notify")
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A row that is ours to send."""
+
+    id: int
+    token: str
+    tenant: str
+    subject: str
+    channel: str
+    target: str
+    kind: str
+    content: Mapping[str, Any]
+    tries: int
+    """This one included."""
+    created_at: float
+    expires_at: float
+
+    def __repr__(self) -> str:
+        return f"Parcel({self.id}, {self.kind})"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Messages of one kind within an hour."""
+
+    per_target: int = 20
+    per_user: int = 40
+
+
+class Shelf(Protocol):
+    """Where rows are kept: `store.outbox_table`. Every method raises `StoreAway`."""
+
+    async def due(self, now: float, most: int) -> Sequence[int]:
+        """Ids of rows to look at, the longest due first."""
+        ...
+
+    async def claim(
+        self, row: int, now: float, lease: float, per_target: int, per_user: int
+    ) -> Mapping[str, Any] | None:
+        """The row, ours for `lease` seconds; None where it is somebody else's, or has to wait for a limit."""
+        ...
+
+    async def settle(self, row: int, tries: int, state: str, *, now: float, due_at: float, via: str) -> None:
+        """What became of try number `tries`."""
+        ...
+
+    async def sweep(self, now: float) -> None:
+        """Remove what was settled long ago."""
+        ...
+
+    async def waiting(self) -> int:
+        """How many are not settled."""
+        ...
+
+
+class Outbox:
+    """Sends what is due, between `start` and `close`."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        routes: Mapping[str, Route],
+        clock: Clock,
+        ledger: Ledger,
+        *,
+        limits: Limits,
+        count: Callable[[str, str], None],
+    ) -> None:
+        """`routes` by channel. `count` is told `(channel, outcome)`: sent, retried, failed."""
+        self._shelf = shelf
+        self._routes = routes
+        self._clock = clock
+        self._ledger = ledger
+        self._limits = limits
+        self._count = count
+        self._unsettled: dict[int, dict[str, Any]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._turning = asyncio.Lock()
+        self._swept_at = 0.0
+        self.waiting = 0
+        """Rows that were not settled when it was last looked."""
+
+    def start(self) -> None:
+        """Begin to look every second."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="outbox")
+
+    async def close(self) -> None:
+        """Let what is on its way arrive, shortly; what does not is sent by whoever looks next."""
+        if self._task is not None:
+            try:
+                async with asyncio.timeout(FAREWELL), self._turning:
+                    self._task.cancel()
+            except TimeoutError:
+                self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        for route in self._routes.values():
+            await route.close()
+
+    async def turn(self) -> int:
+        """Look once; how many messages were tried. Raises `StoreAway`."""
+        async with self._turning:
+            await self._settle_late()
+            now = self._clock.now()
+            tried = 0
+            rows = [row for row in await self._shelf.due(now, AT_ONCE) if row not in self._unsettled]
+            claimed = [found for row in rows if (found := await self._claim(row)) is not None]
+            if claimed:
+                await asyncio.gather(*map(self._deliver, claimed))
+                tried = len(claimed)
+            self.waiting = await self._shelf.waiting()
+            if now - self._swept_at >= LONGEST_WAIT:
+                self._swept_at = now
+                await self._shelf.sweep(now)
+            return tried
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                while await self.turn() == AT_ONCE:
+                    pass
+            except StoreAway:
+                pass  # the store's line has told
+            except Exception:
+                # Whatever it is, it must not end this task, or nothing would ever be sent again.
+                _log.exception("the outbox could not be looked at")
+
+    async def _claim(self, row: int) -> Parcel | None:
+        limits = self._limits
+        found = await self._shelf.claim(row, self._clock.now(), LEASE, limits.per_target, limits.per_user)
+        return None if found is None else Parcel(**found)
+
+    async def _deliver(self, parcel: Parcel) -> None:
+        try:
+            letter: Letter = write(parcel.content)
+            message = Message(
+                parcel.token, parcel.kind, parcel.target, letter.subject, letter.text, letter.html, parcel.created_at
+            )
+            async with asyncio.timeout(LONGEST):
+                via = await self._routes[parcel.channel].send(message)
+        except Undelivered as failed:
+            await self._failed(parcel, failed)
+        except TimeoutError:
+            await self._failed(parcel, Undelivered("nobody took it over in time", unsure=True))
+        except Exception as error:
+            _log.exception("message %d could not be sent", parcel.id)
+            await self._failed(parcel, Undelivered(type(error).__name__))
+        else:
+            self._count(parcel.channel, "sent")
+            await self._settle(parcel, "sent", via=via)
+
+    async def _failed(self, parcel: Parcel, failed: Undelivered) -> None:
+        now = self._clock.now()
+        wait = max(backoff(parcel.tries), failed.retry_after)
+        if not failed.final and now + wait < parcel.expires_at:
+            self._count(parcel.channel, "retried")
+            await self._settle(parcel, "waiting", due_at=now + wait)
+            return
+        self._count(parcel.channel, "failed")
+        _log.error("message %d (%s) is given up after %d tries: %s", parcel.id, parcel.kind, parcel.tries, failed.why)
+        detail = {"channel": parcel.channel, "kind": parcel.kind, "tries": parcel.tries, "why": failed.why}
+        user = str(parcel.content.get("user", ""))
+        self._ledger.note(Event(Kind.NOTIFICATION_FAILED, Severity.WARNING, parcel.tenant, user, detail=detail))
+        await self._settle(parcel, "failed")
+
+    async def _settle(self, parcel: Parcel, state: str, *, due_at: float = 0.0, via: str = "") -> None:
+        word: dict[str, Any] = {
+            "tries": parcel.tries,
+            "state": state,
+            "now": self._clock.now(),
+            "due_at": due_at,
+            "via": via,
+        }
+        self._unsettled[parcel.id] = word
+        try:
+            await self._shelf.settle(parcel.id, **word)
+        except StoreAway:
+            return  # remembered
+        del self._unsettled[parcel.id]
+
+    async def _settle_late(self) -> None:
+        for row, word in list(self._unsettled.items()):
+            await self._shelf.settle(row, **word)
+            del self._unsettled[row]
+
+
+def backoff(tries: int) -> float:
+    """Seconds after try number `tries`."""
+    return float(min(FIRST_WAIT * 4 ** min(tries - 1, 10), LONGEST_WAIT) * random.uniform(0.8, 1.2))  # noqa: S311

@@ -1,0 +1,136 @@
+"""What happens to an account is told to its owner, once, wherever it was caused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from gateway.audit.notices import WORDS, Notices
+from gateway.audit.recorder import Recorder
+from gateway.core.clock import ManualClock
+from gateway.core.errors import StoreAway
+from gateway.core.events import Event, Kind
+from gateway.identity.local import LocalUsers
+from gateway.identity.passwords import Passwords
+from gateway.notify.letter import write
+from gateway.store.event_table import EventTable
+from gateway.store.sql import Records
+from gateway.store.tables import outbox
+from tests.rig.gateway import running
+from tests.rig.ledger import Remembered
+from tests.rig.mail import mail_server
+
+PASSWORD = "correct horse battery staple 42"
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+@pytest.fixture
+async def recorder(records: Records, clock: ManualClock) -> Recorder:
+    passwords = Passwords()
+    people = LocalUsers(records, passwords, clock, Remembered())
+    await people.add("ann", PASSWORD, email="ann@example.com", display_name="Ann <b>&amp;")
+    await people.add("bob", PASSWORD)
+    passwords.close()
+    return Recorder(EventTable(records, Notices(issuer="gate", account="https://gate.example/account")), clock)
+
+
+async def rows(records: Records) -> list[Any]:
+    async with records.read() as connection:
+        return list((await connection.execute(select(outbox).order_by(outbox.c.id))).all())
+
+
+@pytest.mark.parametrize("kind", sorted(WORDS))
+async def test_each_is_told(kind: Kind, recorder: Recorder, records: Records) -> None:
+    detail = {"by": "root"} if "session" in kind else {"new_browser": True} if kind == Kind.SIGN_IN else {}
+    await recorder.record(Event(kind, user="ann", address="192.0.2.7", agent=FIREFOX, detail=detail))
+    (row,) = await rows(records)
+    assert (row.target, row.kind, row.state) == ("ann@example.com", kind, "waiting")
+    letter = write(row.content)
+    assert letter.subject == WORDS[kind][0]
+    assert "https://gate.example/account" in letter.text
+    assert "192.0.2.7" in letter.text or detail.get("by")
+    assert "Ann &lt;b&gt;&amp;amp;" in letter.html, "escaped"
+    assert "Ann <b>&amp;" in letter.text, "text is text"
+    assert "{" not in letter.text
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event(Kind.SIGN_IN, user="ann"),
+        Event(Kind.SIGN_IN_FAILED, user="ann"),
+        Event(Kind.SESSION_ENDED, user="ann"),
+        Event(Kind.SESSIONS_ENDED, user="ann"),
+        Event(Kind.PASSWORD_CHANGED, user="bob"),
+        Event(Kind.PASSWORD_CHANGED, user="nobody"),
+        Event(Kind.PASSWORD_CHANGED),
+        Event(Kind.PASSWORD_CHANGED, tenant="other", user="ann"),
+    ],
+)
+async def test_nobody_is_told_of(event: Event, recorder: Recorder, records: Records) -> None:
+    await recorder.record(event)
+    assert await rows(records) == []
+
+
+async def test_nothing_a_client_made_up_is_repeated(recorder: Recorder, records: Records) -> None:
+    agent = "Firefox/1 https://evil.example/ call 555-1234"
+    await recorder.record(Event(Kind.BACKUP_CODE_USED, user="ann", agent=agent))
+    await recorder.record(Event(Kind.BACKUP_CODE_USED, user="ann", agent="evil.example"))
+    for row in await rows(records):
+        assert "evil" not in "".join(write(row.content))
+
+
+async def test_an_event_and_its_notice_are_kept_together_or_not_at_all(
+    recorder: Recorder, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> bool:
+        raise StoreAway("the disk is full")
+
+    recorder.note(Event(Kind.PASSWORD_CHANGED, user="ann"))
+    with monkeypatch.context() as broken:
+        broken.setattr("gateway.audit.notices.put", fails)
+        with pytest.raises(StoreAway):
+            await recorder.flush()
+    assert await recorder.events("default") == []
+    await recorder.flush()
+    assert len(await recorder.events("default")) == len(await rows(records)) == 1
+
+
+async def test_from_the_command_line_to_a_mailbox(tmp_path: Path) -> None:
+    """`sallyport user passwd` writes it, a gateway that runs sends it: a real mail server has it, once."""
+    async with mail_server() as mail:
+        smtp = {"host": "127.0.0.1", "port": mail.port, "tls": "none"}
+        notify = {"from": "Gate <gate@good.test>", "email": [{"smtp": smtp}]}
+        async with running(tmp_path, config={"notify": notify}) as gateway:
+            await gateway.app.users.add("ann", PASSWORD, email="ann@example.com")
+
+            def change() -> None:
+                command = [sys.executable, "-m", "gateway", "user", "passwd", "ann", "--password-stdin"]
+                subprocess.run(
+                    [*command, "--config", str(tmp_path / "config.yaml")],
+                    input="another " + PASSWORD + "\n", text=True, check=True, capture_output=True,
+                    env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                )  # fmt: skip
+
+            await asyncio.to_thread(change)
+            outbox_ = gateway.app._outbox
+            assert outbox_ is not None
+            gateway.clock.advance(5.0)
+            async with asyncio.timeout(10):
+                while not mail.box:
+                    await outbox_.turn()
+            await outbox_.turn()
+            rendered = gateway.app.metrics.render()[0].decode()
+    (got,) = mail.box
+    assert (got["To"], got["Subject"]) == ("ann@example.com", "Your password was changed")
+    assert "http://good.test/.sallyport/account" in str(got.get_body(("plain",)))
+    assert 'sallyport_notifications_total{channel="email",outcome="sent"} 1.0' in rendered
+    assert "sallyport_notifications_waiting 0.0" in rendered
+    assert 'sallyport_delivery_duration_seconds_count{sender="smtp"} 1.0' in rendered
