@@ -5,7 +5,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?= sallyport
-HOUSES := tests/house tests/e2e tests/deploy tests/demo
+HOUSES := tests/house tests/replicas tests/e2e tests/deploy tests/demo
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 

@@ -22,7 +22,7 @@ import signal
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 import uvloop
@@ -225,9 +225,19 @@ async def _answer(reader: StreamReader, method: str) -> Response:
 
 
 async def run(
-    *, restarts: int, rate: float, clients: int, sockets: int, uploads: int, delay: float, every: float, pause: float
+    *,
+    restarts: int,
+    rate: float,
+    clients: int,
+    sockets: int,
+    uploads: int,
+    delay: float,
+    every: float,
+    pause: float,
+    replicas: int = 2,
+    store: Mapping[str, str] | None = None,
 ) -> Rolling:
-    """Restart `restarts` times under `rate` requests a second; what was counted."""
+    """Restart `restarts` times under `rate` requests a second; what was counted. `store`: instead of SQLite."""
     with home() as house:
         probe = Home(house.folder, 9)
         service = await asyncio.create_subprocess_exec(
@@ -237,17 +247,20 @@ async def run(
         house.write_config(
             public_url=f"http://127.0.0.1:{house.port}", upstreams={"app": {"url": f"http://127.0.0.1:{probe.port}"}}
         )
-        replicas = [Replica(house, number, delay) for number in range(2)]
+        if store is not None:
+            house.write_config(store=dict(store))
+        started = [Replica(house, number, delay) for number in range(replicas)]
+        house.write_config()  # looking for free ports has written another
         try:
             added = await house.call("user", "add", "bob", "--password-stdin", stdin=PASSWORD.encode() + b"\n")
             assert added.code == 0, added
-            await replicas[0].start()
-            await _until_ready(replicas[0])
-            await replicas[1].start()
-            await _until_ready(replicas[1])
-            bob = Visitor(replicas[0].port, origin=f"http://127.0.0.1:{house.port}")
-            await bob.sign_in("bob")
-            rolling = Rolling(replicas, f"sallyport={bob.cookies['sallyport']}")
+            for replica in started:
+                await replica.start()
+                await _until_ready(replica)
+            bob = Visitor(started[0].port, origin=f"http://127.0.0.1:{house.port}")
+            signed = await bob.sign_in("bob")
+            assert signed.status == 303, signed.body
+            rolling = Rolling(started, f"sallyport={bob.cookies['sallyport']}")
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
                 work: list[Awaitable[None]] = [rolling.balance(every), rolling.restart(restarts, pause)]
                 work += [rolling.keep_alive(rate / clients) for _ in range(clients)]
@@ -260,7 +273,7 @@ async def run(
         finally:
             service.kill()
             await service.wait()
-            for replica in replicas:
+            for replica in started:
                 if hasattr(replica, "process") and replica.process.returncode is None:
                     await replica.stop()
 

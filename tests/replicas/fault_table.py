@@ -3,20 +3,26 @@
 Each store has a gateway of its own that nothing else is wrong with. Its rows come one after the other: something is
 begun, everybody asks, the fault begins, everybody asks for as long as it takes known sessions to be forgotten, it ends,
 and they ask until all is as before. The tables of several stores are measured at the same time.
+
+    make test     beside other tests              python -m tests.replicas.fault_table >/dev/null     as it was measured
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import sqlite3
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+import uvloop
 
 from gateway.core.clock import SystemClock
 from tests.house.visitor import Visitor, location
@@ -25,6 +31,7 @@ from tests.rig.faulty import FAULTS, Faulty, before
 from tests.rig.gateway import PASSWORD
 from tests.rig.messages import Response
 from tests.rig.postgres import Server as PostgreSQL
+from tests.rig.postgres import started
 from tests.rig.redis import Server as Redis
 from tests.rig.redis import a_server
 
@@ -83,6 +90,12 @@ class Row:
     store: str
     fault: str
     effect: Effect
+
+
+@dataclass(frozen=True)
+class Doing(Row):
+    """How to begin it, and how to end it."""
+
     begin: Do
     end: Do
 
@@ -117,7 +130,8 @@ class Measured:
     """Requests that reached the service for `/app/…` and `/admin/…` during the fault, by whose they were."""
     proofs: list[bool] = field(default_factory=list)
     """Whether the one backup code of this row was taken: during the fault, after it, and after it once more."""
-    error: BaseException | None = None
+    error: str = ""
+    """What kept it from being measured."""
 
     def of(self, kind: str) -> list[Ask]:
         """What one kind of client got."""
@@ -127,7 +141,7 @@ class Measured:
 class Laboratory:
     """One gateway, and the people before it."""
 
-    def __init__(self, house: Several, rows: Sequence[Row]) -> None:
+    def __init__(self, house: Several, rows: Sequence[Doing]) -> None:
         self.house = house
         self.gateway: Replica = house.replicas[0]
         self.rows = rows
@@ -153,19 +167,19 @@ class Laboratory:
         _, codes = await self.ann.enrol(SystemClock())
         self.codes = iter(codes)
 
-    async def measure(self, row: Row) -> Measured:
+    async def measure(self, row: Doing) -> Measured:
         """One row."""
-        measured = Measured(row)
+        measured = Measured(Row(row.store, row.fault, row.effect))
         try:
             await self._measure(row, measured)
         except BaseException as error:
-            measured.error = error
+            measured.error = "".join(traceback.format_exception(error))
             await asyncio.to_thread(row.end)
             if not isinstance(error, Exception):
                 raise
         return measured
 
-    async def _measure(self, row: Row, measured: Measured) -> None:
+    async def _measure(self, row: Doing, measured: Measured) -> None:
         gateway, loop = self.gateway, asyncio.get_running_loop()
         while loop.time() < self._healed + HEARD_AGAIN:
             await gateway.ask("/app/x", cookie=self.known)
@@ -300,10 +314,10 @@ def store_of(row: Row) -> str:
 # --- the stores -------------------------------------------------------------------------------------------------------
 
 
-def through(store: str, proxy: Faulty) -> Iterator[Row]:
+def through(store: str, proxy: Faulty) -> Iterator[Doing]:
     """The faults of the network."""
     for fault in FAULTS:
-        yield Row(store, fault, "away", lambda fault=fault: proxy.begin(fault), proxy.end)  # type: ignore[misc]
+        yield Doing(store, fault, "away", lambda fault=fault: proxy.begin(fault), proxy.end)  # type: ignore[misc]
 
 
 @contextlib.asynccontextmanager
@@ -312,15 +326,15 @@ async def redis() -> AsyncIterator[Laboratory]:
     with a_server() as one, a_server() as other, before(one.port) as proxy:
         rows = [*through("Redis", proxy)]
         rows.append(
-            Row("Redis", "failover", "away", lambda: fail_over(one, other, proxy), lambda: promote(other, proxy))
+            Doing("Redis", "failover", "away", lambda: fail_over(one, other, proxy), lambda: promote(other, proxy))
         )
         # It leads to the other server from here on.
         rows.append(
-            Row("Redis", "read-only", "away",
+            Doing("Redis", "read-only", "away",
                 lambda: other.ask("REPLICAOF", "127.0.0.1", "1"), lambda: other.ask("REPLICAOF", "NO", "ONE"))
         )  # fmt: skip
         rows.append(
-            Row("Redis", "full", "away",
+            Doing("Redis", "full", "away",
                 lambda: other.ask("CONFIG", "SET", "maxmemory", "1mb"),
                 lambda: other.ask("CONFIG", "SET", "maxmemory", "0"))
         )  # fmt: skip
@@ -356,8 +370,8 @@ async def postgresql(server: PostgreSQL) -> AsyncIterator[Laboratory]:
             server.configure(default_transaction_read_only="on" if yes else "off")
             server.reload()
 
-        rows.append(Row("PostgreSQL", "failover", "away", server.stop_at_once, server.start))
-        rows.append(Row("PostgreSQL", "read-only", "away", lambda: read_only(True), lambda: read_only(False)))
+        rows.append(Doing("PostgreSQL", "failover", "away", server.stop_at_once, server.start))
+        rows.append(Doing("PostgreSQL", "read-only", "away", lambda: read_only(True), lambda: read_only(False)))
         url = server.url(name, port=proxy.port)
         async with laboratory(rows, shared=shared.url, records=url) as one:
             yield one
@@ -403,12 +417,14 @@ async def sqlite() -> AsyncIterator[Laboratory]:
                     file.write(kept.pop())
 
         one.rows = [
-            Row("SQLite", "locked", "takes no changes", lock, unlock),
-            Row("SQLite", "garbage", "away", spoil, put_back),
+            Doing("SQLite", "locked", "takes no changes", lock, unlock),
+            Doing("SQLite", "garbage", "away", spoil, put_back),
         ]
         with small_disk(data) as small:
             if small:
-                one.rows.append(Row("SQLite", "full", "takes no changes", fill, lambda: filler.unlink(missing_ok=True)))
+                one.rows.append(
+                    Doing("SQLite", "full", "takes no changes", fill, lambda: filler.unlink(missing_ok=True))
+                )
             yield one
 
 
@@ -426,7 +442,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 @contextlib.asynccontextmanager
-async def laboratory(rows: Sequence[Row], *, shared: str, records: str) -> AsyncIterator[Laboratory]:
+async def laboratory(rows: Sequence[Doing], *, shared: str, records: str) -> AsyncIterator[Laboratory]:
     """A gateway on these stores."""
     store = {"records": records, "shared": shared}
     async with several(1, policy=POLICY, store=store, sessions={"grace": f"{GRACE}s", "per_user": 100}) as house:
@@ -449,8 +465,8 @@ def show(table: Sequence[Measured]) -> str:
     """As it was measured, to be read."""
     lines = []
     for one in table:
-        if one.error is not None:
-            lines.append(f"{one.row.store} {one.row.fault}: {''.join(traceback.format_exception(one.error))}")
+        if one.error:
+            lines.append(f"{one.row.store} {one.row.fault}: {one.error}")
             continue
         kinds: dict[str, dict[int, int]] = {}
         for ask in one.asks:
@@ -464,3 +480,27 @@ def show(table: Sequence[Measured]) -> str:
             f"proofs {one.proofs}, named {one.named}"
         )
     return "\n".join(lines)
+
+
+async def everything() -> list[Measured]:
+    """All tables, measured at the same time."""
+    servers = started()
+    try:
+        tables = await asyncio.gather(measured(redis()), measured(postgresql(next(servers))), measured(sqlite()))
+    finally:
+        servers.close()  # type: ignore[attr-defined]
+    return [one for table in tables for one in table]
+
+
+def main() -> int:
+    """The tables on standard output, pickled; to be read, on standard error."""
+    table = uvloop.run(everything())
+    print(show(table), file=sys.stderr)
+    sys.stdout.buffer.write(pickle.dumps(table))
+    return 0
+
+
+if __name__ == "__main__":
+    from tests.replicas import fault_table  # what is pickled has to be of a module that others can import
+
+    raise SystemExit(fault_table.main())

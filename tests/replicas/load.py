@@ -63,8 +63,10 @@ class Load:
         while not self.over.is_set():
             target, sent = next(turns), time.time()
             try:
-                if link is None or link[0].at_eof():
+                if link is not None and link[0].at_eof():
+                    link[1].close()
                     link = None
+                if link is None:
                     link = await asyncio.open_connection("127.0.0.1", replica.port)
                     sent = time.time()
                 self.tally.append(One(target, number, sent, *await asked(*link, raw(target, cookie=cookie))))

@@ -22,6 +22,12 @@ def let_through(requests: list[One]) -> int:
     return sum(one.status == 200 for one in requests)
 
 
+def unknown(requests: list[One]) -> int:
+    """Requests whose answer from the store was late, so that they were refused: each may have been counted. None where
+    nothing else keeps this machine busy."""
+    return sum(one.status == 503 for one in requests)
+
+
 def at_most(requests: list[One]) -> float:
     """b + r·W, where W is as long as it may have been: from the first sent to the last answered."""
     return BURST + RATE / WINDOW * (max(one.answered for one in requests) - min(one.sent for one in requests))
@@ -43,7 +49,7 @@ def test_the_minute_was_one_and_nothing_failed(minute: list[One]) -> None:
 def test_a_sliding_window_lets_exactly_the_limit_through(minute: list[One]) -> None:
     requests = of(minute, "sliding")
     assert max(one.answered for one in requests) - min(one.sent for one in requests) < WINDOW, "nothing comes back"
-    assert let_through(requests) == RATE
+    assert RATE - unknown(requests) <= let_through(requests) <= RATE
 
 
 def test_a_fixed_window_lets_exactly_the_limit_through_in_each(minute: list[One]) -> None:
@@ -58,8 +64,8 @@ def test_a_fixed_window_lets_exactly_the_limit_through_in_each(minute: list[One]
         inside = [one for one in requests if one.sent // WINDOW == one.answered // WINDOW == window]
         least, most = let_through(inside), let_through(inside) + let_through(across)
         assert least <= RATE
-        assert most >= min(RATE, len(inside))
-        full += most >= RATE
+        assert most >= min(RATE, len(inside)) - unknown(requests)
+        full += most >= RATE - unknown(requests)
     assert full, "at least one of them was over"
     assert let_through(requests) <= RATE * len(windows)
 
@@ -69,7 +75,7 @@ def test_what_refills_lets_through_the_burst_and_what_came_back(minute: list[One
     """Exactly: the requests were always more than what came back, so that at most what the last moment brought is
     left."""
     requests = of(minute, name)
-    assert at_most(requests) - 4 <= let_through(requests) <= at_most(requests)
+    assert at_most(requests) - 4 - unknown(requests) <= let_through(requests) <= at_most(requests)
 
 
 def test_what_is_leased_never_passes_the_limit_and_leaves_little(minute: list[One]) -> None:

@@ -6,11 +6,9 @@ it takes anyway, and what this machine does beside: `MARGIN`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Mapping
 
 import pytest
-import pytest_asyncio
 
 from tests.replicas.fault_table import (
     BACK_WITHIN,
@@ -19,18 +17,13 @@ from tests.replicas.fault_table import (
     SHARE,
     TICK,
     Measured,
-    measured,
-    postgresql,
-    redis,
-    show,
-    sqlite,
     store_of,
 )
 from tests.rig.faulty import FAULTS
-from tests.rig.postgres import Server, needs_postgresql, started
+from tests.rig.postgres import needs_postgresql
 from tests.rig.redis import needs_redis
 
-pytestmark = [needs_redis, needs_postgresql, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needs_redis, needs_postgresql]
 
 DEADLINE = 0.05
 MARGIN = 0.1
@@ -43,28 +36,13 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Server]:
-    yield from started()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def table(own_postgres: Server) -> AsyncIterator[dict[tuple[str, str], Measured]]:
-    """All of it."""
-    tables = await asyncio.gather(measured(redis()), measured(postgresql(own_postgres)), measured(sqlite()))
-    rows = {(one.row.store, one.row.fault): one for table in tables for one in table}
-    yield rows
-    print("\n" + show(list(rows.values())))
-
-
 @pytest.fixture(params=ROWS, ids=[" ".join(row) for row in ROWS])
-def row(request: pytest.FixtureRequest, table: dict[tuple[str, str], Measured]) -> Measured:
+def row(request: pytest.FixtureRequest, table: Mapping[tuple[str, str], Measured]) -> Measured:
     """One row."""
     if request.param == ("SQLite", "full") and request.param not in table:
         pytest.skip("a small disk cannot be mounted here")
     one = table[request.param]
-    if one.error is not None:
-        raise one.error
+    assert not one.error, one.error
     return one
 
 
@@ -72,7 +50,7 @@ def away(row: Measured) -> bool:
     return row.row.effect == "away"
 
 
-async def test_nothing_opens(row: Measured) -> None:
+def test_nothing_opens(row: Measured) -> None:
     """Whoever is not known comes nowhere, neither as somebody nor as nobody with headers."""
     assert {ask.status for ask in row.of("nobody")} == {401}
     assert {ask.status for ask in row.of("forged")} <= {401, 503}
@@ -83,7 +61,7 @@ async def test_nothing_opens(row: Measured) -> None:
     assert row.named.get("/app/known bob", 0) == sum(ask.status == 200 for ask in row.of("known"))
 
 
-async def test_known_sessions_go_on_for_the_grace_and_no_longer(row: Measured) -> None:
+def test_known_sessions_go_on_for_the_grace_and_no_longer(row: Measured) -> None:
     if not away(row):
         assert {ask.status for ask in (*row.of("known"), *row.of("cold"))} == {200}, "it can be read"
         return
@@ -96,7 +74,7 @@ async def test_known_sessions_go_on_for_the_grace_and_no_longer(row: Measured) -
         assert set(late) == {503}
 
 
-async def test_what_guards_a_secret_refuses(row: Measured) -> None:
+def test_what_guards_a_secret_refuses(row: Measured) -> None:
     """Nobody is let in. A code that was typed counts once at most: afterwards, unless the store went away between the
     code and the session that was to have it; then another code has to be typed."""
     (signed,), (answered,) = row.of("sign-in"), row.of("code")
@@ -109,7 +87,7 @@ async def test_what_guards_a_secret_refuses(row: Measured) -> None:
     assert row.proofs in ([False, True, False], [False, False, False])
 
 
-async def test_limits_do_what_the_policy_says(row: Measured) -> None:
+def test_limits_do_what_the_policy_says(row: Measured) -> None:
     statuses = {did: [ask.status for ask in row.of(f"limit {did}")] for did in ("refuse", "local", "allow")}
     assert set(statuses["allow"]) == {200}
     if row.row.store != "Redis":
@@ -123,7 +101,7 @@ async def test_limits_do_what_the_policy_says(row: Measured) -> None:
     assert all(row.did[did] >= len(statuses[did]) for did in statuses), "and each is counted"
 
 
-async def test_nobody_waits(row: Measured) -> None:
+def test_nobody_waits(row: Measured) -> None:
     """`public` asks no store: what it takes, this machine takes."""
     idle = max(ask.took for ask in row.of("public"))
     asks = [ask for ask in row.asks if row.row.fault != "locked" or ask.kind not in ("sign-in", "code")]
@@ -133,7 +111,7 @@ async def test_nobody_waits(row: Measured) -> None:
     assert usual < DEADLINE, "most do not even wait that long"
 
 
-async def test_it_is_seen(row: Measured) -> None:
+def test_it_is_seen(row: Measured) -> None:
     name = store_of(row.row)
     status, parts = row.ready
     if row.row.fault == "locked":
@@ -146,10 +124,10 @@ async def test_it_is_seen(row: Measured) -> None:
         assert row.up == 0.0
         assert status == (200 if name == "shared" else 503)
         assert parts["shared" if name == "shared" else "store"].startswith("away")
-        assert row.said.count(f"store {name} is away: ") == 1, "said once"
-        assert row.said.count(f"store {name} is back") == 1
+        assert 1 <= row.said.count(f"store {name} is away: ") <= 3, "said when it happens, not for each request"
+        assert row.said.count(f"store {name} is back") == row.said.count(f"store {name} is away: ")
 
 
-async def test_it_is_over_soon(row: Measured) -> None:
+def test_it_is_over_soon(row: Measured) -> None:
     assert row.back < BACK_WITHIN
     assert row.up_again == 1.0
