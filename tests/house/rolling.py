@@ -235,7 +235,7 @@ async def run(
     every: float,
     pause: float,
     replicas: int = 2,
-    store: Mapping[str, str] | None = None,
+    store: Mapping[str, object] | None = None,
 ) -> Rolling:
     """Restart `restarts` times under `rate` requests a second; what was counted. `store`: instead of SQLite."""
     with home() as house:

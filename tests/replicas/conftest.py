@@ -3,11 +3,14 @@ and the fault table. Both wait more than they compute."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 import pytest
 
@@ -20,7 +23,29 @@ ENDS_WITHIN = 200.0
 BESIDE = {"table": "tests.replicas.fault_table", "minute": "tests.replicas.burst"}
 """Fixtures, and the programs whose outcome they are."""
 
-Processes = Mapping[str, subprocess.Popen[bytes]]
+
+class Beside:
+    """One of them. What it says is kept in files: nobody reads while it runs, and a pipe holds little."""
+
+    def __init__(self, program: str, out: BinaryIO, err: BinaryIO) -> None:
+        self._out, self._err = out, err
+        self._process = subprocess.Popen([sys.executable, "-m", program], cwd=ROOT, stdout=self._out, stderr=self._err)
+
+    def outcome(self) -> bytes:
+        """What it has printed, once it has ended."""
+        code = self._process.wait(ENDS_WITHIN)
+        self._err.seek(0)
+        assert code == 0, self._err.read().decode()
+        self._out.seek(0)
+        return self._out.read()
+
+    def end(self) -> None:
+        """Also where nobody has waited for it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+Processes = Mapping[str, Beside]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,30 +61,23 @@ def _waits_for(item: pytest.Item) -> set[str]:
 def _beside(request: pytest.FixtureRequest) -> Iterator[Processes]:
     """Those that somebody will ask for."""
     wanted = sorted(set[str]().union(*map(_waits_for, request.session.items)))
-    started: dict[str, subprocess.Popen[bytes]] = {}
-    for name in wanted:
-        command = [sys.executable, "-m", BESIDE[name]]
-        started[name] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    yield started
-    for process in started.values():
-        process.terminate()
-        process.communicate()
-
-
-def _outcome(process: subprocess.Popen[bytes]) -> bytes:
-    out, err = process.communicate(timeout=ENDS_WITHIN)
-    assert process.returncode == 0, err.decode()
-    return out
+    with contextlib.ExitStack() as ending:
+        started = {}
+        for name in wanted:
+            out, err = [ending.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            started[name] = Beside(BESIDE[name], out, err)
+            ending.callback(started[name].end)
+        yield started
 
 
 @pytest.fixture(scope="session")
 def minute(_beside: Processes) -> list[One]:
     """Every request of the minute under load."""
-    return [One(*one) for one in json.loads(_outcome(_beside["minute"]))]
+    return [One(*one) for one in json.loads(_beside["minute"].outcome())]
 
 
 @pytest.fixture(scope="session")
 def table(_beside: Processes) -> Mapping[tuple[str, str], Measured]:
     """The fault table, by store and fault."""
-    measured: list[Measured] = pickle.loads(_outcome(_beside["table"]))
+    measured: list[Measured] = pickle.loads(_beside["table"].outcome())
     return {(one.row.store, one.row.fault): one for one in measured}

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -160,12 +161,15 @@ class Laboratory:
         await self.house.add_users("bob", "carl")
         await self.house.add_users("ann", groups=["admins"])
         self.bob, self.ann, self.carl = [self.gateway.visitor() for _ in range(3)]
-        await self.carl.sign_in("carl")
-        await self.bob.sign_in("bob")
+        for name, visitor in {"carl": self.carl, "bob": self.bob, "ann": self.ann}.items():
+            await patiently(partial(self._signs_in, visitor, name))
         self.known = cookie_of(self.bob)
-        await self.ann.sign_in("ann")
-        _, codes = await self.ann.enrol(SystemClock())
+        _, codes = await patiently(lambda: self.ann.enrol(SystemClock()))
         self.codes = iter(codes)
+
+    async def _signs_in(self, visitor: Visitor, name: str) -> None:
+        signed = await visitor.sign_in(name)
+        assert signed.status == 303, signed.body
 
     async def measure(self, row: Doing) -> Measured:
         """One row."""

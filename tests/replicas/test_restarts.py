@@ -48,11 +48,18 @@ def own_postgres() -> Iterator[PostgreSQL]:
     yield from started()
 
 
+def both(redis: Redis, postgres: PostgreSQL) -> dict[str, dict[str, str]]:
+    """The stores; what is tested is not how soon one is given up that is late on a busy machine."""
+    return {
+        "records": {"url": postgres.url(postgres.database()), "deadline": "2s"},
+        "shared": {"url": redis.url, "deadline": "2s"},
+    }
+
+
 @asynccontextmanager
 async def three(redis: Redis, postgres: PostgreSQL, count: int = 3) -> AsyncIterator[Several]:
     """Replicas that serve, with bob and ann."""
-    store = {"records": postgres.url(postgres.database()), "shared": redis.url}
-    async with several(count, policy=POLICY, store=store) as house:
+    async with several(count, policy=POLICY, store=both(redis, postgres)) as house:
         await house.start()
         await house.add_users("bob")
         await house.add_users("ann", groups=["admins"])
@@ -78,14 +85,6 @@ async def asked_for(load: Load, name: str, times: int) -> None:
     async with asyncio.timeout(30.0):
         while len(load.of(name)) < before + times or load.of(name)[-1].status not in (200, 429):
             await asyncio.sleep(0.02)
-
-
-def mostly_served(load: Load, replica: int | None = None) -> None:
-    """All of them, where nothing else keeps this machine busy. Else a store may be late, and then nobody is asked for a
-    quarter of a second; no other answer than that, and no request without one, is anybody's bad luck."""
-    statuses = load.statuses("/app/x", replica)
-    assert set(statuses) <= {200, 503}
-    assert statuses[200] >= 0.95 * statuses.total()
 
 
 async def question(ann: Visitor) -> Response:
@@ -123,8 +122,8 @@ async def test_a_replica_that_is_killed_takes_what_it_was_answering_and_nothing_
             assert statuses == [400] * 5 + [429] * 2, "tries are counted by all, whoever dies"
             assert RATE - 6 <= load.let_through("/counted") <= RATE, "what was counted and never answered is lost"
             for number in (0, 2):
-                mostly_served(load, number)
-                assert set(load.statuses("/counted", number)) <= {200, 429, 503}
+                assert set(load.statuses("/app/x", number)) == {200}
+                assert set(load.statuses("/counted", number)) <= {200, 429}
             lost = load.statuses("/app/x", 1)[0] + load.statuses("/counted", 1)[0]
             assert lost <= 6, "one of each client at most"
             late = [one for one in load.of("/app/x", 1) if one.sent > max(each.sent for each in load.tally) - 0.5]
@@ -148,7 +147,7 @@ async def test_a_database_that_is_restarted_under_load(own_postgres: PostgreSQL)
                 again = await signed_in(house, "bob")
                 assert (await again.get("/app/x")).status == 200
                 await asked_for(load, "/counted", 2 * RATE)
-            mostly_served(load)  # signing in tells every replica to look bob up anew
+            assert set(load.statuses("/app/x")) == {200}
             assert load.let_through("/counted") == RATE
 
 
@@ -185,10 +184,9 @@ async def test_a_redis_that_is_restarted_under_load(own_postgres: PostgreSQL, ke
                 assert (await (await signed_in(house, "bob")).get("/app/x")).status == 200
 
 
-async def test_nothing_is_lost_over_rolling_restarts_of_three() -> None:
-    """The records are one file for all three, which is never late."""
+async def test_nothing_is_lost_over_rolling_restarts_of_three(own_postgres: PostgreSQL) -> None:
     with a_server() as redis:
-        store = {"records": "sqlite:data/sallyport.db", "shared": redis.url}
+        store = both(redis, own_postgres)
         run = await rolling.run(
             restarts=3, rate=200.0, clients=30, sockets=6, uploads=2, delay=0.5, every=0.1, pause=0.2,
             replicas=3, store=store,

@@ -6,10 +6,12 @@ it takes anyway, and what this machine does beside: `MARGIN`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import pytest
 
+from tests.house.process import ROOT
 from tests.replicas.fault_table import (
     BACK_WITHIN,
     GRACE,
@@ -44,6 +46,12 @@ def row(request: pytest.FixtureRequest, table: Mapping[tuple[str, str], Measured
     one = table[request.param]
     assert not one.error, one.error
     return one
+
+
+def test_the_table_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "state.md").read_text()
+    printed = re.findall(r"^\| (Redis|PostgreSQL|SQLite) \| (`[^|]*`) \|", page, re.MULTILINE)
+    assert {(store, fault) for store, faults in printed for fault in re.findall("`([^`]+)`", faults)} == set(ROWS)
 
 
 def away(row: Measured) -> bool:
