@@ -53,6 +53,11 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
         NOT_YOU,
     ),
     Kind.BACKUP_CODE_USED: ("A backup code was used", "one of your backup codes was used.", NOT_YOU),
+    Kind.TRUSTED_DEVICE_STOLEN: (
+        "A browser you trusted may have been copied",
+        "a browser that you trusted was used in two places. It is not trusted any more, and it was signed out.",
+        NOT_YOU,
+    ),
     Kind.PASSWORD_CHANGED: (
         "Your password was changed",
         "the password of your account was changed, and you were signed out everywhere.",
