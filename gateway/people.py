@@ -9,7 +9,6 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from aiohttp import web
 
 from gateway.core.contracts import Factor, KeyValue
 from gateway.core.cookies import Cookies
-from gateway.core.errors import StoreAway
+from gateway.core.errors import ConfigError, StoreAway
 from gateway.crypto.keys import KeyRing
 from gateway.identity.cookie import SessionCookie
 from gateway.identity.device import DeviceCookie, KnownBrowser
@@ -49,7 +48,8 @@ if TYPE_CHECKING:
     from gateway.gate import Spend
     from gateway.identity.session_store import SessionStore
     from gateway.limits.standings import Standings
-    from gateway.settings import Settings
+    from gateway.mfa.webauthn.security_keys import Workshop
+    from gateway.settings import Settings, WebAuthn
     from gateway.store.place import Place
     from gateway.store.redis import Redis
 
@@ -132,7 +132,12 @@ class People:
 
         totp = Totp(records, keys.sealer, clock)
         backup_codes = BackupCodes(records, keys.mac, clock)
-        built: Mapping[str, Factor] = {"totp": totp, "backup_code": backup_codes}
+        kept = SqlKeyValue(records, clock)
+        built: dict[str, Factor] = {"totp": totp, "backup_code": backup_codes}
+        keys_of_people = None
+        if settings.mfa.webauthn is not None:
+            keys_of_people = _workshop(settings.mfa.webauthn, settings.origin, records, keys, kept, clock)
+            built["webauthn"] = keys_of_people.factor
         self.factors = Factors(records, {name: built[name] for name in settings.mfa.factors}, clock)
         self.enrolment = Enrolment(
             records,
@@ -156,7 +161,6 @@ class People:
                 most=trusted.most,
                 count=metrics.trusted_device,
             )
-        kept = SqlKeyValue(records, clock)
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
         self.interrupted = InterruptedRequests(kept, keys.sealer, clock, max_body=settings.interrupted.body)
         self.error_page = partial(error_page, prefix=settings.prefix)
@@ -177,6 +181,7 @@ class People:
             enrolment=self.enrolment,
             stepups=self.stepups,
             interrupted=self.interrupted,
+            security_keys=keys_of_people.security_keys(self.enrolment, recorder) if keys_of_people else None,
             jwks=keys.signer.jwks,
             risk=self.risk.score,
             learn=self.risk.learn,
@@ -205,3 +210,26 @@ class People:
         self._passwords.close()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
+
+
+def _workshop(said: WebAuthn, origin: str, records: Records, keys: KeyRing, kept: KeyValue, clock: Clock) -> Workshop:
+    """Security keys, as they are configured. Raises `ConfigError`."""
+    try:
+        import webauthn  # noqa: F401 - what follows needs it
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "mfa.webauthn needs a library that is not installed", "pip install 'sallyport[webauthn]'"
+        ) from error
+    from gateway.mfa.webauthn import roots
+    from gateway.mfa.webauthn.relying_party import RelyingParty
+    from gateway.mfa.webauthn.security_keys import Workshop
+
+    us = RelyingParty(
+        said.name,
+        origin,
+        said.user_verification,
+        backup_eligible=said.backup_eligible == "allow",
+        aaguids=frozenset(said.aaguids) if said.attestation == "listed" else None,
+        roots=roots.read(said.roots) if said.roots is not None else (),
+    )
+    return Workshop(records, keys.sealer, keys.mac, kept, clock, us)

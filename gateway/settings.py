@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +240,21 @@ def _split(url: str) -> SplitResult:
 def _public_url(url: str) -> str:
     _split(url)
     return url.rstrip("/").lower()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _punycode(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return "xn--…"
 
 
 class Everybody(Strict):
@@ -741,14 +757,51 @@ class TrustedDevices(Strict):
     most: int = setting(10, "Browsers that one user can trust; one more, and the oldest is forgotten.", ge=1, le=100)
 
 
+def _aaguid(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise ValueError(f"`{value}` is not an AAGUID; write it as 2fc0579f-8113-47ea-b116-bb5a8db9202a") from None
+
+
+class WebAuthn(Strict):
+    """Security keys and passkeys (W3C Web Authentication)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)] = setting(
+        "Sallyport", "What browsers call us when they ask for a key."
+    )
+    user_verification: Literal["required", "preferred", "discouraged"] = setting(
+        "preferred",
+        "Whether a key must know its user, by a PIN or a finger. Where a rule asks for aal3 it is always required.",
+    )
+    attestation: Literal["none", "listed"] = setting(
+        "none", "`listed`: only models in `aaguids` are taken, shown by certificates that lead to one in `roots`."
+    )
+    aaguids: tuple[Annotated[str, AfterValidator(_aaguid)], ...] = setting((), "Models that are taken.")
+    roots: PathField | None = setting(None, "PEM: the certificates of their makers.")
+    backup_eligible: Literal["allow", "refuse"] = setting(
+        "allow", "Keys that can be copied to other devices, as synced passkeys are. They never reach aal3."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> WebAuthn:
+        listed = self.attestation == "listed"
+        if listed and not (self.aaguids and self.roots):
+            raise ValueError("`attestation: listed` needs `aaguids`, and `roots` that vouch for them")
+        if not listed and (self.aaguids or self.roots):
+            raise ValueError("`aaguids` and `roots` count with `attestation: listed` only")
+        return self
+
+
 class Mfa(Strict):
     """Second factors."""
 
     later: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("sms", "email", "webauthn", "push"), "`totp` and `backup_codes` for now"
+        ("sms", "email", "push"), "`totp`, `webauthn` and `backup_codes` for now"
     )
 
     totp: Totp | None = setting({}, "Codes of an authenticator app; `null`: not offered.")
+    webauthn: WebAuthn | None = setting(None, "Security keys and passkeys; left out: not offered.")
     backup_codes: BackupCodes | None = setting({}, "Ten codes on paper; `null`: not offered.")
     trusted_devices: TrustedDevices | None = setting(
         None, "Browsers that people may trust, instead of a second factor, for rules that allow it; left out: none."
@@ -761,7 +814,7 @@ class Mfa(Strict):
     @property
     def factors(self) -> tuple[str, ...]:
         """Configured second factors, as policies name them."""
-        offered = {"totp": self.totp, "backup_code": self.backup_codes}
+        offered = {"webauthn": self.webauthn, "totp": self.totp, "backup_code": self.backup_codes}
         return tuple(name for name, settings in offered.items() if settings is not None)
 
     @property
@@ -1065,6 +1118,27 @@ class Settings(Strict):
             raise ValueError("this is about people who sign in; remove it, or keep `store.records`")
         return value
 
+    @field_validator("mfa")
+    @classmethod
+    def _where_keys_work(cls, value: Mfa, info: ValidationInfo) -> Mfa:
+        """Browsers bind a key to a name, and let only pages that nobody can forge on the way ask for it."""
+        url = info.data.get("public_url")
+        if value.webauthn is None or url is None:
+            return value
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if host != "localhost" and not host.endswith(".localhost"):
+            if _is_address(host):
+                raise ValueError(
+                    f"`webauthn` needs a `public_url` with a name, for browsers bind keys to names, not to `{host}`; "
+                    "http://localhost will do on one's own machine"
+                )
+            if parts.scheme != "https":
+                raise ValueError("`webauthn` needs a `public_url` that begins with https://, or browsers offer no keys")
+            if not host.isascii():
+                raise ValueError(f"`webauthn` needs the name in `public_url` as browsers write it: {_punycode(host)}")
+        return value
+
     _warnings: tuple[Problem, ...] = PrivateAttr(())
 
     @property
@@ -1083,6 +1157,13 @@ class Settings(Strict):
     def scheme(self) -> str:
         """`http` or `https`, as browsers see us."""
         return urlsplit(self.public_url).scheme
+
+    @property
+    def origin(self) -> str:
+        """`public_url` as browsers write it in `Origin`: without the port that goes without saying."""
+        parts = urlsplit(self.public_url)
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        return f"{parts.scheme}://{parts.netloc.removesuffix(f':{usual}').removesuffix(':')}"
 
 
 def path_of(path: Path | None, environ: Mapping[str, str]) -> Path:

@@ -414,3 +414,44 @@ def test_every_mistake_is_told_at_once(refused: Any) -> None:
     text = "listen: x\nupstreams: {app: {url: y}}\npolices: p\nsessions:\n  idle: never\n  per_user: 0\n"
     found = refused(text + "keys: ${K}\nkeys: b\n")
     assert [line.split(":")[0] for line in found] == ["1", "2", "3", "5", "6", "7", "8"]
+
+
+KEYS = """\
+upstreams: {{app: {{url: "http://127.0.0.1:9000"}}}}
+public_url: "{url}"
+mfa: {{webauthn: {{{words}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://App.Example.com:443/", "https://app.example.com"),
+        ("https://app.example.com:8443", "https://app.example.com:8443"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://app.localhost:80", "http://app.localhost"),
+    ],
+)
+def test_security_keys_are_bound_to_the_public_url(load: Any, url: str, origin: str) -> None:
+    read = load(KEYS.format(url=url, words=""))
+    assert read.origin == origin
+    assert read.mfa.factors == ("webauthn", "totp", "backup_code")
+
+
+@pytest.mark.parametrize(
+    ("url", "words", "said"),
+    [
+        ("http://127.0.0.1:8080", "", "needs a `public_url` with a name"),
+        ("https://[2001:db8::1]", "", "needs a `public_url` with a name"),
+        ("http://app.example.com", "", "that begins with https://"),
+        ("https://bücher.example", "", "xn--bcher-kva.example"),
+        ("https://a.example", "attestation: listed", "needs `aaguids`, and `roots`"),
+        ("https://a.example", "aaguids: [2fc0579f-8113-47ea-b116-bb5a8db9202a]", "count with `attestation: listed`"),
+        ("https://a.example", "attestation: listed, roots: x.pem, aaguids: [yubikey]", "is not an AAGUID"),
+        ("https://a.example", "user_verification: perhaps", "cannot be `perhaps`"),
+    ],
+)
+def test_security_keys_where_they_cannot_work(refused: Any, url: str, words: str, said: str) -> None:
+    found = refused(KEYS.format(url=url, words=words))
+    assert any(said in one for one in found), found

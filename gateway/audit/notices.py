@@ -47,6 +47,11 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
         "after too many wrong answers in a row, one of your second factors is out of use and has to be set up anew.",
         NOT_YOU,
     ),
+    Kind.FACTOR_COPIED: (
+        "There may be a copy of your security key",
+        "a security key of yours gave an answer that does not follow on its last one, and was refused.",
+        "If you did not use it just now, remove that key from your account, and ask whoever looks after it.",
+    ),
     Kind.BACKUP_CODES_MADE: (
         "New backup codes were made",
         "new backup codes were made for your account; the old ones do not work any more.",

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from gateway.core.asked import Asked
     from gateway.core.decision import Score
     from gateway.core.events import Event
     from gateway.core.facts import Facts
-    from gateway.core.identity import Identity, Proof
+    from gateway.core.identity import Identity, Level, Proof
     from gateway.core.message import Message, Receipt
 
 
@@ -53,12 +54,18 @@ class Factor(Protocol):
     name: str
     """As in YAML: `totp`, `backup_code` …"""
 
-    async def offer(self, tenant: str, subject: str) -> bool:
-        """Whether this user could answer with this factor now."""
+    async def offer(self, tenant: str, subject: str, level: Level) -> bool:
+        """Whether this user could answer with this factor now, and reach `level` by it."""
         ...
 
-    async def check(self, tenant: str, subject: str, answer: str, now: float) -> Proof | None:
-        """The proof, or None for a wrong answer. A right answer is claimed: it never counts twice."""
+    async def check(
+        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+    ) -> Proof | None:
+        """The proof, or None for a wrong answer. A right answer is claimed: it never counts twice.
+
+        `asked` is what it answers, for factors whose answers are to one question only. Raises `NotProven` for a wrong
+        answer with a reason that operators want to know.
+        """
         ...
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:

@@ -5,6 +5,7 @@ SallyportError
 ├── StoreAway          a store cannot be reached or answers nonsense
 ├── Undelivered        a message was not taken over by whoever should carry it
 ├── Broken             a credential is ours to judge and is damaged (not: absent, not: wrong)
+├── NotProven          an answer proves nothing, and operators want to know why
 └── UserError          a person asked for something that cannot be; carries a stable code
 """
 
@@ -66,6 +67,18 @@ class Undelivered(SallyportError):  # noqa: N818
 
 class Broken(SallyportError):  # noqa: N818
     """A credential that is ours to judge is damaged."""
+
+
+class NotProven(SallyportError):  # noqa: N818
+    """An answer proves nothing. `why` is a word of a short list, for operators; whoever answered is not told.
+
+    `copied` is the id of the factor that there may be a copy of, or empty.
+    """
+
+    def __init__(self, why: str, *, copied: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.copied = copied
 
 
 class UserError(SallyportError):

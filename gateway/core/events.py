@@ -36,6 +36,8 @@ class Kind(StrEnum):
     FACTOR_ENROLLED = "factor_enrolled"
     FACTOR_REMOVED = "factor_removed"
     FACTOR_DISABLED = "factor_disabled"
+    FACTOR_REFUSED = "factor_refused"
+    FACTOR_COPIED = "factor_copied"
     BACKUP_CODE_USED = "backup_code_used"
     BACKUP_CODES_MADE = "backup_codes_made"
     TRUSTED_DEVICE_ADDED = "trusted_device_added"

@@ -6,7 +6,7 @@ different ones, `aal3` two with a key that cannot be exported. `amr` values are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -36,6 +36,11 @@ class Proof:
     """`password`, `totp`, `backup_code` …: the name of the factor as in YAML."""
     at: float
     """When, in seconds since the epoch."""
+    key: str = ""
+    """Of a security key, where its private key lives (RFC 8176): `hwk` in the one device it was made in, `swk` where it
+    can be copied to others."""
+    verified: bool = False
+    """Whether the device made sure who its user is, by a PIN or a finger: alone it is two factors then."""
 
 
 AMR: Mapping[str, str] = {"password": "pwd", "totp": "otp", "backup_code": "kba"}
@@ -44,7 +49,7 @@ AMR: Mapping[str, str] = {"password": "pwd", "totp": "otp", "backup_code": "kba"
 A backup code is a look-up secret; RFC 8176 has no word of its own for it, `kba` is the nearest."""
 
 FIRST_FACTORS = frozenset({"password"})
-"""Factors that open a session. Every other one raises it to aal2 when it stands beside one of these."""
+"""Factors that open a session. Every other one raises it to what it `reaches` when it stands beside one of these."""
 
 TRUSTED_DEVICE = "trusted_device"
 """In the place of a factor: the session was opened in a browser that its user trusts (`mfa.trusted_devices`).
@@ -99,19 +104,46 @@ class Identity:
     """When the newest proof was given."""
 
 
+def reaches(proof: Proof) -> Level:
+    """The assurance level that `proof` reaches beside a first factor.
+
+    aal3 takes a key that cannot be exported, and a device that knew its user (NIST SP 800-63B-4, 2.3).
+    """
+    if proof.factor == TRUSTED_DEVICE:
+        return Level.NONE
+    if proof.factor in FIRST_FACTORS:
+        return Level.AAL1
+    return Level.AAL3 if proof.key == "hwk" and proof.verified else Level.AAL2
+
+
 def level_of(proofs: tuple[Proof, ...]) -> Level:
     """The assurance level that `proofs` reach together."""
-    shown = {proof.factor for proof in proofs if proof.factor != TRUSTED_DEVICE}
+    shown = [proof for proof in proofs if proof.factor != TRUSTED_DEVICE]
     if not shown:
         return Level.NONE
-    if shown & FIRST_FACTORS and shown - FIRST_FACTORS:
-        return Level.AAL2
+    if any(proof.factor in FIRST_FACTORS for proof in shown):
+        return max(reaches(proof) for proof in shown)
     return Level.AAL1
 
 
 def amr_of(proofs: tuple[Proof, ...]) -> tuple[str, ...]:
     """RFC 8176 references for `proofs`, with `mfa` where they make two factors."""
-    amr = sorted({AMR[proof.factor] for proof in proofs if proof.factor in AMR})
+    amr = sorted({proof.key or AMR[proof.factor] for proof in proofs if proof.key or proof.factor in AMR})
     if level_of(proofs) >= Level.AAL2:
         amr.append("mfa")
     return tuple(amr)
+
+
+def proof_as_kept(proof: Proof) -> list[Any]:
+    """`proof` as sessions are kept with it, in JSON: `[factor, at]`, and of a key `[factor, at, key, verified]`."""
+    kept: list[Any] = [proof.factor, proof.at]
+    return [*kept, proof.key, proof.verified] if proof.key else kept
+
+
+def proof_from(kept: Sequence[Any]) -> Proof:
+    """The proof that was kept as `kept`. Raises TypeError, ValueError."""
+    factor, at, *of_key = kept
+    if not of_key:
+        return Proof(str(factor), float(at))
+    key, verified = of_key
+    return Proof(str(factor), float(at), str(key), verified is True)

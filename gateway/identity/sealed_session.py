@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from gateway.core.identity import Proof, Session
+from gateway.core.identity import Session, proof_as_kept, proof_from
 from gateway.crypto.sealing import Sealer, Unsealable
 
 _log = logging.getLogger("sallyport")
@@ -51,7 +51,7 @@ def seal(sealer: Sealer, digest: bytes, tenant: str, subject: str, session: Sess
             session.created_at,
             session.expires_at,
             generation,
-            [[proof.factor, proof.at] for proof in session.proofs],
+            [proof_as_kept(proof) for proof in session.proofs],
             session.address,
             session.agent,
         ]
@@ -81,7 +81,7 @@ def opened(sealer: Sealer, digest: bytes, value: bytes | None, now_ms: int) -> K
         created_at=created_at,
         expires_at=expires_at,
         last_seen_at=min(now, int(head[:14]) / 1000),
-        proofs=tuple(Proof(factor, at) for factor, at in proofs),
+        proofs=tuple(proof_from(one) for one in proofs),
         address=address,
         agent=agent,
         rested=int(head[14:]) / 1000,

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreAway
-from gateway.core.identity import Proof, Session
+from gateway.core.identity import Proof, Session, proof_as_kept, proof_from
 from gateway.crypto.tokens import digest, new_token
 from gateway.identity.session_store import (
     Ended,
@@ -69,7 +69,7 @@ class SessionRows:
             "created_at": now,
             "expires_at": now + life.absolute,
             "last_seen_at": now,
-            "proofs": [[new.proof.factor, new.proof.at]],
+            "proofs": [proof_as_kept(new.proof)],
             "address": new.address,
             "agent": new.agent,
             "rested": 0.0,
@@ -119,7 +119,7 @@ class SessionRows:
                     digest=digest(token),
                     version=row.version + 1,
                     last_seen_at=self._now(),
-                    proofs=[[one.factor, one.at] for one in proven(_proofs(row.proofs), proof)],
+                    proofs=[proof_as_kept(one) for one in proven(_proofs(row.proofs), proof)],
                     rested=0.0,
                 )
             )
@@ -319,6 +319,6 @@ def _larger(column: Any, value: Any) -> Any:
 
 def _proofs(stored: Any) -> tuple[Proof, ...]:
     try:
-        return tuple(Proof(str(factor), float(at)) for factor, at in stored)
+        return tuple(proof_from(one) for one in stored)
     except (TypeError, ValueError) as error:
         raise StoreAway("a stored session makes no sense") from error

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.identity import Proof
+from gateway.core.identity import Level, Proof
 from gateway.crypto.mac import Mac
 from gateway.mfa.attempts import LIFE
 from gateway.store.sql import Records
@@ -73,9 +74,9 @@ class BackupCodes:
         self._mac = mac
         self._clock = clock
 
-    async def offer(self, tenant: str, subject: str) -> bool:
-        """Whether this user has a code left and may still try."""
-        return (await self.left(tenant, subject)).count > 0
+    async def offer(self, tenant: str, subject: str, level: Level = Level.AAL2) -> bool:
+        """Whether this user has a code left and may still try. A code can be passed on: it reaches aal2 at most."""
+        return level <= Level.AAL2 and (await self.left(tenant, subject)).count > 0
 
     async def left(self, tenant: str, subject: str) -> Left:
         """How many codes still count."""
@@ -86,7 +87,9 @@ class BackupCodes:
             count, expires_at = (await connection.execute(query)).one()
         return Left(count, expires_at or 0.0)
 
-    async def check(self, tenant: str, subject: str, answer: str, now: float) -> Proof | None:
+    async def check(
+        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+    ) -> Proof | None:
         """The proof for an unused code, which is used up by it."""
         code = canonical(answer)
         if not code:

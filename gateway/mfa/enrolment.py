@@ -26,7 +26,7 @@ this user, and let the present one be proven anew (its proofs may rest on what i
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -132,9 +132,12 @@ class Enrolment:
         left = await self._backup_codes.left(identity.tenant, identity.subject)
         offered = self._backup_codes.name in self._factors.names
         hint = ""
-        if any(one.disabled for one in enrolled if one.kind == self._totp.name):
-            hint = "An authenticator app was turned off after too many wrong codes. Remove it and set it up anew."
-        elif any(one.kind == self._totp.name for one in enrolled) and left.few and offered:
+        devices = [one for one in enrolled if one.kind != self._backup_codes.name]
+        off = next((one for one in devices if one.disabled), None)
+        if off is not None:
+            which = "An authenticator app" if off.kind == self._totp.name else "A security key"
+            hint = f"{which} was turned off after too many wrong answers. Remove it and set it up anew."
+        elif devices and left.few and offered:
             hint = f"You have {left.count or 'no'} backup code{'' if left.count == 1 else 's'} left. Make new ones."
         return Status(tuple(enrolled), self.required(identity), left.count, left.expires_at, hint)
 
@@ -153,7 +156,7 @@ class Enrolment:
         `ERR-MFA-METHOD` where the operator offers no `totp`.
         """
         self._need(self._totp.name)
-        had_factors = await self._demand(identity)
+        had_factors = await self.demand(identity)
         async with self._records.read() as connection:
             devices = await self._count_devices(connection, identity.tenant, identity.subject)
         if devices >= DEVICES:
@@ -198,19 +201,51 @@ class Enrolment:
         secret = base64.b64decode(waiting["secret"])
         step = _shown_step(secret, code, now)
         self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
+
+        async def insert(connection: AsyncConnection) -> str:
+            return await self._totp.bind(
+                connection, tenant, subject, secret=secret, label=one_line(label), step=step, now=now
+            )
+
+        codes = await self.bind(
+            identity,
+            self._totp.name,
+            insert,
+            had_factors=waiting["had_factors"],
+            address=address,
+            agent=agent,
+            request_id=request_id,
+        )
+        await self._factors.attempts.succeeded(tenant, subject, "totp_setup")
+        return codes
+
+    async def bind(
+        self,
+        identity: Identity,
+        factor: str,
+        insert: Callable[[AsyncConnection], Awaitable[str]],
+        *,
+        had_factors: bool,
+        address: str = "",
+        agent: str = "",
+        request_id: str = "",
+    ) -> tuple[str, ...]:
+        """Let `insert` write the row of a new factor, and tell. Fresh backup codes where there were none.
+
+        `insert` answers with the id of the row, or raises, and nothing has happened. `had_factors` is what `demand`
+        said at the beginning: raises `UserError` `ERR-MFA-STEP-UP` when a first factor was bound in between.
+        """
+        tenant, subject = identity.tenant, identity.subject
         left = (await self._backup_codes.left(tenant, subject)).count
         wanted = left == 0 and self._backup_codes.name in self._factors.names
         async with self._records.begin(tenant, subject) as connection:
-            if not waiting["had_factors"] and await _has_factors(connection, identity):
+            if not had_factors and await _has_factors(connection, identity):
                 raise _not_yet(Permit.STEP_UP)
-            factor_id = await self._totp.bind(
-                connection, tenant, subject, secret=secret, label=_one_line(label), step=step, now=now
-            )
-            codes = await self._backup_codes.renew(connection, tenant, subject, now) if wanted else ()
+            factor_id = await insert(connection)
+            codes = await self._backup_codes.renew(connection, tenant, subject, self._clock.now()) if wanted else ()
             await self._records.bump(connection, tenant, subject)
-        await self._factors.attempts.succeeded(tenant, subject, "totp_setup")
         place_of = {"address": address, "agent": agent, "request_id": request_id}
-        await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": self._totp.name, "id": factor_id}, **place_of)
+        await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": factor, "id": factor_id}, **place_of)
         if codes:
             await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, **place_of)
         return codes
@@ -223,7 +258,7 @@ class Enrolment:
         Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also for another
         user's), or `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
         """
-        await self._demand(identity)
+        await self.demand(identity)
         tenant, subject = identity.tenant, identity.subject
         mine = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.id == factor_id)
         async with self._records.begin(tenant, subject) as connection:
@@ -265,7 +300,7 @@ class Enrolment:
         """
         if self.required(identity):
             raise _required()
-        await self._demand(identity)
+        await self.demand(identity)
         await self._unbind_all(identity.tenant, identity.subject)
         await self._tell(
             Kind.FACTOR_REMOVED, identity, {"factor": "all"}, address=address, agent=agent, request_id=request_id
@@ -291,10 +326,10 @@ class Enrolment:
         they could stand in for, or `ERR-MFA-METHOD` where the operator offers none.
         """
         self._need(self._backup_codes.name)
-        await self._demand(identity)
+        await self.demand(identity)
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             if not await self._count_devices(connection, identity.tenant, identity.subject):
-                raise UserError("ERR-MFA-NO-DEVICE", "Set up an authenticator app first.", 409)
+                raise UserError("ERR-MFA-NO-DEVICE", "Set up an authenticator app or a security key first.", 409)
             codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
             await self._records.bump(connection, identity.tenant, identity.subject)
         await self._tell(
@@ -323,7 +358,7 @@ class Enrolment:
             return (Permit.YES if fresh - NO_SECOND_FACTOR else Permit.STEP_UP), True
         return (Permit.YES if fresh & FIRST_FACTORS else Permit.SIGN_IN_AGAIN), False
 
-    async def _demand(self, identity: Identity) -> bool:
+    async def demand(self, identity: Identity) -> bool:
         """Whether the user has factors, once they may change them. Raises `UserError` while they may not."""
         permit, has_factors = await self._permit(identity)
         if permit is not Permit.YES:
@@ -402,5 +437,6 @@ def _required() -> UserError:
     return UserError("ERR-MFA-REQUIRED", "Your account must have a second factor; set up another one first.", 403)
 
 
-def _one_line(label: str) -> str:
+def one_line(label: str) -> str:
+    """`label` as it is kept: printable, on one line, 64 characters at most."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in label[:256]).split())[:64]

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import Factor
-from gateway.core.identity import Proof
+from gateway.core.errors import NotProven
+from gateway.core.identity import Level, Proof
 from gateway.mfa.attempts import LIFE, Attempts
 from gateway.store.sql import Records
 from gateway.store.tables import factors as rows
@@ -45,6 +47,10 @@ class Checked:
     disabled: tuple[str, ...] = ()
     """Ids of factors that this wrong answer took out of use; told once."""
     hint: str = ""
+    why: str = ""
+    """Why a wrong answer is wrong, in a word for operators; empty where that is all there is to say."""
+    copied: str = ""
+    """Id of a factor that there may be a copy of."""
 
 
 NOTHING = Checked()
@@ -80,8 +86,8 @@ class Factors:
             for one in found
         ]
 
-    async def usable(self, tenant: str, subject: str) -> tuple[str, ...]:
-        """Names of the factors this user could answer with now: the one used last first, then as they are preferred.
+    async def usable(self, tenant: str, subject: str, level: Level = Level.AAL2) -> tuple[str, ...]:
+        """Names of the factors this user could reach `level` with now: the one used last first, then the preferred.
 
         Backup codes come last always: there are ten of them, and each is good once.
         """
@@ -89,11 +95,20 @@ class Factors:
         for one in await self.of(tenant, subject):
             if not one.disabled:
                 last[one.kind] = max(last.get(one.kind, 0.0), one.last_used_at)
-        names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject)]
+        names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject, level)]
         return tuple(sorted(names, key=lambda name: (name == "backup_code", -last[name])))
 
-    async def check(self, tenant: str, subject: str, factor: str, answer: str, *, hint: bool = False) -> Checked:
-        """Count a try of `factor`, then judge `answer` if it is admitted.
+    async def check(
+        self,
+        tenant: str,
+        subject: str,
+        factor: str,
+        answer: str,
+        *,
+        hint: bool = False,
+        asked: Asked | None = None,
+    ) -> Checked:
+        """Count a try of `factor`, then judge `answer` to `asked` if it is admitted.
 
         `hint`: whether a wrong answer may be told more about. Raises `KeyError` for a factor that is not built in, and
         `StoreAway`, after which the try stays counted.
@@ -103,7 +118,10 @@ class Factors:
         if counted.wait > 0:
             return Checked(wait=counted.wait)
         now = self._clock.now()
-        proof = await judge.check(tenant, subject, answer, now) if counted.lives else None
+        try:
+            proof = await judge.check(tenant, subject, answer, now, asked) if counted.lives else None
+        except NotProven as error:
+            return Checked(disabled=counted.last_of, why=error.why, copied=error.copied)
         if proof is not None:
             await self.attempts.succeeded(tenant, subject, factor, counted.lives)
             return Checked(proof)

@@ -33,6 +33,7 @@ from typing import Any
 
 import orjson
 
+from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
@@ -105,6 +106,9 @@ DETAIL: Mapping[str, str] = {
     "ERR-MFA-DISABLED": "This method was turned off after too many wrong answers. It has to be set up anew.",
     "ERR-MFA-METHOD": "This method does not answer this question.",
 }
+
+WRONG: Mapping[str, str] = {"webauthn": "The answer of that key was not accepted. Please try again."}
+"""By factor, instead of what is said of codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +222,7 @@ class StepUps:
             address=address,
             agent=agent,
             request_id=request_id,
-            detail={"factor": known, "outcome": code or "passed"},
+            detail={"factor": known, "outcome": code or "passed", **({"why": checked.why} if checked.why else {})},
         )
         self._count(known, COUNTED[code])
         if checked.proof is not None and factor == "backup_code":  # used up, even if it came too late
@@ -229,7 +233,10 @@ class StepUps:
         self._ledger.note(about)
         if checked.disabled:
             await self._ledger.record(replace(about, kind=Kind.FACTOR_DISABLED, severity=Severity.ALARM))
-        raise _error(code, checked)
+        if checked.copied:
+            detail = {"factor": known, "id": checked.copied}
+            await self._ledger.record(replace(about, kind=Kind.FACTOR_COPIED, severity=Severity.ALARM, detail=detail))
+        raise _error(code, checked, known)
 
     async def _judge(
         self, challenge: Challenge, identity: Identity, factor: str, answer: str
@@ -239,7 +246,10 @@ class StepUps:
             enrolled = await self._factors.of(tenant, subject)
             disabled = any(one.kind == factor and one.disabled for one in enrolled)
             return (Outcome.DISABLED if disabled else Outcome.NOT_OFFERED), NOTHING
-        checked = await self._factors.check(tenant, subject, factor, answer, hint=identity.level >= Level.AAL1)
+        asked = Asked(identity.session.id if identity.session else "", challenge.ticket, challenge.demand.level)
+        checked = await self._factors.check(
+            tenant, subject, factor, answer, hint=identity.level >= Level.AAL1, asked=asked
+        )
         if checked.wait:
             return Outcome.THROTTLED, checked
         return (Outcome.RIGHT if checked.proof else Outcome.WRONG), checked
@@ -254,7 +264,7 @@ class StepUps:
         demand = StepUpDemand(
             Level(kept["level"]), frozenset(kept["factors"]), kept["max_age"], kept.get("trusted", 0.0)
         )
-        usable = await self._factors.usable(identity.tenant, identity.subject)
+        usable = await self._factors.usable(identity.tenant, identity.subject, max(demand.level, Level.AAL2))
         offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
         return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])
 
@@ -285,6 +295,7 @@ def _place(session: Session, tenant: str, ticket: str) -> str:
     return key(tenant, "challenge", session.id, place if place.isascii() and place.isdigit() else "none")
 
 
-def _error(code: str, checked: Checked = NOTHING) -> UserError:
-    detail = f"{DETAIL[code]} {checked.hint}".strip()
+def _error(code: str, checked: Checked = NOTHING, factor: str = "") -> UserError:
+    said = WRONG.get(factor, DETAIL[code]) if code == "ERR-MFA-INVALID" else DETAIL[code]
+    detail = f"{said} {checked.hint}".strip()
     return UserError(code, detail, status=STATUS[code], retry_after=checked.wait)

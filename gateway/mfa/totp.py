@@ -18,8 +18,9 @@ from secrets import token_urlsafe
 from sqlalchemy import ColumnElement, and_, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.identity import Proof
+from gateway.core.identity import Level, Proof
 from gateway.crypto.sealing import Sealer
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
@@ -46,13 +47,17 @@ class Totp:
         self.sealer = sealer
         self._clock = clock
 
-    async def offer(self, tenant: str, subject: str) -> bool:
-        """Whether this user has a device that is in use."""
+    async def offer(self, tenant: str, subject: str, level: Level = Level.AAL2) -> bool:
+        """Whether this user has a device that is in use. A code can be passed on, so it reaches aal2 at most."""
+        if level > Level.AAL2:
+            return False
         in_use = _of(tenant, subject) & (factors.c.failures < LIFE)
         async with self._records.read() as connection:
             return bool(await connection.scalar(select(exists().where(in_use))))
 
-    async def check(self, tenant: str, subject: str, answer: str, now: float) -> Proof | None:
+    async def check(
+        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+    ) -> Proof | None:
         """The proof for a code of the present step or its neighbours; its step is claimed."""
         code = otp.digits_of(answer)
         if not code:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from gateway.core.decision import STRICTNESS, Allow, Decision, Refuse, Score, SignIn, StepUp
 from gateway.core.facts import Facts
-from gateway.core.identity import NO_SECOND_FACTOR, TRUSTED_DEVICE, Identity, Level
+from gateway.core.identity import TRUSTED_DEVICE, Identity, Level, reaches
 from gateway.core.reasons import Reason
 from gateway.core.rule import Rule, SessionDemand, StepUpDemand
 
@@ -125,17 +125,16 @@ def _stands_in(demand: StepUpDemand, identity: Identity, now: float) -> bool:
 
 
 def _proven_at(demand: StepUpDemand, identity: Identity) -> float | None:
-    """When a factor that counts was last shown; None if never. Above aal1 a password alone freshens nothing."""
+    """When a factor that counts was last shown; None if never. Above aal1 a password alone freshens nothing, and for
+    aal3 only what reaches it does."""
     if identity.session is None:
         return None if demand.factors else identity.auth_time
     newest = None
     for proof in identity.session.proofs:
         if demand.factors:
-            counts = proof.factor in demand.factors
+            counts = proof.factor in demand.factors and (demand.level < Level.AAL3 or reaches(proof) >= demand.level)
         else:
-            counts = proof.factor not in NO_SECOND_FACTOR or (
-                demand.level < Level.AAL2 and proof.factor != TRUSTED_DEVICE
-            )
+            counts = reaches(proof) >= max(demand.level, Level.AAL1)
         if counts and (newest is None or proof.at > newest):
             newest = proof.at
     return newest

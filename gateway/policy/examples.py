@@ -102,7 +102,7 @@ def identity_of(who: As, factors: Collection[str], now: float) -> Identity:
     if shown is None:
         fitting = [name for name in factors if REACHES.get(name, Level.NONE) >= (wanted or Level.NONE)]
         shown = tuple(fitting[:1]) if wanted is not None and wanted >= Level.AAL2 else ()
-    proofs = (Proof("password", at), *(Proof(name, at) for name in shown if name != "password"))
+    proofs = (Proof("password", at), *(_shown(name, at, wanted) for name in shown if name != "password"))
     reached = level_of(proofs)
     if who.factors is not None and wanted is not None and (wanted >= Level.AAL2) != (reached >= Level.AAL2):
         raise ValueError(f"these factors reach {reached.acr}, not {wanted.acr}; leave one of the two out")
@@ -118,6 +118,13 @@ def identity_of(who: As, factors: Collection[str], now: float) -> Identity:
         amr=amr_of(proofs),
         auth_time=at,
     )
+
+
+def _shown(name: str, at: float, wanted: Level | None) -> Proof:
+    """The proof of the factor `name`; of a key that reaches aal3 where that is `wanted`."""
+    if wanted is Level.AAL3 and REACHES.get(name, Level.NONE) >= Level.AAL3:
+        return Proof(name, at, "hwk", True)
+    return Proof(name, at)
 
 
 def answer(

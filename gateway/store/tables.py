@@ -93,7 +93,7 @@ sessions = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("last_seen_at", Float, nullable=False),
-    Column("proofs", JSON, nullable=False),  # [[factor, at], …], oldest first
+    Column("proofs", JSON, nullable=False),  # [[factor, at], …], oldest first; core.identity.proof_as_kept
     Column("address", Text, nullable=False),
     Column("agent", Text, nullable=False),
     Column(

@@ -17,6 +17,7 @@ from gateway.web.words import ago, browser, day, label, later, span
 
 NOTICES = {
     "added": "The authenticator app is set up.",
+    "added-key": "The security key is set up.",
     "removed": "It was removed, and every other browser was signed out.",
     "ended": "That browser was signed out.",
     "ended-others": "Every other browser was signed out.",
@@ -134,6 +135,7 @@ async def _page(
             {
                 "id": one.id,
                 "label": label(one.kind, one.label),
+                "key": one.kind == "webauthn",
                 "disabled": one.disabled,
                 "added": ago(one.created_at, now),
                 "used": ago(one.last_used_at, now) if one.last_used_at else "",
@@ -142,6 +144,7 @@ async def _page(
             if one.kind != "backup_code"
         ],
         can_add="totp" in desk.factors.names,
+        can_add_key=desk.security_keys is not None,
         can_renew="backup_code" in desk.factors.names,
         left=status.backup_codes_left,
         until=day(status.backup_codes_expire_at) if status.backup_codes_left else "",

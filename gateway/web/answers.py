@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from gateway.core.page_headers import HEADERS
 from gateway.web import pages
+from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 
 if TYPE_CHECKING:
@@ -20,11 +22,24 @@ REALM = "sallyport"
 
 
 def page(
-    request: web.Request, template: str, *, status: int = 200, leads_on: bool = False, **values: Any
+    request: web.Request,
+    template: str,
+    *,
+    status: int = 200,
+    leads_on: bool = False,
+    script: bool = False,
+    **values: Any,
 ) -> web.Response:
-    """The page `template`. `leads_on`: whether its form ends at a service, wherever that sends people."""
-    body = pages.render(template, request.app[DESK].prefix, **values)
-    headers = pages.LEADS_ON if leads_on else None
+    """The page `template`. `leads_on`: whether its form ends at a service, wherever that sends people.
+
+    `script`: whether it asks for a security key.
+    """
+    prefix = request.app[DESK].prefix
+    body = pages.render(template, prefix, **values)
+    policy = (pages.LEADS_ON if leads_on else HEADERS)["Content-Security-Policy"]
+    if script:
+        policy = pages.with_script(policy, request[CALLER].origin, prefix)
+    headers = {"Content-Security-Policy": policy}
     return web.Response(body=body, status=status, headers=headers, content_type="text/html", charset="utf-8")
 
 

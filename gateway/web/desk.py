@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.mfa.interrupted import InterruptedRequests
     from gateway.mfa.stepup import StepUps
     from gateway.mfa.trusted_devices import TrustedDevices
+    from gateway.mfa.webauthn.security_keys import SecurityKeys
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +56,8 @@ class Desk:
     """Told after every proof, so that the place it came from is less strange next time."""
     trusted: TrustedDevices | None = None
     """Browsers that people trust; None: none can be."""
+    security_keys: SecurityKeys | None = None
+    """Where they are configured."""
     prefix: str = "/.sallyport/"
     """Path under which everything here lives; starts and ends with `/`."""
 

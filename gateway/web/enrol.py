@@ -20,6 +20,7 @@ from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
+from gateway.web.security_keys import elsewhere
 
 
 async def show(request: web.Request) -> web.Response:
@@ -33,6 +34,7 @@ async def show(request: web.Request) -> web.Response:
         csrf=forms.token(request, "enrol", _session(identity)),
         next=safe_path(request.query.get("next"), ""),
         required=desk.enrolment.required(identity) and not has_one,
+        key_instead=desk.security_keys is not None and not elsewhere(request),
         user=identity.user,
     )
     return forms.remember_browser(request, answer)

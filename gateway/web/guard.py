@@ -38,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY = 64 * 1024
 """Largest body read, in bytes."""
 
-GUESSING = ("login", "verify/", "enrol/", "api/v1/mfa/verify", "api/v1/mfa/setup/")
+GUESSING = ("login", "verify/", "enrol/", "enrol-key", "api/v1/mfa/verify", "api/v1/mfa/setup/", "api/v1/mfa/webauthn/")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -26,6 +26,7 @@ from gateway.web.answers import challenge, page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
+from gateway.web.security_keys import enrol_page
 from gateway.web.trusted import stand_in
 
 WRONG = "The user name or the password is not right."
@@ -81,13 +82,9 @@ async def submit(request: web.Request) -> web.Response:
     _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity, {} if known else {"new_browser": True})
 
     after = onward(request, after, resume)
-    can_enrol = "totp" in desk.factors.names
-    if (
-        can_enrol
-        and desk.enrolment.required(identity)
-        and not await desk.factors.usable(identity.tenant, identity.subject)
-    ):
-        after = f"{desk.prefix}enrol?next={quote(after, safe='')}"
+    first = enrol_page(request)
+    if first and desk.enrolment.required(identity) and not await desk.factors.usable(identity.tenant, identity.subject):
+        after = f"{desk.prefix}{first}?next={quote(after, safe='')}"
     answer = redirect(after)
     token = await stand_in(request, token, identity, answer)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))

@@ -17,9 +17,18 @@ class Method:
     """Of the link that switches to it."""
     long: bool = False
     """Whether the answer is longer than six digits."""
+    touch: bool = False
+    """Whether nothing is typed: the browser asks a device."""
 
 
 METHODS: Mapping[str, Method] = {
+    "webauthn": Method(
+        "webauthn",
+        "Security key or passkey",
+        "Your browser will ask for a security key, or for the finger, face or PIN that opens this device.",
+        "Use my security key or passkey",
+        touch=True,
+    ),
     "totp": Method(
         "totp",
         "Six-digit code",

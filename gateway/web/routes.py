@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from gateway.web import about, account, enrol, login, logout, resume, verify
+from gateway.web import about, account, enrol, enrol_key, login, logout, resume, verify
 from gateway.web.api import openapi
 from gateway.web.guard import Handler
 
@@ -22,6 +22,8 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "enrol", enrol.show),
     ("POST", "enrol", enrol.begin),
     ("POST", "enrol/{setup}", enrol.confirm),
+    ("GET", "enrol-key", enrol_key.show),
+    ("POST", "enrol-key", enrol_key.submit),
     ("GET", "account", account.show),
     ("POST", "account/factors/{factor}/remove", account.remove_factor),
     ("POST", "account/backup-codes", account.new_backup_codes),

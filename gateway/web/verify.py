@@ -15,7 +15,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.identity import Identity
+from gateway.core.identity import Identity, Level
 from gateway.mfa.enrolment import Permit
 from gateway.mfa.stepup import Challenge
 from gateway.web import forms
@@ -26,6 +26,7 @@ from gateway.web.methods import METHODS
 from gateway.web.proof import UNUSUAL, may_bind_first, prove
 from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
+from gateway.web.security_keys import elsewhere
 from gateway.web.trusted import offered, trust
 from gateway.web.words import span
 
@@ -86,7 +87,8 @@ async def _ask(
     *,
     ticked: bool = False,
 ) -> web.Response:
-    ways = [METHODS[name] for name in challenge.offered if name in METHODS]
+    away = elsewhere(request)
+    ways = [METHODS[name] for name in challenge.offered if name in METHODS and not (away and METHODS[name].touch)]
     method = next((one for one in ways if one.name == wanted), ways[0] if ways else None)
     told = ""
     if error is not None:
@@ -95,10 +97,12 @@ async def _ask(
         request,
         "verify.html",
         leads_on=True,
+        script=method is not None and method.touch,
         status=error.status if error else 200,
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,
         method=method,
+        elsewhere=away if "webauthn" in challenge.offered else "",
         others=[one for one in ways if one is not method],
         error=told,
         trust=span(challenge.demand.trusted) if await offered(request, identity, challenge) else "",
@@ -113,15 +117,19 @@ async def _ask(
 
 async def _unready(request: web.Request, identity: Identity, challenge: Challenge) -> web.Response:
     desk = request.app[DESK]
-    wanted = challenge.demand.factors or {"totp"}
+    reach = {"totp": Level.AAL2, "webauthn": Level.AAL3}
+    kinds = [
+        kind
+        for kind in desk.factors.names
+        if reach.get(kind, Level.NONE) >= challenge.demand.level and kind in (challenge.demand.factors or reach)
+    ]
+    has_some = bool(await desk.factors.of(identity.tenant, identity.subject))
     permit, unusual = None, False
-    if (
-        "totp" in wanted
-        and "totp" in desk.factors.names
-        and not await desk.factors.of(identity.tenant, identity.subject)
-    ):
+    if kinds and not has_some:
         unusual = not await may_bind_first(request, identity)
         permit = None if unusual else await desk.enrolment.may_change(identity)
+    # Who has a factor that does not count here proves it with that one, before they add one that does.
+    may = permit is Permit.YES or (has_some and "webauthn" in kinds)
     after = safe_path(challenge.return_to, desk.prefix + "account")
     if challenge.resume:
         after = f"{desk.prefix}resume/{quote(challenge.resume, safe='')}?next={quote(after, safe='')}"
@@ -130,7 +138,8 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         "unready.html",
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,
-        enrol=f"{desk.prefix}enrol?next={quote(after, safe='')}" if permit is Permit.YES else "",
+        enrol=f"{desk.prefix}enrol?next={quote(after, safe='')}" if may and "totp" in kinds and not has_some else "",
+        enrol_key=f"{desk.prefix}enrol-key?next={quote(after, safe='')}" if may and "webauthn" in kinds else "",
         again=permit is Permit.SIGN_IN_AGAIN,
         unusual=UNUSUAL if unusual else "",
         user=identity.user,

@@ -46,4 +46,4 @@ def browser(agent: str) -> str:
 
 def label(kind: str, given: str) -> str:
     """A factor's name for people."""
-    return given or {"totp": "Authenticator app"}.get(kind, kind)
+    return given or {"totp": "Authenticator app", "webauthn": "Security key"}.get(kind, kind)

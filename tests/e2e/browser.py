@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,25 @@ class Browser:
     def enter(self) -> None:
         """Press Enter where the focus is, and see the next page."""
         self._leave(lambda: self.type(Keys.ENTER))
+
+    @contextmanager
+    def with_key(self) -> Iterator[None]:
+        """Have a security key plugged in that knows its user and is touched whenever it blinks."""
+        options = {"protocol": "ctap2", "transport": "usb", "hasUserVerification": True, "isUserVerified": True}
+        self._command("WebAuthn.enable")
+        self._key = self._command("WebAuthn.addVirtualAuthenticator", options=options)["authenticatorId"]
+        try:
+            yield
+        finally:
+            self._command("WebAuthn.disable")
+
+    def forget_key(self) -> None:
+        """Have everything wiped from the security key."""
+        self._command("WebAuthn.clearCredentials", authenticatorId=self._key)
+
+    def wait_for(self, words: str) -> None:
+        """Wait until the page says so."""
+        self._until(lambda: words in self.text)
 
     def without_scripts(self, off: bool = True) -> None:
         """Forbid pages to run scripts."""

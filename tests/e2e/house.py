@@ -95,7 +95,8 @@ class House:
         self.received: list[Received] = []
         """Whatever reached the service, in order."""
         self.app: App
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        keys = getattr(settings.get("mfa"), "webauthn", None)  # browsers bind them to a name
+        self.url = f"http://{'127.0.0.1' if keys is None else 'localhost'}:{_free_port()}"
         self.elsewhere = ""
         """Another origin, to which the service sends whoever asks for `/elsewhere`."""
         self._folder = folder
@@ -129,7 +130,7 @@ class House:
         host, port = self._service.addresses[0][:2]
         self.elsewhere = f"http://{host}:{port}"
         environment = {
-            "SALLYPORT_LISTEN": urlsplit(self.url).netloc,
+            "SALLYPORT_LISTEN": f"127.0.0.1:{urlsplit(self.url).port}",
             "SALLYPORT_ADMIN_LISTEN": "127.0.0.1:0",
             "SALLYPORT_PUBLIC_URL": self.url,
             "SALLYPORT_UPSTREAM": self.elsewhere,

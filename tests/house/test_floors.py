@@ -134,3 +134,11 @@ def test_the_command_line_loads_no_room_before_it_is_told_what_to_do() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     rooms = {name.split(".")[1] for name in done.stdout.split()}
     assert rooms <= {"cli", "core"}
+
+
+def test_the_library_of_security_keys_is_loaded_only_where_they_are_configured() -> None:
+    script = (
+        "import sys, gateway.people, gateway.web.routes; print([n for n in ('webauthn', 'cbor2') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -84,6 +84,20 @@ async def test_the_latest_proof_of_each_factor_is_kept(browser: Browser, ann: Us
     assert identity.session.version == 4
 
 
+async def test_what_a_key_has_shown_is_kept_with_the_session(
+    sessions: Sessions, browser: Browser, ann: User, clock: ManualClock, stores: Stores
+) -> None:
+    token, _ = await browser.sign_in(ann)
+    proof = Proof("webauthn", clock.now(), "hwk", True)
+    token, identity = await sessions.prove(token, proof)
+    found = await (await stores.replica()).find(token)
+    for one in (identity, found):
+        assert one is not None
+        assert one.session is not None
+        assert one.session.proofs[-1] == proof
+        assert (one.level, one.amr) == (Level.AAL3, ("hwk", "pwd", "mfa"))
+
+
 async def test_one_token_is_exchanged_once_in_twenty_parallel_tries(
     sessions: Sessions, browser: Browser, ann: User
 ) -> None:

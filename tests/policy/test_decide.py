@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.core.decision import CALM, Allow, Decision, Refuse, Score, SignIn, StepUp, Throttle
-from gateway.core.identity import Identity, Level
+from gateway.core.identity import Identity, Level, Proof, level_of
 from gateway.core.reasons import Reason
 from gateway.core.rule import RiskThresholds, Rule, SessionDemand, StepUpDemand
 from gateway.policy.decide import RISK_MAX_AGE, choose, decide, shadowed, stricter
@@ -96,6 +96,23 @@ def test_a_fresh_password_does_not_freshen_a_second_factor() -> None:
     password, totp = bob.session.proofs
     again = somebody("bob", "totp", session=_with_proofs(bob, (type(password)("password", NOW), totp)))
     assert judged(rule(step_up=FRESH), again) == StepUp((Reason.PROOF_TOO_OLD,), FRESH)
+
+
+def test_for_aal3_only_what_reaches_it_freshens() -> None:
+    demand = StepUpDemand(Level.AAL3, max_age=600.0)
+    bob = somebody("bob", "totp")
+    old, totp = Proof("webauthn", NOW - 3600, "hwk", True), Proof("totp", NOW)
+
+    def answer(*proofs: Proof, of: StepUpDemand = demand) -> Decision:
+        shown = (Proof("password", NOW), *proofs)
+        return judged(rule(step_up=of), replace(bob, session=_with_proofs(bob, shown), level=level_of(shown)))
+
+    assert answer(replace(old, at=NOW)) == Allow((Reason.GRANTED,))
+    assert answer(old, totp) == StepUp((Reason.PROOF_TOO_OLD,), demand)
+    assert answer(replace(old, at=NOW, key="swk"), totp) == StepUp((Reason.LEVEL_TOO_LOW,), demand)
+    assert answer(replace(old, at=NOW, verified=False)) == StepUp((Reason.LEVEL_TOO_LOW,), demand)
+    named = replace(demand, factors=frozenset({"totp", "webauthn"}))
+    assert answer(old, totp, of=named) == StepUp((Reason.PROOF_TOO_OLD,), named)
 
 
 def _with_proofs(identity: Identity, proofs: tuple[Any, ...]) -> Any:

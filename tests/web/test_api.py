@@ -23,6 +23,9 @@ def path_of(path: str) -> str:
 async def test_every_endpoint_wants_somebody(browser: Browser, clock: ManualClock) -> None:
     bodies: dict[str, Any] = {
         "mfa/setup/{id}/verify": {"code": "123456"},
+        "mfa/webauthn/register/complete": {"credential": {}},
+        "mfa/webauthn/authenticate/begin": {"challenge": "x"},
+        "mfa/webauthn/authenticate/complete": {"challenge": "x", "credential": {}},
         "mfa/verify": {"challenge": "x", "factor": "totp", "code": "123456"},
         "limits/reset": {"rule": "app", "all": True, "reason": "x"},
     }

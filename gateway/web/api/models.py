@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -84,6 +84,35 @@ class Confirmed(Answers):
     backup_codes: list[str] = Field(description="Fresh backup codes, shown this once; empty where there were some.")
 
 
+class KeyAnswer(Takes):
+    """A security key's answer to a challenge."""
+
+    challenge: str = Field(min_length=1, max_length=256)
+    credential: dict[str, Any] = Field(description="`AuthenticationResponseJSON` (Web Authentication, 5.1).")
+
+
+class KeyAsk(Takes):
+    """Which challenge a security key is to answer."""
+
+    challenge: str = Field(min_length=1, max_length=256)
+
+
+class KeyQuestion(Answers):
+    """What to ask of the browser; for five minutes and one answer."""
+
+    public_key: dict[str, Any] = Field(
+        description="For `navigator.credentials.create` or `.get`, as `parseCreationOptionsFromJSON` and "
+        "`parseRequestOptionsFromJSON` read it (Web Authentication, 5.1.8)."
+    )
+
+
+class NewKey(Takes):
+    """A security key to be set up."""
+
+    credential: dict[str, Any] = Field(description="`RegistrationResponseJSON` (Web Authentication, 5.1).")
+    label: str = Field(default="", max_length=64, description="What to call the key.")
+
+
 class BackupCodes(Answers):
     """Fresh backup codes, shown this once. The old ones no longer work."""
 
@@ -117,7 +146,7 @@ class Forgotten(Answers):
 class Ask(Takes):
     """What to prove. Nothing: any second factor, now."""
 
-    acr_values: Literal["aal1", "aal2"] = "aal2"
+    acr_values: Literal["aal1", "aal2", "aal3"] = "aal2"
     factors: list[str] = Field(default=[], max_length=8, description="Factors that count; empty: any.")
     max_age: int | None = Field(default=None, ge=0, le=86_400, description="Seconds.")
     return_to: str = Field(default="", max_length=4096, description="A path here, for the page at `verify_uri`.")

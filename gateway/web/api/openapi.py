@@ -12,12 +12,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.web.answers import json, page
-from gateway.web.api import factors, limits, sessions, stepup, trusted
+from gateway.web.api import factors, limits, sessions, stepup, trusted, webauthn
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.desk import DESK
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *factors.ENDPOINTS,
+    *webauthn.ENDPOINTS,
     *stepup.ENDPOINTS,
     *trusted.ENDPOINTS,
     *sessions.ENDPOINTS,

@@ -1,7 +1,9 @@
 """The templates, and how they become bytes.
 
 The wire shows `error_page` for its own refusals, dressed in `HEADERS` like everything else we answer. Pages carry
-no script and no inline style, so the policy can forbid both; pictures are our own files or `data:` (the QR code).
+no inline script or style, so the policy can forbid both; pictures are our own files or `data:` (the QR code). The two
+pages that ask for a security key may run one file of ours and call the API for it (`with_script`). Both are named by
+their whole address: a service of the same origin has scripts too, and none of them may run here.
 
 `Referrer-Policy` is `no-referrer`, for a page's URL can hold a ticket. The templates' `<meta name="referrer">` widens
 that to `strict-origin`, which still names no path: with `no-referrer` browsers send forms with `Origin: null`, and the
@@ -27,6 +29,17 @@ STATIC = Path(__file__).parent.parent / "static"
 LEADS_ON = {"Content-Security-Policy": CONTENT_SECURITY_POLICY.format("'self' http: https:")}
 """Instead, for pages whose form leads on to a service. Chromium holds every redirect after a form against this list
 (CSP 3, section 6.4.1): with `'self'` alone nobody could sign in to a service that sends them on to another origin."""
+
+SCRIPT = "webauthn.js"
+
+
+def with_script(policy: str, origin: str, prefix: str) -> str:
+    """`policy`, and one script of ours, on pages of `origin`."""
+    return (
+        f"{policy}; script-src {origin}{prefix}static/{SCRIPT}; connect-src {origin}{prefix}api/v1/mfa/webauthn/; "
+        "require-trusted-types-for 'script'"
+    )
+
 
 DEAD_ENDS = frozenset({400, 403, 404, 409, 410, 415})
 """Errors after which a person needs a way on."""
@@ -70,7 +83,7 @@ def _templates() -> Environment:
 @cache
 def static_files() -> Mapping[str, tuple[str, bytes]]:
     """Name → media type and content of each of our files; they are few and small."""
-    types = {".css": "text/css", ".svg": "image/svg+xml"}
+    types = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
     return {
         file.name: (types[file.suffix], file.read_bytes()) for file in sorted(STATIC.iterdir()) if file.suffix in types
     }

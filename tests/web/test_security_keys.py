@@ -1,0 +1,147 @@
+"""Security keys through the pages' API, and what the pages allow themselves for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gateway.core.clock import ManualClock
+from gateway.core.events import Kind
+from gateway.core.identity import Level
+from gateway.mfa.webauthn.relying_party import RelyingParty
+from gateway.mfa.webauthn.security_keys import Workshop
+from gateway.store.memory import MemoryKeyValue
+from tests.rig.authenticator import Authenticator
+from tests.web.conftest import Browser, House
+
+HERE = "http://app.example.com"
+
+
+@pytest.fixture
+def keyed(house: House, clock: ManualClock) -> House:
+    """The house, with the factor built in; before its first visitor."""
+    desk, kv = house.desk, MemoryKeyValue(clock)
+    sealer = desk.factors._built["totp"].sealer  # type: ignore[attr-defined]
+    workshop = Workshop(house.records, sealer, desk.mac, kv, clock, RelyingParty("Sallyport", HERE))
+    desk.factors._built = {"webauthn": workshop.factor, **desk.factors._built}
+    desk.factors.names = tuple(desk.factors._built)
+    object.__setattr__(desk, "security_keys", workshop.security_keys(desk.enrolment, desk.ledger))
+    return house
+
+
+async def set_up(browser: Browser) -> Authenticator:
+    key = Authenticator()
+    begun = await browser.api("POST", "mfa/webauthn/register/begin", {})
+    assert begun.status == 201
+    answer = key.register(begun.json["public_key"], origin=HERE)
+    done = await browser.api("POST", "mfa/webauthn/register/complete", {"credential": answer, "label": "blue"})
+    assert (done.status, len(done.json["backup_codes"])) == (200, 10)
+    return key
+
+
+async def challenge(browser: Browser, **more: Any) -> str:
+    asked = await browser.api("POST", "mfa/challenge", more)
+    assert asked.json["offered"][0] == "webauthn"
+    return str(asked.json["challenge"])
+
+
+async def test_from_the_first_touch_to_aal3(keyed: House, browser: Browser) -> None:
+    await browser.sign_in()
+    key = await set_up(browser)
+    assert (await keyed.identity(browser)).level is Level.AAL2
+    ticket = await challenge(browser, acr_values="aal3")
+    begun = await browser.api("POST", "mfa/webauthn/authenticate/begin", {"challenge": ticket})
+    assert begun.json["public_key"]["userVerification"] == "required"
+    before = browser.cookies["sallyport"]
+    answer = {"challenge": ticket, "credential": key.answer(begun.json["public_key"], origin=HERE)}
+    done = await browser.api("POST", "mfa/webauthn/authenticate/complete", answer)
+    assert (done.status, done.json["acr"], done.json["amr"]) == (200, "aal3", ["hwk", "pwd", "mfa"])
+    assert browser.cookies["sallyport"] != before
+    assert (await keyed.identity(browser)).level is Level.AAL3  # also as the session is kept
+    again = await browser.api("POST", "mfa/webauthn/authenticate/complete", answer)
+    assert (again.status, again.json["code"]) == (410, "ERR-MFA-CHALLENGE")
+    assert len(await keyed.told(Kind.STEP_UP_PASSED)) == 1
+    (method,) = [one for one in (await browser.api("GET", "mfa/methods")).json["methods"] if one["kind"] == "webauthn"]
+    assert method["label"] == "blue"
+
+
+async def test_the_form_of_the_page_answers_too(keyed: House, browser: Browser) -> None:
+    import orjson
+
+    await browser.sign_in()
+    key = await set_up(browser)
+    ticket = await challenge(browser)
+    page = await browser.get(f"verify/{ticket}")
+    begun = await browser.api("POST", "mfa/webauthn/authenticate/begin", {"challenge": ticket})
+    wrong = key.answer(begun.json["public_key"], origin="http://evil.example")
+    refused = await browser.fill(page, f"verify/{ticket}", code=orjson.dumps(wrong).decode())
+    assert (refused.status, "was not accepted" in refused.text) == (400, True)
+    begun = await browser.api("POST", "mfa/webauthn/authenticate/begin", {"challenge": ticket})
+    right = key.answer(begun.json["public_key"], origin=HERE)
+    done = await browser.fill(refused, f"verify/{ticket}", code=orjson.dumps(right).decode())
+    assert (done.status, done.location) == (303, "/.sallyport/account")
+
+
+async def test_only_the_pages_that_ask_may_run_that_one_file(keyed: House, browser: Browser) -> None:
+    await browser.sign_in()
+    page = await browser.get("enrol-key")
+    policy = page.headers["Content-Security-Policy"]
+    assert f"script-src {HERE}/.sallyport/static/webauthn.js;" in policy
+    assert f"connect-src {HERE}/.sallyport/api/v1/mfa/webauthn/;" in policy
+    assert "'unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert "script-src" not in (await browser.get("account")).headers["Content-Security-Policy"]
+    file = await browser.get("static/webauthn.js")
+    assert (file.status, file.headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
+
+
+async def test_under_another_host_keys_are_not_asked_for(keyed: House, browser: Browser) -> None:
+    object.__setattr__(
+        keyed.desk, "security_keys", dataclasses.replace(keyed.desk.security_keys, us=RelyingParty("S", "https://id.example"))
+    )  # fmt: skip
+    await browser.sign_in()
+    begun = await browser.api("POST", "mfa/webauthn/register/begin", {})
+    assert (begun.status, begun.json["code"]) == (400, "ERR-MFA-METHOD")
+    page = await browser.get("enrol-key")
+    assert "https://id.example" in page.text
+    assert "script" not in page.text
+    assert "script-src" not in page.headers["Content-Security-Policy"]
+
+
+async def test_where_no_keys_are_configured_there_are_none(house: House, browser: Browser) -> None:
+    await browser.sign_in()
+    for path, body in (
+        ("register/begin", {}),
+        ("register/complete", {"credential": {}}),
+        ("authenticate/begin", {"challenge": "x"}),
+        ("authenticate/complete", {"challenge": "x", "credential": {}}),
+    ):
+        answer = await browser.api("POST", f"mfa/webauthn/{path}", body)
+        assert (answer.status, answer.json["code"]) == (400, "ERR-MFA-METHOD"), path
+    assert (await browser.get("enrol-key")).status == 400
+    assert "security key" not in (await browser.get("account")).text
+
+
+async def test_an_old_sign_in_sets_no_key_up(keyed: House, browser: Browser, clock: ManualClock) -> None:
+    await browser.sign_in()
+    clock.advance(301)
+    answer = await browser.api("POST", "mfa/webauthn/register/begin", {})
+    assert (answer.status, answer.json["code"]) == (401, "ERR-STEP-UP")
+
+
+async def test_who_has_an_app_and_needs_a_key_is_led_to_set_one_up(keyed: House, browser: Browser) -> None:
+    await browser.sign_in()
+    me = await keyed.identity(browser)
+    from gateway.mfa import otp
+
+    async with keyed.records.begin() as connection:
+        await keyed.desk.enrolment._totp.bind(
+            connection, me.tenant, me.subject, secret=otp.new_secret(), label="", step=0, now=0.0
+        )
+    asked = await browser.api("POST", "mfa/challenge", {"factors": ["webauthn"]})
+    page = await browser.get(f"verify/{asked.json['challenge']}")
+    assert "enrol-key?next=" in page.text
+    onward = await browser.get("enrol-key")  # where the app is asked for first
+    assert onward.location.startswith("/.sallyport/verify/")
