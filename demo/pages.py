@@ -44,6 +44,7 @@ _TRY = (
     ("/admin/", "the same; needs the group admins and a second factor"),
     ("/public/", "the same; needs nothing"),
     ("/public/form", "a form that is interrupted: fill it in signed out and send it behind the gate"),
+    ("/public/app", "a single-page application that is interrupted"),
     ("/echo", "the request as this service received it"),
     ("/admin/echo", "the same with what a second factor adds"),
     ("/sse", "an event each second"),
@@ -55,6 +56,38 @@ _TRY = (
     ("/.sallyport/jwks.json", "keys that verify the assertion"),
     ("/.sallyport/logout", "sign out"),
 )
+
+
+_CALLS = ("POST", "PUT", "PATCH", "DELETE", "Upload", "Admin POST", "Admin Upload", "WebSocket")
+_APP = """
+const result = document.getElementById("result"), text = 'Zo\u00eb & "Ann"\\n';
+const files = () => {
+  const form = new FormData();
+  form.append("name", text);
+  form.append("file", new Blob([new Uint8Array(300000).map((_, at) => at * 7 % 251)]), "a file.bin");
+  return form;
+};
+const call = async (name) => {
+  const admin = name.startsWith("Admin ") ? "/admin" : "", method = name.replace("Admin ", "");
+  if (method === "WebSocket") {
+    const socket = await sallyport.open("/ws");
+    return new Promise((told) => {
+      socket.onopen = () => socket.send(text);
+      socket.onmessage = (one) => told(one.data);
+    });
+  }
+  const answer = method === "Upload"
+    ? await fetch(admin + "/upload", {method: "POST", body: files()})
+    : await fetch(admin + "/echo", {
+      method, headers: {"Content-Type": "application/json"}, body: JSON.stringify({text}),
+    });
+  return `${answer.status} ${answer.ok ? "done" : (await answer.json()).code}`;
+};
+for (const one of document.querySelectorAll("button")) one.onclick = async () => {
+  result.textContent = "…";
+  result.textContent = `${one.textContent}: ${await call(one.textContent).catch((error) => error.message)}`;
+};
+"""
 
 
 def index(path: str, headers: Headers) -> str:
@@ -91,6 +124,18 @@ def form(path: str) -> str:
         "<button id='send' formaction='/form'>Send to /form</button> "
         "<button id='send-admin' formaction='/admin/form'>Send to /admin/form</button>"
         "</form>",
+    )
+
+
+def app() -> str:
+    """A page whose script sends what forms cannot, through the gateway's script."""
+    return _page(
+        "A single-page application",
+        "<p>Each button sends something with <code>fetch</code>. When the gateway asks for a sign-in or a second"
+        " factor, its script shows that in a window of its own, and then sends the same once more.</p>"
+        f"<p>{''.join(f'<button>{label}</button> ' for label in _CALLS)}</p>"
+        "<pre id='result' role='status'></pre>"
+        f"<script src='/.sallyport/client.js'></script><script>{_APP}</script>",
     )
 
 

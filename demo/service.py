@@ -169,6 +169,11 @@ async def form(request: web.Request) -> web.StreamResponse:
     return _html(pages.received(request.path, fields, body, arrived, request.raw_headers))
 
 
+async def app(request: web.Request) -> web.StreamResponse:
+    """A small single-page application."""
+    return _html(pages.app())
+
+
 ROUTES: dict[str, Handler] = {
     "": index,
     "echo{rest:(/.*)?}": echo,
@@ -179,6 +184,7 @@ ROUTES: dict[str, Handler] = {
     r"status/{code:[2-5]\d\d}": status,
     "upload": upload,
     "form": form,
+    "app": app,
 }
 
 

@@ -162,10 +162,12 @@ class People:
                 count=metrics.trusted_device,
             )
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
-        self.interrupted = InterruptedRequests(kept, keys.sealer, clock, max_body=settings.interrupted.body)
         self.error_page = partial(error_page, prefix=settings.prefix)
 
         device = DeviceCookie(keys.mac, clock)
+        self.interrupted = InterruptedRequests(
+            kept, keys.sealer, clock, max_body=settings.interrupted.body, known=device.is_known
+        )
         self.known_browser = KnownBrowser(device, Cookies.over(settings.scheme).device)
         self._desk = Desk(
             clock=clock,

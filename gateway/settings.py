@@ -1033,7 +1033,9 @@ class Log(Strict):
 class Interrupted(Strict):
     """A request that had to wait for a sign-in or a step-up is kept sealed, and goes on afterwards."""
 
-    body: Size = setting("64k", "Largest body kept; a larger one is not, and the page says so.", le=1024**2)
+    body: Size = setting(
+        "1M", "Largest body kept, files and all; a larger one is not, and the page says so.", le=16 * 1024**2
+    )
 
 
 class Settings(Strict):

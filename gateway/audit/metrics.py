@@ -56,6 +56,10 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("channel", "outcome"),
     ),
     "deliveries": ("Tries of each sender; outcome: accepted, refused, failed, unsure", ("sender", "outcome")),
+    "interrupted": (
+        "Requests of browsers that were interrupted; outcome: kept, resumed, given_back, large, busy, elsewhere",
+        ("outcome",),
+    ),
     "events": ("Security events", ("event", "severity")),
 }
 HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
@@ -189,6 +193,10 @@ class Metrics:
         """A sender was asked to take a message over."""
         self._counters["deliveries"][sender, outcome] += 1
         self._histograms["delivery_duration_seconds"][sender].new.append(seconds)
+
+    def interrupted(self, outcome: str) -> None:
+        """A request was interrupted, or went on."""
+        self._counters["interrupted"][(outcome,)] += 1
 
     def event(self, event: Event) -> None:
         """A security event; for `Recorder.subscribe`."""

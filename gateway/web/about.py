@@ -46,9 +46,18 @@ async def jwks(request: web.Request) -> web.Response:
     return answer
 
 
+async def client(request: web.Request) -> web.Response:
+    """The script for single-page applications, at an address that stays."""
+    return _file(request, "client.js")
+
+
 async def static(request: web.Request) -> web.Response:
     """One of our own files. Its URL carries a hash of the content, so it may be kept for ever."""
-    file = pages.static_files().get(request.match_info["name"])
+    return _file(request, request.match_info["name"])
+
+
+def _file(request: web.Request, name: str) -> web.Response:
+    file = pages.static_files().get(name)
     if file is None:
         raise web.HTTPNotFound
     content_type, body = file

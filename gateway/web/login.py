@@ -28,6 +28,7 @@ from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import enrol_page
 from gateway.web.trusted import stand_in
+from gateway.web.words import LOST
 
 WRONG = "The user name or the password is not right."
 
@@ -36,9 +37,10 @@ async def show(request: web.Request) -> web.Response:
     """The form; or straight on, for somebody who is signed in and only lost their way."""
     query = request.query
     after, resume, reauth = safe_path(query.get("next"), ""), query.get("resume", ""), "reauth" in query
+    lost = LOST.get(query.get("lost", ""), "")
     if (after or resume) and not reauth and await request[CALLER].identity() is not None:
         return redirect(onward(request, after, resume))
-    return _form(request, after, resume, reauth=reauth)
+    return _form(request, after, resume, reauth=reauth, lost=lost)
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -136,6 +138,7 @@ def _form(
     status: int = 200,
     *,
     reauth: bool = False,
+    lost: str = "",
 ) -> web.Response:
     answer = page(
         request,
@@ -148,6 +151,7 @@ def _form(
         username=username[:256],
         error=error,
         reauth=reauth,
+        lost=lost,
     )
     return forms.remember_browser(request, answer)
 

@@ -1,8 +1,9 @@
 """Send on what somebody was sending when they were asked to sign in.
 
 It was kept sealed by the wire, bound to the session or, before there was one, to the browser. Whoever has signed in
-since may be somebody else, so it waits here for a press on the button. Then the browser is sent back to the original
-address with a cookie that names the record, and there the wire carries on the kept request.
+since may be somebody else, so it waits here for a press on the button; where it is known who was sending it, nobody
+else finds it. The page says what goes where, and nothing of what is in it. Then the browser is sent back to the
+original address with a cookie that names the record, and there the wire carries on the kept request.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from gateway.web.answers import page, redirect, refusal
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import is_safe, safe_path
+from gateway.web.words import amount, sent
 
-GONE = "It was sent already, or it waited too long and was thrown away. Please fill in the form again."
+KIND = b"content-type"
+
+GONE = (
+    "It was sent already, it waited too long and was thrown away, or somebody else was sending it. "
+    "Please fill in the form again."
+)
 
 
 async def show(request: web.Request) -> web.Response:
@@ -38,8 +45,12 @@ async def show(request: web.Request) -> web.Response:
         leads_on=True,
         csrf=forms.token(request, "resume", _session(identity)),
         ticket=ticket,
-        target=f"{kept.host}{path_of(kept)}",
-        size=f"{len(kept.body):,} bytes",
+        what=sent(next((value.decode("latin-1") for name, value in kept.headers if name.lower() == KIND), "")),
+        method=kept.method,
+        host=kept.host,
+        path=path_of(kept).partition("?")[0],
+        size=amount(kept.size),
+        user=identity.user,
     )
     return forms.remember_browser(request, answer)
 
@@ -65,7 +76,7 @@ async def find(request: web.Request, ticket: str, identity: Identity) -> tuple[I
     desk = request.app[DESK]
     for owner in (f"session:{_session(identity)}", f"browser:{request[CALLER].browser}"):
         kept = await desk.interrupted.peek(ticket, owner)
-        if kept is not None and is_safe(path_of(kept)):
+        if kept is not None and is_safe(path_of(kept)) and desk.interrupted.is_for(kept, identity.user):
             return kept, owner
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from gateway.web import about, account, enrol, enrol_key, login, logout, resume, verify
+from gateway.web import about, account, dialog, enrol, enrol_key, login, logout, resume, verify
 from gateway.web.api import openapi
 from gateway.web.guard import Handler
 
@@ -17,6 +17,8 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "logout", logout.submit),
     ("GET", "resume/{ticket}", resume.show),
     ("POST", "resume/{ticket}", resume.submit),
+    ("GET", "dialog", dialog.show),
+    ("GET", "dialog/done", dialog.done),
     ("GET", "verify/{ticket}", verify.show),
     ("POST", "verify/{ticket}", verify.submit),
     ("GET", "enrol", enrol.show),
@@ -34,6 +36,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "account/sessions/extend", account.extend),
     ("GET", "whoami", about.whoami),
     ("GET", "jwks.json", about.jwks),
+    ("GET", "client.js", about.client),
     ("GET", "static/{name}", about.static),
     ("GET", "api/openapi.json", openapi.document),
     ("GET", "api/docs", openapi.docs),

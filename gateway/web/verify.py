@@ -28,7 +28,7 @@ from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import elsewhere
 from gateway.web.trusted import offered, trust
-from gateway.web.words import span
+from gateway.web.words import LOST, span
 
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD")
 """Errors after which the challenge goes on."""
@@ -108,6 +108,7 @@ async def _ask(
         trust=span(challenge.demand.trusted) if await offered(request, identity, challenge) else "",
         ticked=ticked,
         why="This place asks for a second factor.",
+        lost=LOST.get(request.query.get("lost", ""), ""),
         user=identity.user,
     )
     if error is not None and error.retry_after > 0:
@@ -142,6 +143,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         enrol_key=f"{desk.prefix}enrol-key?next={quote(after, safe='')}" if may and "webauthn" in kinds else "",
         again=permit is Permit.SIGN_IN_AGAIN,
         unusual=UNUSUAL if unusual else "",
+        lost=LOST.get(request.query.get("lost", ""), ""),
         user=identity.user,
     )
     return forms.remember_browser(request, answer)
@@ -153,9 +155,15 @@ async def _sign_in_again(request: web.Request, identity: Identity, challenge: Ch
     after = safe_path(challenge.return_to, desk.prefix + "account")
     location = f"{desk.prefix}login?reauth=1&next={quote(after, safe='')}"
     if challenge.resume:
-        kept = await desk.interrupted.claim(challenge.resume, f"session:{_session(identity)}")
-        if kept is not None:
-            moved = await desk.interrupted.keep(f"browser:{request[CALLER].browser}", kept)
+        caller = request[CALLER]
+        moved = await desk.interrupted.move(
+            challenge.resume,
+            f"session:{_session(identity)}",
+            f"browser:{caller.browser}",
+            whose=f"user:{identity.user}",
+            network=caller.facts.network,
+        )
+        if moved:
             location += f"&resume={quote(moved, safe='')}"
     return redirect(location)
 

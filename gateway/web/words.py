@@ -9,6 +9,37 @@ from gateway.core.agents import recognised
 _UNITS = ((60.0, 1.0, "second"), (3600.0, 60.0, "minute"), (86_400.0, 3600.0, "hour"), (1e18, 86_400.0, "day"))
 
 
+LOST = {
+    "large": "What you were sending was too large to be kept, and did not arrive. Please send it again afterwards.",
+    "busy": "What you were sending could not be kept just now, and did not arrive. Please send it again afterwards.",
+    "elsewhere": "A page of another site was sending something in your name. It was not kept, and did not arrive.",
+}
+"""Why what somebody was sending does not wait for them, by the word that the wire gives (`lost`)."""
+
+_SENT = {
+    "application/x-www-form-urlencoded": "a form",
+    "multipart/form-data": "a form with files",
+    "text/plain": "plain text",
+    "application/json": "data of an application",
+}
+
+
+def sent(kind: str) -> str:
+    """`a form with files`, from a `Content-Type`."""
+    return _SENT.get(kind.partition(";")[0].strip().lower(), "something")
+
+
+def amount(size: int) -> str:
+    """`23 bytes`, `4.5 KB`, `12 MB`; for people."""
+    if size < 1000:
+        return f"{size} byte{'s' if size != 1 else ''}"
+    thousands = size / 1000
+    unit = "KB"
+    if thousands >= 999.95:
+        thousands, unit = thousands / 1000, "MB"
+    return f"{thousands:.1f} {unit}".replace(".0 ", " ")
+
+
 def ago(then: float, now: float) -> str:
     """`just now`, `3 minutes ago`, `2 days ago`; both in seconds since the epoch."""
     passed = now - then

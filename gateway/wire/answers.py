@@ -6,11 +6,11 @@ challenges follow RFC 6750, those for step-up RFC 9470.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import orjson
@@ -22,8 +22,25 @@ from gateway.core.reasons import Reason
 from gateway.core.rule import StepUpDemand
 
 Header = tuple[bytes, bytes]
-ErrorPage = Callable[[int, str, str, str, str], bytes]
-"""`(status, code, title, detail, request id)` → an HTML document."""
+
+
+class ErrorPage(Protocol):
+    """Makes an HTML document; `action` is `(label, path)` of a way on."""
+
+    def __call__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        detail: str,
+        request_id: str,
+        /,
+        *,
+        action: tuple[str, str] | None = None,
+    ) -> bytes:
+        """As `title` the status' own phrase, for which a better one may be found."""
+        ...
+
 
 REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.BAD_REQUEST: (400, "The request is not valid HTTP/1.1."),
@@ -107,9 +124,18 @@ def problem(
 
 
 def refusal(
-    reason: Reason, request_id: str, page: ErrorPage | None, status: int | None = None, *, retry_after: float = 0.0
+    reason: Reason,
+    request_id: str,
+    page: ErrorPage | None,
+    status: int | None = None,
+    *,
+    retry_after: float = 0.0,
+    action: tuple[str, str] | None = None,
 ) -> tuple[int, list[Header], bytes]:
-    """A refusal for `reason`: a page where `page` is given, problem details otherwise. `retry_after`: seconds."""
+    """A refusal for `reason`: a page where `page` is given, problem details otherwise.
+
+    `retry_after`: seconds; `action`: a way on, for the page.
+    """
     usual, detail = REFUSALS[reason]
     status = status or usual
     retry_after = retry_after or (1.0 if reason in SOON else 0.0)
@@ -117,7 +143,7 @@ def refusal(
     if page is None:
         status, headers, body = problem(status, reason, detail, request_id)
         return status, [*headers, *more], body
-    html = page(status, code_of(reason), HTTPStatus(status).phrase, detail, request_id)
+    html = page(status, code_of(reason), HTTPStatus(status).phrase, detail, request_id, action=action)
     return (
         status,
         [(b"Content-Type", b"text/html; charset=utf-8"), (b"Cache-Control", b"no-store"), *PAGE_HEADERS, *more],
@@ -125,8 +151,8 @@ def refusal(
     )
 
 
-def unauthorized(decision: SignIn | StepUp, request_id: str) -> tuple[int, list[Header], bytes]:
-    """401 for a program: who are you, or prove it again."""
+def unauthorized(decision: SignIn | StepUp, request_id: str, prefix: str = "") -> tuple[int, list[Header], bytes]:
+    """401 for a program: who are you, or prove it again. `prefix`: where our pages are; empty: there are none."""
     demand = decision.demand
     if isinstance(decision, StepUp):
         detail = "This needs a fresher or stronger proof than the session has."
@@ -142,6 +168,8 @@ def unauthorized(decision: SignIn | StepUp, request_id: str) -> tuple[int, list[
         extra["acr_values"] = demand.level.acr
         if demand.max_age is not None:
             extra["max_age"] = int(demand.max_age)
+    if prefix:
+        extra["challenge"] = dialog_location(prefix, decision)
     status, headers, body = problem(401, decision.reasons[0], detail, request_id, extra)
     return status, [*headers, (b"WWW-Authenticate", header)], body
 
@@ -168,10 +196,31 @@ def referred(facts: Facts, origin: str) -> str:
     return "/"
 
 
-def login_location(prefix: str, target: str, decision: SignIn, resume: str = "") -> str:
-    """Where to sign in, and where to go on afterwards; whoever is signed in already has to do it all the same."""
+def dialog_location(prefix: str, decision: SignIn | StepUp) -> str:
+    """Where a script can have somebody prove what was asked for, in a window of its own.
+
+    It says what is asked and holds no ticket: the question is put when the page is opened. So this answer changes
+    nothing, however often a script, or a page elsewhere, asks for it.
+    """
+    asked = ["reauth=1"] if Reason.SESSION_TOO_OLD in decision.reasons else []
+    if (demand := decision.demand) is not None:
+        asked.append(f"acr_values={demand.level.acr}")
+        if demand.max_age is not None:
+            asked.append(f"max_age={int(demand.max_age)}")
+        if demand.factors:
+            asked.append(f"factors={','.join(sorted(demand.factors))}")
+    return f"{prefix}dialog?{'&'.join(asked)}" if asked else f"{prefix}dialog"
+
+
+def login_location(prefix: str, target: str, decision: SignIn, resume: str = "", lost: str = "") -> str:
+    """Where to sign in, and where to go on afterwards; whoever is signed in already has to do it all the same.
+
+    `resume`: ticket of what was kept; `lost`: the word for why it could not be.
+    """
     again = "reauth=1&" if Reason.SESSION_TOO_OLD in decision.reasons else ""
     location = f"{prefix}login?{again}next={quote(target, safe='')}"
+    if lost:
+        location += f"&lost={lost}"
     return f"{location}&resume={quote(resume, safe='')}" if resume else location
 
 

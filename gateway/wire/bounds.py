@@ -17,8 +17,8 @@ class Bounds:
     """Number of header lines; 431 above."""
     body: int = 0
     """Request body; 413 above. 0: no limit."""
-    interrupted: int = 65_536
-    """Largest form that is kept while its sender proves who they are."""
+    interrupted: int = 1_048_576
+    """Largest body that is kept while its sender proves who they are."""
     head_time: float = 10.0
     """From the first byte of a request to the end of its head."""
     body_time: float = 30.0

@@ -69,6 +69,13 @@ class Exchange:
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
     resumed: Interrupted | None = None
+    """The interrupted request that this one turned out to be."""
+    resumed_by: tuple[str, str] = ("", "")
+    """Its ticket and owner."""
+    begun: bool = False
+    """Whether a resumed request has gone to a service, with its first byte at least."""
+    held: bool = False
+    """Whether the service can take no more of the body for now."""
     forward_auth = ""
     """Which kind of proxy asks, where somebody else carries the request."""
     length = 0
@@ -127,7 +134,7 @@ class Exchange:
             run_eagerly(self.run(), self._spawn)
         except RuntimeError:
             _log.exception("request %s: a wait outside a task", self.request_id)
-            self._fault("RuntimeError")
+            self.fault("RuntimeError")
 
     async def run(self) -> None:
         """Read, judge, and forward or answer. Never raises: a fault closes the gate."""
@@ -156,8 +163,6 @@ class Exchange:
                 if type(verdict.decision) is not Allow:
                     await interruption.answer(self, facts, verdict)
                     return
-                if self.resumed is not None:
-                    wire.went_on(facts, verdict)
                 upstream, block, id_name = wire.upstream_of(verdict), self._block(facts, verdict), b"X-Request-Id"
                 if verdict.rule is not None and verdict.rule.timeouts is not None:
                     self.times = upstream.times_for(verdict.rule.timeouts)
@@ -177,10 +182,10 @@ class Exchange:
             self.refuse(declined.reason, declined.retry_after)
         except StoreAway as away:
             _log.error("request %s: %s", self.request_id, away)
-            self._fault("StoreAway")
+            self.fault("StoreAway")
         except Exception as error:
             _log.exception("request %s failed", self.request_id)
-            self._fault(type(error).__name__)
+            self.fault(type(error).__name__)
 
     def turn(self, connection: UpstreamConnection | None) -> None:
         """What was waited for in line: a connection that has become free, or None: the right to make one."""
@@ -193,7 +198,7 @@ class Exchange:
                 self._go_by(connection)
         except Exception as error:  # it is somebody else's turn of the loop, and must not end with ours
             _log.exception("request %s failed", self.request_id)
-            self._fault(type(error).__name__)
+            self.fault(type(error).__name__)
 
     async def _connect(self) -> None:
         """Go by a connection of its own, once it is made."""
@@ -205,7 +210,7 @@ class Exchange:
             self.refuse(declined.reason, declined.retry_after)
         except Exception as error:
             _log.exception("request %s failed", self.request_id)
-            self._fault(type(error).__name__)
+            self.fault(type(error).__name__)
 
     def _go_by(self, connection: UpstreamConnection) -> None:
         """Send what waits to be sent: the request, or the same request once more."""
@@ -244,6 +249,8 @@ class Exchange:
         self.invite_body()
         if self.complete and self.length == 0 and facts.method in IDEMPOTENT:
             self.sent = data
+        if self.resumed is not None and self.resumed.large:
+            self.complete = False  # its body is still to be read from where it was kept
         if self.chunks or self.length < 0:
             data += self._body_out()
         self.connection = connection
@@ -251,6 +258,12 @@ class Exchange:
         if self.client.write_paused:
             connection.pause_reading()
         self.client.resume_reading()
+        if self.resumed is not None:
+            self.begun = True
+            if self.verdict is not None:
+                self.wire.went_on(facts, self.verdict)
+            if self.resumed.large:
+                self.task = self.wire.spawn(interruption.carry(self))
 
     def invite_body(self) -> None:
         """Tell a client that waits for it (RFC 9110, section 10.1.1) to go on with the body."""
@@ -277,7 +290,8 @@ class Exchange:
             self.wire.rejected(self, reason)
         self.refuse(reason)
 
-    def _fault(self, error: str) -> None:
+    def fault(self, error: str) -> None:
+        """Something of ours broke, of the kind `error`: nothing more goes through."""
         self.wire.faulted(self, error)
         self.refuse(Reason.FAULT)
 
@@ -289,9 +303,17 @@ class Exchange:
             self._break_off()
             return
         self._drop_connection()
+        if self.resumed is not None and not self.begun:
+            self.begun = True  # once is enough
+            self.task = self.wire.spawn(interruption.not_sent(self, reason, retry_after))
+            return
+        self.answer_refusal(reason, retry_after)
+
+    def answer_refusal(self, reason: Reason, retry_after: float, action: tuple[str, str] | None = None) -> None:
+        """Answer with a refusal. `action`: label and path of a way on, where it is told on a page."""
         page = self.wire.error_page if self.facts is not None and answers.is_navigation(self.facts) else None
         try:
-            answer = answers.refusal(reason, self.request_id, page, retry_after=retry_after)
+            answer = answers.refusal(reason, self.request_id, page, retry_after=retry_after, action=action)
         except Exception:  # also a page that cannot be made is a refusal
             _log.exception("request %s: no page", self.request_id)
             answer = answers.refusal(reason, self.request_id, None, retry_after=retry_after)
@@ -375,6 +397,18 @@ class Exchange:
             return body
         framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
         return framed + b"0\r\n\r\n" if self.complete else framed
+
+    def hold_back(self) -> None:
+        """The service can take no more of the body for now."""
+        self.held = True
+        self.client.pause_reading()
+
+    def go_on(self) -> None:
+        """It can take more."""
+        self.held = False
+        self.client.resume_reading()
+        if self.resumed is not None and self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     @property
     def request_sent(self) -> bool:
@@ -510,6 +544,8 @@ class Exchange:
         now = client.now()
         self.finished = True
         self.connection = None
+        if self.resumed is not None and self.waiter is not None:
+            self.waiter.cancel()  # nobody waits to bring more
         if connection is not None:
             if client.write_paused:
                 connection.resume_reading()
@@ -536,6 +572,8 @@ class Exchange:
             self.task.cancel()
         if self.connection is None and self.upstream is not None:
             self.upstream.leave(self)
+        if self.resumed is not None and not self.begun:
+            self.wire.spawn(interruption.left(self))
         self._drop_connection()
         self.status = self.status or 499
         self.wire.completed(self, self.client.now())
@@ -552,13 +590,16 @@ class Exchange:
             return
         self._drop_connection()
         if isinstance(decision, SignIn | StepUp):
-            self.reply(*answers.unauthorized(decision, self.request_id))
+            prefix = self.wire.prefix if self.wire.desk is not None else ""
+            self.reply(*answers.unauthorized(decision, self.request_id, prefix))
         elif not isinstance(decision, Allow):
             self.reply(*answers.denied(decision, self.request_id, None))
 
     def _break_off(self) -> None:
         """An answer that has begun cannot be ended well: the client must see that it is not whole."""
         self.finished = True
+        if self.resumed is not None and self.waiter is not None:
+            self.waiter.cancel()
         self._drop_connection()
         self.wire.completed(self, self.client.now())
         self.client.abort()

@@ -213,7 +213,8 @@ async def _ask_for_proof(
     exchange = reply.exchange
     wire, identity = exchange.wire, verdict.identity
     if not answers.is_navigation(facts) or wire.desk is None:
-        reply.send(*answers.unauthorized(decision, exchange.request_id))
+        prefix = wire.prefix if wire.desk is not None else ""
+        reply.send(*answers.unauthorized(decision, exchange.request_id, prefix))
         return
     back = _comes_back_to(facts, original)
     if isinstance(decision, SignIn):

@@ -217,11 +217,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
-            self.exchange.client.pause_reading()
+            self.exchange.hold_back()
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
-            self.exchange.client.resume_reading()
+            self.exchange.go_on()
 
     # the parser's calls
 

@@ -38,6 +38,7 @@ from gateway.wire.terms import Terms
 from gateway.wire.upstream import Upstream
 
 if TYPE_CHECKING:
+    from gateway.core.identity import Identity
     from gateway.mfa.interrupted import InterruptedRequests
     from gateway.mfa.stepup import StepUps
     from gateway.wire.tls import ServerTls
@@ -126,9 +127,8 @@ class Wire:
         self._id = 0
         self._resume = _in_cookies(cookies.resume)
         self._browser = _in_cookies(cookies.browser)
-        self._browser = re.compile(
-            rb"(?:^|;\s*)" + re.escape(cookies.browser.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)"
-        )
+        self._session = _in_cookies(cookies.session)
+        self._device = _in_cookies(cookies.device)
 
     # -- listening -------------------------------------------------------------------------------------------------
 
@@ -248,12 +248,25 @@ class Wire:
         found = self._browser.findall(cookie)
         return (found[0].decode(), False) if len(found) == 1 else (new_token(), True)
 
-    async def owners_of(self, facts: Facts) -> list[str]:
-        """Who an interrupted request of this browser may belong to."""
+    async def owners_of(self, facts: Facts) -> tuple[str, list[str]]:
+        """Who is signed in (empty: nobody), and who an interrupted request of this browser may belong to."""
         identity, _ = await self.gate.identify(facts)
         owners = [f"session:{identity.session.id}"] if identity is not None and identity.session is not None else []
         found = self._browser.findall(facts.cookie)
-        return [*owners, f"browser:{found[0].decode()}"] if len(found) == 1 else owners
+        if len(found) == 1:
+            owners.append(f"browser:{found[0].decode()}")
+        return identity.user if identity is not None else "", owners
+
+    def whose(self, facts: Facts, identity: Identity | None) -> str:
+        """Who sends this, as interrupted requests know it.
+
+        A session that is over says that somebody was signed in until now, and the device cookie beside it who that
+        was, without naming them. Whoever has signed out has no such session, and nobody knows.
+        """
+        if identity is not None:
+            return f"user:{identity.user}"
+        device = self._device.findall(facts.cookie)
+        return f"device:{device[0].decode()}" if len(device) == 1 and self._session.search(facts.cookie) else ""
 
     # -- remembering -----------------------------------------------------------------------------------------------
 
@@ -279,6 +292,7 @@ class Wire:
 
     def went_on(self, facts: Facts, verdict: Verdict) -> None:
         """An interrupted request goes to its service now: an event, because nobody sees it happen."""
+        self.metrics.interrupted("resumed")
         self.ledger.note(about(facts, verdict, Kind.RESUMED))
 
     def faulted(self, exchange: Exchange, error: str) -> None:
@@ -366,4 +380,4 @@ class Wire:
 
 def _in_cookies(name: str) -> re.Pattern[bytes]:
     """Finds the values of our cookie `name` in a `Cookie` header."""
-    return re.compile(rb"(?:^|;\s*)" + re.escape(name.encode()) + rb"=([A-Za-z0-9_-]{16,128})(?=;|$)")
+    return re.compile(rb"(?:^|;\s*)" + re.escape(name.encode()) + rb"=([A-Za-z0-9._-]{16,128})(?=;|$)")

@@ -112,13 +112,33 @@ class Browser:
         self._leave(lambda: self._named(name).click())
         return self
 
-    def sign_in(self, user: str, password: str = PASSWORD) -> Browser:
-        """Fill in the sign-in page that is shown, and send it."""
-        return self.fill("User name", user).fill("Password", password).press("Sign in")
+    def sign_in(self, user: str, password: str = PASSWORD, *, leaves: bool = False) -> Browser:
+        """Fill in the sign-in page that is shown, and send it; `leaves`: its window closes then."""
+        self.fill("User name", user).fill("Password", password)
+        return self.unfold("Sign in") if leaves else self.press("Sign in")
 
-    def answer(self, code: str, label: str = "Six-digit code") -> Browser:
-        """Fill in the challenge that is shown, and send it."""
-        return self.fill(label, code).press("Continue")
+    def answer(self, code: str, label: str = "Six-digit code", *, leaves: bool = False) -> Browser:
+        """Fill in the challenge that is shown, and send it; `leaves`: its window closes then."""
+        self.fill(label, code)
+        return self.unfold("Continue") if leaves else self.press("Continue")
+
+    def confirm(self, act: Callable[[], object]) -> None:
+        """Press Continue in the dialog that a page's script shows, and `act` in the window that opens and closes."""
+        page = self._driver.current_window_handle
+        self._until(lambda: self._named("Continue").is_displayed())
+        self._named("Continue").click()
+        self._until(lambda: len(self._driver.window_handles) == 2)
+        self._driver.switch_to.window(next(one for one in self._driver.window_handles if one != page))
+        try:
+            self._until(lambda: self._driver.find_element(By.TAG_NAME, "h1").is_displayed())
+            act()
+            self._until(lambda: len(self._driver.window_handles) == 1)
+        finally:
+            for one in self._driver.window_handles:
+                if one != page:
+                    self._driver.switch_to.window(one)
+                    self._driver.close()
+            self._driver.switch_to.window(page)
 
     def unfold(self, name: str) -> Browser:
         """Press what shows more of the same page."""

@@ -2,7 +2,8 @@
 
 The wire shows `error_page` for its own refusals, dressed in `HEADERS` like everything else we answer. Pages carry
 no inline script or style, so the policy can forbid both; pictures are our own files or `data:` (the QR code). The two
-pages that ask for a security key may run one file of ours and call the API for it (`with_script`). Both are named by
+pages that ask for a security key may run one file of ours and call the API for it (`with_script`), the last page of a
+dialog one that tells its opener (`with_last_word`). They are named by
 their whole address: a service of the same origin has scripts too, and none of them may run here.
 
 `Referrer-Policy` is `no-referrer`, for a page's URL can hold a ticket. The templates' `<meta name="referrer">` widens
@@ -39,6 +40,11 @@ def with_script(policy: str, origin: str, prefix: str) -> str:
         f"{policy}; script-src {origin}{prefix}static/{SCRIPT}; connect-src {origin}{prefix}api/v1/mfa/webauthn/; "
         "require-trusted-types-for 'script'"
     )
+
+
+def with_last_word(policy: str, origin: str, prefix: str) -> str:
+    """`policy`, and the one script that tells other windows of `origin` that a dialog is done."""
+    return f"{policy}; script-src {origin}{prefix}static/done.js; require-trusted-types-for 'script'"
 
 
 DEAD_ENDS = frozenset({400, 403, 404, 409, 410, 415})

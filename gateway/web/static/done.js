@@ -1,0 +1,2 @@
+new BroadcastChannel("sallyport").postMessage(document.currentScript.dataset.subject);
+close();
