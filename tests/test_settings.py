@@ -88,7 +88,7 @@ def test_everything_but_the_upstreams_has_a_default(load: Any) -> None:
         ("admins",),
         300.0,
     )
-    assert (least.headers.assertion.lifetime, least.interrupted.body, least.log.access) == (60.0, 65536, "-")
+    assert (least.headers.assertion.lifetime, least.interrupted.body, least.log.access) == (60.0, 1048576, "-")
 
 
 def test_our_own_config_is_good_with_and_without_its_environment() -> None:

@@ -7,9 +7,9 @@
   names the parts is written last and taken first: who has it has all of them, and nobody else any. A part that is
   missing or was replaced is found by its seal, and what has gone to the service by then ends without its end.
 - *Bounded.* An owner has `max_each` places, and `LARGE` for bodies in parts, taken in turn: a further request falls
-  into the place of the oldest, so the cap holds by construction, without counting. Strangers are owners too (anybody may
-  invent a browser cookie), so all that strangers keep at a time is bounded for the whole process, a quarter of it for
-  one network; what they fill cannot crowd out people who are signed in, who have sessions to be counted by.
+  into the place of the oldest, so the cap holds by construction, without counting. Strangers are owners too (anybody
+  may invent a browser cookie), so all that strangers keep at a time is bounded for the whole process, a quarter of it
+  for one network; what they fill cannot crowd out people who are signed in, who have sessions to be counted by.
 - *For whom.* Where it is known who was sending it, nobody else carries it on, in the same browser either.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -177,7 +177,7 @@ class InterruptedRequests:
         kind, _, name = request.whose.partition(":")
         return not kind or (name == user if kind == "user" else self._known(name, user))
 
-    async def read(self, request: Interrupted, ticket: str, owner: str) -> AsyncIterator[bytes]:
+    async def read(self, request: Interrupted, ticket: str, owner: str) -> AsyncGenerator[bytes]:
         """The body of what was claimed, piece by piece; each is taken out of the store. Raises `Lost`."""
         if request.body:
             yield request.body

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -153,7 +153,7 @@ async def _keep(exchange: Exchange, facts: Facts, verdict: Verdict, owner: str, 
     return ticket, lost
 
 
-async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
+async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes]:
     """The body, as it arrives."""
     exchange.invite_body()
     while True:

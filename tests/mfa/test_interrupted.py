@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from gateway.core.clock import ManualClock
 from gateway.core.contracts import KeyValue
 from gateway.core.errors import UserError
 from gateway.crypto.sealing import Sealer
-from gateway.mfa.interrupted import OVERHEAD, Interrupted, InterruptedRequests, _pack, _unpack
+from gateway.mfa.interrupted import OVERHEAD, PART, Interrupted, InterruptedRequests, Lost, _pack, _unpack
 from gateway.store.memory import MemoryKeyValue
 from gateway.store.place import Place
 from tests.mfa.conftest import MASTER, Room
@@ -149,3 +151,102 @@ def test_any_request_is_packed_and_unpacked_as_it_was(
 ) -> None:
     request = Interrupted(method, host, target, tuple(headers), body)
     assert _unpack(_pack(request)) == request
+
+
+async def pieces(body: bytes, size: int = 50_000) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), size):
+        yield body[at : at + size]
+
+
+LARGE = bytes(at % 251 for at in range(3 * PART + 1))
+FILES = replace(FORM, body=b"", whose="user:ann")
+
+
+@pytest.mark.parametrize("size", [0, 1, PART, PART + 1, 2 * PART, 3 * PART + 1])
+async def test_a_body_of_any_size_is_kept_in_parts(kv: KeyValue, clock: ManualClock, size: int) -> None:
+    kept = shelf(kv, clock)
+    ticket = await kept.keep(ANN, FILES, pieces(LARGE[:size]))
+    request = await kept.claim(ticket, ANN)
+    assert request is not None
+    assert (request.size, len(request.body) <= PART, request.large > 0) == (size, True, size > PART)
+    assert b"".join([piece async for piece in kept.read(request, ticket, ANN)]) == LARGE[:size]
+    if size > PART:
+        with pytest.raises(Lost):  # each part is read once
+            await anext(kept.read(request, ticket, ANN))
+
+
+async def test_parts_of_a_younger_request_are_never_taken_for_its_own(kv: KeyValue, clock: ManualClock) -> None:
+    kept = shelf(kv, clock)
+    tickets = [await kept.keep(ANN, FILES, pieces(LARGE)) for _ in range(3)]
+    assert [await kept.peek(ticket, ANN) is not None for ticket in tickets] == [False, True, True]
+    first = await kept.claim(tickets[1], ANN)
+    await kept.keep(ANN, FILES, pieces(LARGE[::-1]))
+    assert first is not None
+    with pytest.raises(Lost):
+        await anext(kept.read(first, tickets[1], ANN))
+
+
+async def test_what_comes_in_at_once_does_not_mix(kv: KeyValue, clock: ManualClock) -> None:
+    kept = shelf(kv, clock)
+    tries = await asyncio.gather(
+        *(kept.keep(ANN, FILES, pieces(bytes([n]) * len(LARGE))) for n in range(6)), return_exceptions=True
+    )
+    for ticket in tries:
+        if isinstance(ticket, UserError):
+            assert ticket.code == "ERR-INTERRUPTED-BUSY"
+        elif isinstance(ticket, str) and (request := await kept.claim(ticket, ANN)) is not None:
+            assert len(set(b"".join([piece async for piece in kept.read(request, ticket, ANN)]))) == 1
+    assert sum(isinstance(ticket, str) for ticket in tries) >= 2
+
+
+async def test_a_large_one_moves_to_another_owner_and_back_to_its_place(kv: KeyValue, clock: ManualClock) -> None:
+    kept = shelf(kv, clock)
+    ticket = await kept.keep(ANN, FILES, pieces(LARGE))
+    moved = await kept.move(ticket, ANN, STRANGER)
+    assert await kept.peek(ticket, ANN) is None
+    assert await kept.move(ticket, ANN, STRANGER) == ""
+    request = await kept.claim(moved, STRANGER)
+    assert request is not None
+    assert await kept.give_back(request, moved, STRANGER)
+    assert not await kept.give_back(request, moved, STRANGER)
+    again = await kept.claim(moved, STRANGER)
+    assert again == request
+    assert b"".join([piece async for piece in kept.read(request, moved, STRANGER)]) == LARGE
+    clock.advance(600)
+    assert not await kept.give_back(request, moved, STRANGER)
+
+
+async def test_too_large_or_too_slow_while_it_comes(kv: KeyValue, clock: ManualClock) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"a"
+        clock.advance(601)
+        yield b"b"
+
+    kept = shelf(kv, clock, max_body=2 * PART)
+    for body in (pieces(LARGE), slow()):
+        with pytest.raises(UserError) as caught:
+            await kept.keep(ANN, FILES, body)
+        assert caught.value.code == "ERR-INTERRUPTED-TOO-LARGE"
+
+
+async def test_one_network_has_a_quarter_of_what_strangers_may_keep(kv: KeyValue, clock: ManualClock) -> None:
+    kept = shelf(kv, clock, strangers=4 * (OVERHEAD + len(LARGE)))
+    await kept.keep("browser:1", FILES, pieces(LARGE), network="192.0.2.1")
+    with pytest.raises(UserError) as caught:
+        await kept.keep("browser:2", FILES, pieces(LARGE), network="192.0.2.1")
+    assert caught.value.code == "ERR-INTERRUPTED-BUSY"
+    assert await kept.keep("browser:3", FILES, pieces(LARGE), network="192.0.2.2")
+    clock.advance(1800)  # as long as parts are kept
+    assert await kept.keep("browser:2", FILES, pieces(LARGE), network="192.0.2.1")
+
+
+def test_who_may_send_it(clock: ManualClock) -> None:
+    kept = InterruptedRequests(
+        MemoryKeyValue(clock), Sealer([MASTER]), clock, known=lambda device, user: (device, user) == ("d", "ann")
+    )
+    for whose, user, may in (
+        ("", "ann", True), ("", "", True), ("user:ann", "ann", True), ("user:ann", "bob", False),
+        ("user:ann", "", False),
+        ("device:d", "ann", True), ("device:d", "bob", False), ("device:x", "ann", False), ("device:d", "", False),
+    ):  # fmt: skip
+        assert kept.is_for(replace(FORM, whose=whose), user) is may, (whose, user)
