@@ -253,7 +253,7 @@ async def test_the_script_and_its_last_page(mine: Gateway) -> None:
     assert b"immutable" in (await bob.get("client.js?v=1")).one("Cache-Control")
     await bob.sign_in("bob")
     page = await bob.get("dialog/done")
-    assert b"script-src 'self';" in page.one("Content-Security-Policy")
+    assert b"script-src http://good.test/.sallyport/static/done.js;" in page.one("Content-Security-Policy")
     assert page.body.count(b"<script") == 1
     assert location(await bob.get("dialog")) == "/.sallyport/dialog/done"
     assert location(await bob.get("dialog?acr_values=aal2&max_age=60")).startswith("/.sallyport/verify/")

@@ -3,8 +3,8 @@
 The wire shows `error_page` for its own refusals, dressed in `HEADERS` like everything else we answer. Pages carry
 no inline script or style, so the policy can forbid both; pictures are our own files or `data:` (the QR code). The two
 pages that ask for a security key may run one file of ours and call the API for it (`with_script`), the last page of a
-dialog one that tells its opener (`with_last_word`). They are named by
-their whole address: a service of the same origin has scripts too, and none of them may run here.
+dialog one that tells its opener (`with_last_word`). They are named by their whole address: a service of the same origin
+has scripts too, and none of them may run here.
 
 `Referrer-Policy` is `no-referrer`, for a page's URL can hold a ticket. The templates' `<meta name="referrer">` widens
 that to `strict-origin`, which still names no path: with `no-referrer` browsers send forms with `Origin: null`, and the
