@@ -377,7 +377,7 @@ async def postgresql(server: PostgreSQL) -> AsyncIterator[Laboratory]:
         rows.append(Doing("PostgreSQL", "failover", "away", server.stop_at_once, server.start))
         rows.append(Doing("PostgreSQL", "read-only", "away", lambda: read_only(True), lambda: read_only(False)))
         url = server.url(name, port=proxy.port)
-        async with laboratory(rows, shared=shared.url, records=url) as one:
+        async with laboratory(rows, shared={"url": shared.url, "deadline": "2s"}, records=url) as one:
             yield one
 
 
@@ -446,7 +446,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 @contextlib.asynccontextmanager
-async def laboratory(rows: Sequence[Doing], *, shared: str, records: str) -> AsyncIterator[Laboratory]:
+async def laboratory(rows: Sequence[Doing], *, shared: str | dict[str, str], records: str) -> AsyncIterator[Laboratory]:
     """A gateway on these stores."""
     store = {"records": records, "shared": shared}
     async with several(1, policy=POLICY, store=store, sessions={"grace": f"{GRACE}s", "per_user": 100}) as house:

