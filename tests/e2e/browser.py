@@ -131,6 +131,7 @@ class Browser:
         self._driver.switch_to.window(next(one for one in self._driver.window_handles if one != page))
         try:
             self._until(lambda: self._driver.find_element(By.TAG_NAME, "h1").is_displayed())
+            self.settle()
             act()
             self._until(lambda: len(self._driver.window_handles) == 1)
         finally:
@@ -141,7 +142,8 @@ class Browser:
             self._driver.switch_to.window(page)
 
     def unfold(self, name: str) -> Browser:
-        """Press what shows more of the same page."""
+        """Press what shows more of the same page, once it is there."""
+        self._until(lambda: self._named(name).is_displayed())
         self._named(name).click()
         return self
 
