@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gateway.crypto.keys import KeyRing
+from gateway.store.tables import SCHEMA_VERSION
 from tests.house.process import PATIENCE, POLICY, ROOT, Home, home, until
 from tests.rig.client import RawClient
 
@@ -322,7 +323,8 @@ def database(here: Home) -> Path:
 
 async def test_a_database_from_a_newer_version(used: Home) -> None:
     with contextlib.closing(sqlite3.connect(database(used), isolation_level=None)) as connection:
-        connection.execute("UPDATE meta SET number = 3 WHERE name IN ('schema', 'compatible')")
+        newer = (SCHEMA_VERSION + 1,)
+        connection.execute("UPDATE meta SET number = ? WHERE name IN ('schema', 'compatible')", newer)
     (told,) = (await used.refuses()).splitlines()
     assert "data/sallyport.db" in told
     assert "newer version" in told
