@@ -59,6 +59,7 @@ _TRY = (
 
 
 _CALLS = ("POST", "PUT", "PATCH", "DELETE", "Upload")
+_BUTTONS = (*_CALLS, *(f"Admin {call}" for call in _CALLS), "WebSocket")
 _APP = """
 const result = document.getElementById("result"), text = 'Zo\u00eb & "Ann"\\n';
 const files = () => {
@@ -133,7 +134,7 @@ def app() -> str:
         "A single-page application",
         "<p>Each button sends something with <code>fetch</code>. When the gateway asks for a sign-in or a second"
         " factor, its script shows that in a window of its own, and then sends the same once more.</p>"
-        f"<p>{''.join(f'<button>{label}</button> ' for label in (*_CALLS, *(f'Admin {call}' for call in _CALLS), 'WebSocket'))}</p>"
+        f"<p>{''.join(f'<button>{label}</button> ' for label in _BUTTONS)}</p>"
         "<pre id='result' role='status'></pre>"
         f"<script src='/.sallyport/client.js'></script><script>{_APP}</script>",
     )
