@@ -1,13 +1,13 @@
 """What it costs that replicas count together: the same gateway with its limits in memory, in a Redis, in leases, and
 without any.
 
-The Redis stands on the core of load and origin. Throughput is closed loop, every subject once a round; latency is open
-loop at half of what the gateway carries with its limits in the Redis, the same rate for all. Memory is what a million
-live counters and a hundred thousand sessions take in the Redis, by its own account, and here.
+The Redis stands on the core of load and origin, before them in line. Throughput is closed loop, every subject once a
+round; latency is open loop at half of what the gateway carries with its limits in the Redis, the same rate for all.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -139,7 +139,10 @@ def server(core: set[int]) -> tuple[Process, str, str]:
     if program is None:
         raise LeftOutError("redis-server is not here")
     port = free_port()
-    process = Process("redis", [program, "--port", str(port), "--save", "", "--appendonly", "no"], cores=core)
+    # It shares a core with load and origin, which never rest; so that it need not wait for its turn as it would not on
+    # a machine of its own, it goes before them where that is allowed.
+    first = ["nice", "-n", "-10"] if os.geteuid() == 0 else []
+    process = Process("redis", [*first, program, "--port", str(port), "--save", "", "--appendonly", "no"], cores=core)
     version = re.search(r"v=(\S+)", said(program, "--version"))
     return process, f"redis://127.0.0.1:{port}", f"Redis {version[1] if version else ''}"
 
