@@ -160,11 +160,8 @@ class Shared:
         return place
 
     def _begin(self, slot: int) -> Batch:
-        if slot not in self._batches:
-            asyncio.get_running_loop().call_soon(self._send, slot)
-        else:
-            self._send(slot)
-            asyncio.get_running_loop().call_soon(self._send, slot)
+        self._send(slot)  # a full one, where there is one
+        asyncio.get_running_loop().call_soon(self._send, slot)
         batch = self._batches[slot] = Batch()
         return batch
 
@@ -177,9 +174,9 @@ class Shared:
 
     async def _ask(self, batch: Batch) -> None:
         question = orjson.dumps({"l": batch.specs, "q": batch.questions})
+        keys = list(batch.keys)
         try:
-            numbers = await self._run(list(batch.keys), (question,))
-            keys = list(batch.keys)
+            numbers = await self._run(keys, (question,))
             at = 0
             for asked, places in zip(batch.asked, batch.questions, strict=True):
                 quotas, at = self._quotas(asked, places, keys, numbers, at)
