@@ -70,11 +70,14 @@ async def rotate(settings: Settings, ring: KeyRing, overlap: float, *, json: boo
         if await _is_whole(records, ring):
             key = ring.rotate_master(overlap)
             _say(f"master key {key.id.hex()} is published and seals from {when(key.not_before)} on")
-            about = {"key": "master", "id": key.id.hex(), "seals_from": when(key.not_before)}
-            await recorder.record(Event(Kind.KEY_ROTATED, Severity.NOTICE, detail=about))
+            resumed = False
         else:
             key = ring.masters.standings()[-1].key
             _say(f"going on with master key {key.id.hex()}, which seals from {when(key.not_before)} on")
+            resumed = True
+        # A kill between the file and this line leaves no trace of the publication, so whoever goes on tells of it too.
+        about = {"key": "master", "id": key.id.hex(), "seals_from": when(key.not_before), "resumed": resumed}
+        await recorder.record(Event(Kind.KEY_ROTATED, Severity.NOTICE, detail=about))
         await _settled(ring, key)
         await sealed.remember_key(records, ring)
         try:

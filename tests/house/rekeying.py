@@ -260,7 +260,7 @@ async def run(*, people: int, rows: int, kills: int, seed: int = 7) -> Rekeying:
                     await asyncio.gather(*lives)
                 rekeying.failures += [f"{factor} does not open" for factor in rekeying.closed(new)]
                 rekeying.failures += _complaints(gateway)
-            rekeying.count["events"] += len(rekeying.events(new))
+            rekeying.count.update(_told(detail) for detail in rekeying.events(new))
             sent = Counter(one.body for one in service.requests if one.method == b"POST")
             expected = Counter({f"from=p{number}".encode(): 2 for number in range(people)})
             if sent != expected:
@@ -276,6 +276,12 @@ def _house(upstream: int) -> Iterator[Home]:
         house.write("rules:\n  - {name: everything, access: authenticated, upstream: app}\n")
         house.write_config(trusted_proxies=["127.0.0.1/32"])
         yield house
+
+
+def _told(detail: dict[str, Any]) -> str:
+    if "seals_from" in detail:
+        return "told: resumed" if detail["resumed"] else "told: published"
+    return "told: sealed anew" if "sealed_anew" in detail else "told: seals now"
 
 
 def _complaints(gateway: Serving) -> list[str]:
