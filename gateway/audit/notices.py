@@ -57,6 +57,16 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
         "new backup codes were made for your account; the old ones do not work any more.",
         NOT_YOU,
     ),
+    Kind.MFA_REQUIRED: (
+        "Your account needs a second factor",
+        "an administrator asks you to set up a second factor. You are shown how when you sign in.",
+        ASK,
+    ),
+    Kind.MFA_REQUIREMENT_LIFTED: (
+        "Your account need not have a second factor any more",
+        "an administrator no longer asks you to have a second factor.",
+        ASK,
+    ),
     Kind.BACKUP_CODE_USED: ("A backup code was used", "one of your backup codes was used.", NOT_YOU),
     Kind.TRUSTED_DEVICE_STOLEN: (
         "A browser you trusted may have been copied",

@@ -73,6 +73,17 @@ class Factor(Protocol):
         ...
 
 
+class Dues(Protocol):
+    """What is still owed by somebody who must have a second factor."""
+
+    async def enrol_by(self, identity: Identity) -> float:
+        """Until when they have time to set one up (`Identity.enrol_by`); `NEVER`: nothing is owed. Raises `StoreAway`.
+
+        For who is seen for the first time since it is demanded, the time begins now.
+        """
+        ...
+
+
 class Strangeness(Protocol):
     """How strange is this request of somebody known?"""
 

@@ -38,6 +38,8 @@ class Kind(StrEnum):
     FACTOR_DISABLED = "factor_disabled"
     FACTOR_REFUSED = "factor_refused"
     FACTOR_COPIED = "factor_copied"
+    MFA_REQUIRED = "mfa_required"
+    MFA_REQUIREMENT_LIFTED = "mfa_requirement_lifted"
     BACKUP_CODE_USED = "backup_code_used"
     BACKUP_CODES_MADE = "backup_codes_made"
     TRUSTED_DEVICE_ADDED = "trusted_device_added"

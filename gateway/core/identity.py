@@ -6,12 +6,15 @@ different ones, `aal3` two with a key that cannot be exported. `amr` values are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 DEFAULT_TENANT = "default"
+NEVER = math.inf
+"""A moment that does not come, where moments are seconds since the epoch."""
 
 
 class Level(IntEnum):
@@ -102,6 +105,11 @@ class Identity:
     amr: tuple[str, ...] = ()
     auth_time: float = 0.0
     """When the newest proof was given."""
+    required_from: float = NEVER
+    """From when on this very person must have a second factor, by an administrator's word; `NEVER`: nobody said so."""
+    enrol_by: float = NEVER
+    """Until when they have time to set up a second factor that they must have; afterwards nothing else is open to
+    them. `NEVER`: they have what they must have."""
 
 
 def reaches(proof: Proof) -> Level:

@@ -17,7 +17,7 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
-from gateway.core.identity import DEFAULT_TENANT
+from gateway.core.identity import DEFAULT_TENANT, NEVER
 from gateway.identity.passwords import Passwords, check_strength
 from gateway.identity.session_rows import revoke
 from gateway.identity.users import User, canonical, check_details
@@ -187,4 +187,5 @@ def _user(row: Row[Any]) -> User:
         groups=frozenset(row.groups),
         disabled=row.disabled,
         created_at=row.created_at,
+        required_from=NEVER if row.mfa_required_from is None else row.mfa_required_from,
     )

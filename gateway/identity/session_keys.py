@@ -51,6 +51,7 @@ from gateway.identity.session_store import (
     Watcher,
     gone,
     identity_of,
+    person_of,
     proven,
     too_many,
 )
@@ -383,7 +384,7 @@ class SessionKeys:
             row = (await connection.execute(query)).first()
         if row is None or row.disabled:
             return None, 0
-        return Person(row.name, row.email, row.display_name, frozenset(row.groups)), row.generation
+        return person_of(row), row.generation
 
 
 async def _together(calls: Iterable[Awaitable[Any]]) -> Sequence[Any]:

@@ -24,12 +24,12 @@ from gateway.identity.session_store import (
     Found,
     Lifetimes,
     Opening,
-    Person,
     Seen,
     Terms,
     Watcher,
     gone,
     identity_of,
+    person_of,
     proven,
     too_many,
 )
@@ -239,9 +239,8 @@ class SessionRows:
             agent=row.agent,
             rested=row.rested,
         )
-        person = Person(row.name, row.email, row.display_name, frozenset(row.groups))
         return Found(
-            identity_of(row.tenant, row.subject, person, session),
+            identity_of(row.tenant, row.subject, person_of(row), session),
             row.digest,
             pause=max(0.0, now - row.last_seen_at),
             left=expires_at - now,
@@ -299,7 +298,15 @@ async def _row(connection: AsyncConnection, digest_: bytes) -> Row[Any]:
 def _with_user() -> Select[Any]:
     """Sessions of users who may sign in, with what an identity needs to know of them."""
     return (
-        select(sessions, users.c.name, users.c.email, users.c.display_name, users.c.groups, users.c.generation)
+        select(
+            sessions,
+            users.c.name,
+            users.c.email,
+            users.c.display_name,
+            users.c.groups,
+            users.c.generation,
+            users.c.mfa_required_from,
+        )
         .join(users, (users.c.tenant == sessions.c.tenant) & (users.c.subject == sessions.c.subject))
         .where(users.c.disabled.is_(False))
     )

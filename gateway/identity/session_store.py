@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.core.errors import UserError
-from gateway.core.identity import Identity, Proof, Session, amr_of, level_of
+from gateway.core.identity import NEVER, Identity, Proof, Session, amr_of, level_of
 
 TOUCH_EVERY = 60.0
 """Seconds between two writes of when a session was last seen; less when sessions idle out fast."""
@@ -64,6 +64,8 @@ class Person:
     email: str
     display_name: str
     groups: frozenset[str]
+    required_from: float = NEVER
+    """As in `Identity`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,13 @@ class Watcher:
     """Called when the store goes away."""
 
 
+def person_of(row: Any) -> Person:
+    """Whoever a row of `users` is about."""
+    must = row.mfa_required_from
+    groups = frozenset(row.groups)
+    return Person(row.name, row.email, row.display_name, groups, NEVER if must is None else must)
+
+
 def identity_of(tenant: str, subject: str, person: Person, session: Session) -> Identity:
     """Who somebody is in `session`."""
     return Identity(
@@ -213,6 +222,7 @@ def identity_of(tenant: str, subject: str, person: Person, session: Session) -> 
         level=level_of(session.proofs),
         amr=amr_of(session.proofs),
         auth_time=max((proof.at for proof in session.proofs), default=0.0),
+        required_from=person.required_from,
     )
 
 

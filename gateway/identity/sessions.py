@@ -20,7 +20,7 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import Ledger
+from gateway.core.contracts import Dues, Ledger
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof, Session
@@ -96,11 +96,22 @@ class _Seen:
 class Sessions:
     """Opens, finds, proves and ends sessions. Every async method raises `StoreAway` where a store does.
 
-    `records` know the users whose sessions these are, wherever those are kept.
+    `records` know the users whose sessions these are, wherever those are kept. `dues` are asked whenever a session is
+    looked up, what its user has still to set up; left out: nothing.
     """
 
-    def __init__(self, store: SessionStore, records: Records, clock: Clock, ledger: Ledger, terms: Terms) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        records: Records,
+        clock: Clock,
+        ledger: Ledger,
+        terms: Terms,
+        *,
+        dues: Dues | None = None,
+    ) -> None:
         self.terms = terms
+        self._dues = dues
         self._store = store
         self._records = records
         self._ledger = ledger
@@ -160,7 +171,7 @@ class Sessions:
         if found is None:
             self._unknown.keep(token, None)
             return None
-        identity = self._alive(found)
+        identity = await self._settled(self._alive(found))
         if identity is not None and not self._was_forgotten(identity, before):
             self._keep(token, found, identity)
             return self.near(token)
@@ -181,7 +192,7 @@ class Sessions:
             if (near := self.near(token)) is not None:
                 return near
         found = await self._store.again(identity.tenant, identity.subject, session.id)
-        if found is None or (now := self._alive(found)) is None or now.session is None:
+        if found is None or (now := await self._settled(self._alive(found))) is None or now.session is None:
             return None
         if self._pause(found) >= self.terms.of(now.tenant).touch_every:
             at = self._monotonic()
@@ -202,7 +213,7 @@ class Sessions:
         token, found, ended = await self._store.open(new, replacing=digest(replacing) if replacing else None)
         for gone in ended:
             await self._tell_ended(gone.tenant, gone.subject, gone.id, gone.why)
-        return token, found.identity
+        return token, await self._owing(found.identity)
 
     async def prove(self, token: str, proof: Proof) -> tuple[str, Identity]:
         """Add a proof to the session of `token`: a new token, the next version. Exactly one caller gets it.
@@ -215,12 +226,12 @@ class Sessions:
         if exchanged is None:
             raise _ended()
         fresh, found = exchanged
-        return fresh, found.identity
+        return fresh, await self._owing(found.identity)
 
     async def extend(self, token: str) -> Identity:
         """Begin the idle time anew, durably; the absolute end stays. Raises `UserError` ERR-SESSION-ENDED."""
         found = await self._store.find(digest(token))
-        identity = self._alive(found) if found is not None else None
+        identity = await self._settled(self._alive(found)) if found is not None else None
         if found is None or identity is None or identity.session is None:
             raise _ended()
         session = identity.session
@@ -439,6 +450,17 @@ class Sessions:
             return identity
         last_seen_at = session.last_seen_at + found.pause - pause
         return replace(identity, session=replace(session, last_seen_at=last_seen_at, rested=rested))
+
+    # --- what is owed -----------------------------------------------------------------------------------------------
+
+    async def _owing(self, identity: Identity) -> Identity:
+        """`identity`, and until when they have time to set up what they must have."""
+        if self._dues is None or (enrol_by := await self._dues.enrol_by(identity)) == identity.enrol_by:
+            return identity
+        return replace(identity, enrol_by=enrol_by)
+
+    async def _settled(self, identity: Identity | None) -> Identity | None:
+        return None if identity is None else await self._owing(identity)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from gateway.core.errors import UserError
+from gateway.core.identity import NEVER
 
 MAX_NAME = 64
 MAX_TEXT = 256
@@ -37,6 +38,8 @@ class User:
     groups: frozenset[str]
     disabled: bool
     created_at: float
+    required_from: float = NEVER
+    """From when on they must have a second factor, by an administrator's word; `NEVER`: nobody said so."""
 
 
 def canonical(name: str) -> str:

@@ -95,7 +95,10 @@ class Attempts:
                 .values(failures=factors.c.failures + 1)
                 .returning(factors.c.id, factors.c.failures)
             )
-            return Try(0.0, tuple((factor_id, tried) for factor_id, tried in counted.tuples() if tried <= LIFE))
+            found = Try(0.0, tuple((factor_id, tried) for factor_id, tried in counted.tuples() if tried <= LIFE))
+            if found.last_of:  # what they must have they may lack from here on
+                await self._records.bump(connection, tenant, subject)
+            return found
 
     async def succeeded(self, tenant: str, subject: str, method: str, lives: Sequence[tuple[str, int]] = ()) -> None:
         """Set back what `admit` counted: the run, and the lives that were still in use."""
@@ -111,6 +114,8 @@ class Attempts:
                     .where(factors.c.tenant == tenant, factors.c.id.in_([factor_id for factor_id, _ in lives]))
                     .values(failures=0)
                 )
+            if any(tried >= LIFE for _, tried in lives):
+                await self._records.bump(connection, tenant, subject)
 
     async def _count_run(self, connection: AsyncConnection, tenant: str, subject: str, method: str) -> float:
         mine = (attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method)

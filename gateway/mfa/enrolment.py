@@ -15,8 +15,8 @@ the way to bind one's own. Backup codes, or an administrator (`reset`), are the 
   a while. Unless the user bound a first factor in between: then it was somebody else's turn.
 - A setup waits sealed, for the session that began it. Its first right code binds the device, in one transaction, and is
   claimed with it.
-- Members of `required_groups` (administrators) keep at least one factor that works. The row goes only while another one
-  stands, and that is one statement: two simultaneous removals cannot take both.
+- Whoever must have a factor (`demands`) keeps at least one that works, of a kind that will do, for each demand. The row
+  goes only while another one stands, and that is one statement: two simultaneous removals cannot take both.
 - Backup codes stand in for a device. With the last device they go too.
 
 What remains for the caller, who knows the sessions: after `remove`, `disable` and `reset` end every other session of
@@ -45,6 +45,7 @@ from gateway.crypto.tokens import digest, new_token
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.demands import NO_DEVICE, Demand, Demands
 from gateway.mfa.factors import Enrolled, Factors
 from gateway.mfa.totp import Totp, clock_hint
 from gateway.store.sql import Records
@@ -109,8 +110,12 @@ class Enrolment:
         issuer: str,
         enrol_within: float = 300.0,
         required_groups: Collection[str] = ("admins",),
+        demands: Demands | None = None,
     ) -> None:
-        """`issuer` is the name apps show; `enrol_within` in seconds."""
+        """`issuer` is the name apps show; `enrol_within` in seconds.
+
+        `required_groups`: administrators. `demands`: who must have a factor; left out: administrators.
+        """
         self._records = records
         self._totp = totp
         self._backup_codes = backup_codes
@@ -119,12 +124,17 @@ class Enrolment:
         self._ledger = ledger
         self._issuer = issuer
         self._within = enrol_within
-        self._required = frozenset(required_groups)
+        self._administrators = frozenset(required_groups)
+        self.demands = demands or Demands(records, clock, ledger, [Demand(groups=self._administrators)])
         self._setups = SqlKeyValue(records, clock)
 
     def required(self, identity: Identity) -> bool:
-        """Whether this user must have a factor, and cannot turn it off."""
-        return not self._required.isdisjoint(identity.groups)
+        """Whether this user must have a factor, and cannot turn it off; from now on, or soon."""
+        return bool(self.demands.on(identity))
+
+    def administers(self, identity: Identity) -> bool:
+        """Whether this user is an administrator."""
+        return not self._administrators.isdisjoint(identity.groups)
 
     async def status(self, identity: Identity) -> Status:
         """What this user has, and what they should see to."""
@@ -256,7 +266,7 @@ class Enrolment:
         """Unbind one factor. The caller then ends the user's other sessions.
 
         Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also for another
-        user's), or `ERR-MFA-REQUIRED` for the last working device of somebody who must have one.
+        user's), or `ERR-MFA-REQUIRED` for the last working device that will do of somebody who must have one.
         """
         await self.demand(identity)
         tenant, subject = identity.tenant, identity.subject
@@ -269,12 +279,13 @@ class Enrolment:
                 await self._backup_codes.void(connection, tenant, subject)
             else:
                 may_go: ColumnElement[bool] = mine
-                if self.required(identity):
-                    other = rows.alias("other")
-                    may_go = mine & exists().where(
+                for demand in self.demands.on(identity):
+                    other = rows.alias()
+                    will_do = other.c.kind.in_(demand.factors) if demand.factors else other.c.kind.not_in(NO_DEVICE)
+                    may_go &= exists().where(
                         other.c.tenant == tenant,
                         other.c.subject == subject,
-                        other.c.kind != self._backup_codes.name,
+                        will_do,
                         other.c.id != factor_id,
                         other.c.failures < LIFE,
                     )

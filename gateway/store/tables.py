@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -79,6 +79,7 @@ users = Table(
     Column("created_at", Float, nullable=False),
     # grows when every session of theirs is void: disabled, another password, ended everywhere
     Column("generation", Integer, nullable=False, server_default=text("0")),
+    Column("mfa_required_from", Float),  # from when on they must have a second factor, by somebody's word
     UniqueConstraint("tenant", "name"),
 )
 
@@ -130,6 +131,16 @@ attempts = Table(
     Column("tries", Integer, nullable=False),  # in the present run
     Column("last_at", Float, nullable=False),
     Column("used_up", Integer, nullable=False),  # runs, since the last right answer
+    ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
+)
+
+demanded = Table(
+    "demanded",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("demand", Text, primary_key=True),  # what the configuration demands of them; mfa.demands
+    Column("since", Float, nullable=False),  # when they were first seen while it did
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
 )
 

@@ -55,7 +55,7 @@ async def administrator(request: web.Request) -> Identity:
     Raises `NobodyHere`, `UserError` ERR-FORBIDDEN, `ProofTooOld` where there was no second factor.
     """
     identity = await request[CALLER].signed_in()
-    if not request.app[DESK].enrolment.required(identity):
+    if not request.app[DESK].enrolment.administers(identity):
         raise UserError("ERR-FORBIDDEN", "This is for administrators.", 403)
     if identity.level < Level.AAL2:
         raise ProofTooOld(SECOND_FACTOR)

@@ -1,0 +1,184 @@
+"""Who must have a second factor, of which kinds, and until when they have time to set it up.
+
+Three say so, and each counts by itself: the administrators' groups (`mfa.required_groups`), demands of the
+configuration (`mfa.require`), and an administrator's word about one person (`users.mfa_required_from`). What an action
+asks for is a rule's `step_up`, and not kept here.
+
+- A demand is met by a factor that works: backup codes stand in for one and are none, and what is out of use after too
+  many wrong answers counts no more.
+- The time that a demand gives (`grace`) begins when somebody is first seen while it holds, whatever they have then, and
+  that moment is kept. It is kept by what the demand names: who leaves one of its groups for another, or comes back,
+  goes on where they were, and so they do after an edit that names one group more. Signing out, taking a factor away or
+  a factor that went out of use change nothing about it.
+- The time of an administrator's word is a date, for it is about one person.
+- A demand without `grace` is due at once, and nothing is kept of it.
+
+Looking is one question for whoever a demand is about, and none for others; it is asked when a session is looked up, and
+what comes of it (`Identity.enrol_by`) is a moment that requests compare with. Whatever changes here is bumped, so that
+sessions near at hand are looked up anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Ledger
+from gateway.core.errors import UserError
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.identity import NEVER, Identity
+from gateway.mfa.attempts import LIFE
+from gateway.store.sql import Records
+from gateway.store.tables import demanded, users
+from gateway.store.tables import factors as rows
+
+AT_ONCE = 0.0
+"""A moment that has passed, whatever the clock says."""
+NO_DEVICE = frozenset({"backup_code"})
+"""Kinds that stand in for a device, and are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Whoever fits everything that is named must have a second factor."""
+
+    groups: frozenset[str] = frozenset()
+    """Being in one is enough; empty: not asked about. So with the others."""
+    tenants: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    """Canonical names."""
+    factors: frozenset[str] = frozenset()
+    """Kinds that meet it; empty: any device."""
+    grace: float = 0.0
+    """Seconds to set one up, from when somebody is first seen."""
+
+    def holds(self, identity: Identity) -> bool:
+        """Whether it is about this user. One that names nobody is about nobody."""
+        if not (self.groups or self.tenants or self.users):
+            return False
+        return (
+            (not self.groups or not self.groups.isdisjoint(identity.groups))
+            and (not self.tenants or identity.tenant in self.tenants)
+            and (not self.users or identity.user in self.users)
+        )
+
+    def met_by(self, kinds: Collection[str]) -> bool:
+        """Whether one of these devices will do."""
+        return not self.factors.isdisjoint(kinds) if self.factors else bool(kinds)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it names, as it is kept since when somebody knows; the kinds belong to it, for another is demanded."""
+        kinds = "".join(f" {kind}" for kind in sorted(self.factors))
+        named = (("group", self.groups), ("tenant", self.tenants), ("user", self.users))
+        return tuple(f"{what}:{each}{kinds}" for what, some in named for each in sorted(some))
+
+
+class Demands:
+    """What is demanded of everybody."""
+
+    def __init__(self, records: Records, clock: Clock, ledger: Ledger, demands: Sequence[Demand] = ()) -> None:
+        self._records = records
+        self._clock = clock
+        self._ledger = ledger
+        self._demands = tuple(demands)
+
+    def on(self, identity: Identity) -> tuple[Demand, ...]:
+        """Those that are about this user, over or not; empty: they need not have anything."""
+        personal = (Demand(users=frozenset({identity.user})),) if identity.required_from != NEVER else ()
+        return (*(one for one in self._demands if one.holds(identity)), *personal)
+
+    async def enrol_by(self, identity: Identity) -> float:
+        """As the contract `Dues` says."""
+        demands = [one for one in self._demands if one.holds(identity)]
+        if not demands and identity.required_from == NEVER:
+            return NEVER
+        tenant, subject = identity.tenant, identity.subject
+        named = {name for one in demands if one.grace > 0 for name in one.names}
+        async with self._records.read() as connection:
+            kinds = await devices(connection, tenant, subject)
+            since = await _since(connection, tenant, subject, named)
+        unknown = [one for one in demands if one.grace > 0 and since.keys().isdisjoint(one.names)]
+        if unknown:
+            since = await self._begin(tenant, subject, unknown, named)
+        now = self._clock.now()
+        due = NEVER
+        for one in demands:
+            if not one.met_by(kinds):
+                known = [since[name] for name in one.names if name in since]
+                # The clock may have been set back since; nobody gets more time by that.
+                due = min(due, min([now, *known]) + one.grace if one.grace > 0 else AT_ONCE)
+        return due if kinds else min(due, identity.required_from)
+
+    async def require(self, tenant: str, subject: str, *, user: str, at: float, by: str) -> None:
+        """Demand of somebody that they have a second factor from `at` on (seconds), whatever was said before.
+
+        `user` and `by` are the canonical names of whom it is said and of who says so. Raises `UserError`
+        ERR-USER-UNKNOWN, `StoreAway`.
+        """
+        await self._say(tenant, subject, at)
+        await self._tell(Kind.MFA_REQUIRED, tenant, user, {"by": by, "from": int(at)})
+
+    async def lift(self, tenant: str, subject: str, *, user: str, by: str) -> None:
+        """Take that word back; what the configuration demands of them stays. Raises likewise."""
+        await self._say(tenant, subject, None)
+        await self._tell(Kind.MFA_REQUIREMENT_LIFTED, tenant, user, {"by": by})
+
+    async def _say(self, tenant: str, subject: str, at: float | None) -> None:
+        this = (users.c.tenant == tenant, users.c.subject == subject)
+        async with self._records.begin(tenant, subject) as connection:
+            done = await connection.execute(update(users).where(*this).values(mfa_required_from=at))
+            if done.rowcount != 1:
+                raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+            await self._records.bump(connection, tenant, subject)
+
+    async def _begin(
+        self, tenant: str, subject: str, demands: Sequence[Demand], named: Collection[str]
+    ) -> dict[str, float]:
+        """Keep that somebody knows of `demands` from now on, unless they knew; since when they know of all `named`."""
+        async with self._records.begin(tenant, subject) as connection:
+            since = await _since(connection, tenant, subject, named)
+            now = self._clock.now()
+            for one in demands:
+                if since.keys().isdisjoint(one.names):
+                    for name in one.names:
+                        await connection.execute(
+                            insert(demanded).values(tenant=tenant, subject=subject, demand=name, since=now)
+                        )
+                        since[name] = now
+        return since
+
+    async def _tell(self, kind: Kind, tenant: str, user: str, detail: dict[str, str | int]) -> None:
+        await self._ledger.record(Event(kind, Severity.NOTICE, tenant=tenant, user=user, detail=detail))
+
+
+async def must_have(connection: AsyncConnection, tenant: str, subject: str, at: float) -> None:
+    """Demand, in the caller's transaction, which then bumps, that somebody has a second factor from `at` on.
+
+    Where that was demanded already, the earlier moment stands.
+    """
+    this = (users.c.tenant == tenant, users.c.subject == subject)
+    later = users.c.mfa_required_from.is_(None) | (users.c.mfa_required_from > at)
+    await connection.execute(update(users).where(*this, later).values(mfa_required_from=at))
+
+
+async def devices(connection: AsyncConnection, tenant: str, subject: str) -> frozenset[str]:
+    """Kinds of devices that somebody has and that work."""
+    query = select(rows.c.kind.distinct()).where(
+        rows.c.tenant == tenant, rows.c.subject == subject, rows.c.failures < LIFE, rows.c.kind.not_in(NO_DEVICE)
+    )
+    return frozenset((await connection.scalars(query)).all())
+
+
+async def _since(connection: AsyncConnection, tenant: str, subject: str, named: Collection[str]) -> dict[str, float]:
+    """Of `named`, what somebody knows of, and since when."""
+    if not named:
+        return {}
+    query = select(demanded.c.demand, demanded.c.since).where(
+        demanded.c.tenant == tenant, demanded.c.subject == subject, demanded.c.demand.in_(named)
+    )
+    return dict((await connection.execute(query)).tuples().all())
