@@ -106,6 +106,8 @@ class App:
         self._store_up = True
         self._alive = 0
         self._enrolled: Mapping[str, float] = {}
+        self._people = 0
+        self._able: Mapping[str, float] = {}
         self._trusted = 0
         self._rounds = 0
         self._started = False
@@ -227,6 +229,8 @@ class App:
         read("store_up", lambda: {name: float(up) for name, up in self._stores().items()})
         read("sessions", lambda: float(self._alive))
         read("enrolments", lambda: self._enrolled)
+        read("users", lambda: float(self._people))
+        read("users_able", lambda: self._able)
         read("trusted_devices", lambda: float(self._trusted))
         read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
         if (sharing := self.sharing) is not None:
@@ -384,6 +388,7 @@ class App:
             await people.sessions.refresh()
             if self._rounds % COUNT_EVERY == 0:
                 self._enrolled = await people.factors.counts()
+                self._people, self._able = await people.factors.adoption()
                 if people.trusted is not None:
                     self._trusted = await people.trusted.count()
                 await self._count_sessions(people)

@@ -149,6 +149,7 @@ class People:
             issuer=settings.mfa.totp.issuer if settings.mfa.totp is not None else "",
             enrol_within=settings.mfa.enrol_within,
             required_groups=settings.mfa.required_groups,
+            count=metrics.factor_setup,
         )
         self.trusted: TrustedDevices | None = None
         if (trusted := settings.mfa.trusted_devices) is not None:

@@ -47,6 +47,7 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("limit", "did"),
     ),
     "challenges": ("Answers to step-up challenges; outcome: passed, failed, throttled", ("factor", "outcome")),
+    "factor_setups": ("Second factors being set up; outcome: started, completed, failed", ("factor", "outcome")),
     "trusted_device_uses": (
         "Sign-ins with the cookie of a trusted browser; outcome: used, repeated, void, stolen",
         ("outcome",),
@@ -71,6 +72,8 @@ HISTOGRAMS: Final[Mapping[str, tuple[str, str, tuple[float, ...]]]] = {
 }
 READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "enrolments": ("gauge", "Second factors enrolled", "factor"),
+    "users": ("gauge", "People who may sign in", ""),
+    "users_able": ("gauge", "Of them, who could answer with a second factor now; `any`: with one at least", "factor"),
     "trusted_devices": ("gauge", "Browsers that people trust", ""),
     "sessions": ("gauge", "Sessions alive", ""),
     "policy_reload_success": ("gauge", "1 when the last reading of the policies succeeded", ""),
@@ -180,6 +183,10 @@ class Metrics:
     def challenge(self, factor: str, outcome: str) -> None:
         """A challenge was answered."""
         self._counters["challenges"][factor, outcome] += 1
+
+    def factor_setup(self, factor: str, outcome: str) -> None:
+        """Somebody began to set a second factor up, was done, or gave an answer that was wrong."""
+        self._counters["factor_setups"][factor, outcome] += 1
 
     def trusted_device(self, outcome: str) -> None:
         """Somebody signed in with the cookie of a trusted browser."""

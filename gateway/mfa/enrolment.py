@@ -111,10 +111,12 @@ class Enrolment:
         enrol_within: float = 300.0,
         required_groups: Collection[str] = ("admins",),
         demands: Demands | None = None,
+        count: Callable[[str, str], None] = lambda factor, outcome: None,
     ) -> None:
         """`issuer` is the name apps show; `enrol_within` in seconds.
 
-        `required_groups`: administrators. `demands`: who must have a factor; left out: administrators.
+        `required_groups`: administrators. `demands`: who must have a factor; left out: administrators. `count` is told
+        `(factor, outcome)` of every setup: started, failed (a wrong first answer), completed.
         """
         self._records = records
         self._totp = totp
@@ -127,6 +129,7 @@ class Enrolment:
         self._administrators = frozenset(required_groups)
         self.demands = demands or Demands(records, clock, ledger, [Demand(groups=self._administrators)])
         self._setups = SqlKeyValue(records, clock)
+        self.count = count
 
     def required(self, identity: Identity) -> bool:
         """Whether this user must have a factor, and cannot turn it off; from now on, or soon."""
@@ -178,6 +181,7 @@ class Enrolment:
         waiting = {"secret": base64.b64encode(secret).decode(), "had_factors": had_factors}
         sealed = self._totp.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=place)
         await self._setups.put(place, sealed, SETUP_LIFETIME)
+        self.count(self._totp.name, "started")
         return self._shown(identity, setup_id, secret)
 
     async def look(self, identity: Identity, setup_id: str) -> Setup:
@@ -209,7 +213,11 @@ class Enrolment:
             raise UserError("ERR-MFA-THROTTLED", "Too many tries.", 429, tried.wait)
         now = self._clock.now()
         secret = base64.b64decode(waiting["secret"])
-        step = _shown_step(secret, code, now)
+        try:
+            step = _shown_step(secret, code, now)
+        except UserError:
+            self.count(self._totp.name, "failed")
+            raise
         self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
 
         async def insert(connection: AsyncConnection) -> str:
@@ -254,6 +262,7 @@ class Enrolment:
             factor_id = await insert(connection)
             codes = await self._backup_codes.renew(connection, tenant, subject, self._clock.now()) if wanted else ()
             await self._records.bump(connection, tenant, subject)
+        self.count(factor, "completed")
         place_of = {"address": address, "agent": agent, "request_id": request_id}
         await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": factor, "id": factor_id}, **place_of)
         if codes:

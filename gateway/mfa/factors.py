@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, exists, func, or_, select
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
@@ -18,6 +18,7 @@ from gateway.core.errors import NotProven
 from gateway.core.identity import Level, Proof
 from gateway.mfa.attempts import LIFE, Attempts
 from gateway.store.sql import Records
+from gateway.store.tables import backup_codes, users
 from gateway.store.tables import factors as rows
 
 
@@ -71,6 +72,33 @@ class Factors:
         async with self._records.read(long=True) as connection:
             found = (await connection.execute(select(rows.c.kind, func.count()).group_by(rows.c.kind))).all()
         return {kind: float(count) for kind, count in found}
+
+    async def adoption(self) -> tuple[int, dict[str, float]]:
+        """How many people may sign in, and how many could answer now with each factor; `any`: with one at least.
+
+        What is out of use, or no longer offered here, is not counted, nor is a set of backup codes that are used up.
+        """
+        codes = exists().where(
+            backup_codes.c.tenant == rows.c.tenant,
+            backup_codes.c.subject == rows.c.subject,
+            backup_codes.c.used_at.is_(None),
+            backup_codes.c.expires_at > self._clock.now(),
+        )
+        able = (
+            select(rows.c.tenant, rows.c.subject, rows.c.kind)
+            .join(users, and_(users.c.tenant == rows.c.tenant, users.c.subject == rows.c.subject))
+            .where(users.c.disabled.is_(False), rows.c.failures < LIFE, rows.c.kind.in_(self.names))
+            .where(or_(rows.c.kind != "backup_code", codes))
+            .distinct()
+            .subquery()
+        )
+        by_kind = select(able.c.kind, func.count()).group_by(able.c.kind)
+        anybody = select(able.c.tenant, able.c.subject).distinct().subquery()
+        async with self._records.read(long=True) as connection:
+            everybody = await connection.scalar(select(func.count()).where(users.c.disabled.is_(False)))
+            found = {kind: float(count) for kind, count in (await connection.execute(by_kind)).all()}
+            any_of_them = await connection.scalar(select(func.count()).select_from(anybody))
+        return everybody or 0, {**dict.fromkeys(self.names, 0.0), **found, "any": float(any_of_them or 0)}
 
     async def of(self, tenant: str, subject: str) -> list[Enrolled]:
         """Everything this user has bound, oldest first, out of use or not."""

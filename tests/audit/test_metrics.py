@@ -35,6 +35,10 @@ def test_everything_by_its_name() -> None:
     metrics.served("admin", "GET", 200, 0.003, "app", 0.002, verdict)
     metrics.served("admin", "GET", 200, 0.3)
     metrics.challenge("totp", "passed")
+    metrics.factor_setup("totp", "started")
+    metrics.delivery("smtp", "failed", 0.2)
+    metrics.read("users", lambda: 4)
+    metrics.read("users_able", lambda: {"totp": 2, "any": 3})
     metrics.event(Event(Kind.SIGN_IN_FAILED, Severity.WARNING))
     metrics.read("sessions", lambda: 7)
     metrics.read("enrolments", lambda: {"totp": 2, "backup_code": 1})
@@ -57,6 +61,11 @@ def test_everything_by_its_name() -> None:
         ("risk_score_bucket", {"le": "0.4"}, 0),
         ("risk_score_sum", {}, 0.45),
         ("challenges_total", {"factor": "totp", "outcome": "passed"}, 1),
+        ("factor_setups_total", {"factor": "totp", "outcome": "started"}, 1),
+        ("deliveries_total", {"sender": "smtp", "outcome": "failed"}, 1),
+        ("delivery_duration_seconds_sum", {"sender": "smtp"}, 0.2),
+        ("users", {}, 4),
+        ("users_able", {"factor": "any"}, 3),
         ("events_total", {"event": "sign_in_failed", "severity": "warning"}, 1),
         ("sessions", {}, 7),
         ("enrolments", {"factor": "totp"}, 2),

@@ -57,6 +57,7 @@ class Room:
         self.clock = clock
         self.ledger = Remembering()
         self.counted: list[tuple[str, str]] = []
+        self.setups: list[tuple[str, str]] = []
         self.kv = SqlKeyValue(records, clock)
         self.sealer = Sealer([MASTER])
         self.mac = Mac([MASTER])
@@ -77,6 +78,7 @@ class Room:
             issuer="Sallyport",
             enrol_within=300.0,
             required_groups=["admins"],
+            count=lambda *what: self.setups.append(what),
         )
 
     def code(self, secret: bytes, steps: int = 0) -> str:

@@ -132,6 +132,16 @@ async def test_a_clock_that_is_off_is_told_of_while_binding(room: Room) -> None:
         await room.enrolment.confirm(somebody(), setup.id, room.code(secret_of(setup), 4))
 
 
+async def test_setups_are_counted_from_beginning_to_end(room: Room) -> None:
+    setup = await room.enrolment.begin_totp(somebody())
+    assert await refused(room.enrolment.confirm(somebody(), setup.id, "12")) == "ERR-MFA-INVALID"
+    assert room.setups == [("totp", "started"), ("totp", "failed")]
+    await room.enrolment.confirm(somebody(), setup.id, room.code(secret_of(setup)))
+    assert room.setups[2:] == [("totp", "completed")]
+    assert await refused(room.enrolment.begin_totp(somebody())) == "ERR-MFA-STEP-UP"
+    assert len(room.setups) == 3
+
+
 async def test_a_second_device_keeps_the_codes(room: Room) -> None:
     _, codes = await enrol(room, somebody(), "phone")
     _, none = await enrol(room, with_code(somebody(), NOW), "tablet")

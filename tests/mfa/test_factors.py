@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from gateway.mfa.attempts import LIFE, RUN
 from gateway.mfa.factors import Checked
-from gateway.store.tables import factors
+from gateway.store.tables import factors, users
 from tests.mfa.conftest import Room
 
 ANN = ("default", "s-ann")
@@ -141,3 +141,31 @@ async def test_backup_codes_have_a_life_too(room: Room) -> None:
     assert (await room.factors.check(*ANN, "backup_code", codes[0])).proof is None
     fresh = await room.give_codes()
     assert (await room.factors.check(*ANN, "backup_code", fresh[0])).proof is not None
+
+
+async def test_how_many_could_answer(room: Room) -> None:
+    """People, not rows; not what is out of use, used up, no longer offered, or of somebody who is disabled."""
+    assert await room.factors.adoption() == (2, {"totp": 0.0, "backup_code": 0.0, "any": 0.0})
+    await room.bind("s-ann", "phone")
+    await room.bind("s-ann", "tablet")
+    codes = await room.give_codes("s-ann")
+    await room.bind("s-bob")
+    assert await room.factors.adoption() == (2, {"totp": 2.0, "backup_code": 1.0, "any": 2.0})
+    for code in codes:
+        assert (await room.factors.check(*ANN, "backup_code", code)).proof is not None
+    assert await room.factors.adoption() == (2, {"totp": 2.0, "backup_code": 0.0, "any": 2.0})
+    without_apps = Room(room.records, room.clock, ("backup_code",))
+    assert await without_apps.factors.adoption() == (2, {"backup_code": 0.0, "any": 0.0})
+    async with room.records.begin() as connection:
+        await connection.execute(update(factors).where(factors.c.subject == "s-ann").values(failures=LIFE))
+    assert await room.factors.adoption() == (2, {"totp": 1.0, "backup_code": 0.0, "any": 1.0})
+    async with room.records.begin() as connection:
+        await connection.execute(update(users).where(users.c.subject == "s-bob").values(disabled=True))
+    assert await room.factors.adoption() == (1, {"totp": 0.0, "backup_code": 0.0, "any": 0.0})
+
+
+async def test_backup_codes_that_are_void_help_nobody(room: Room) -> None:
+    await room.bind()
+    await room.give_codes()
+    room.clock.advance(91 * 86400)
+    assert await room.factors.adoption() == (2, {"totp": 1.0, "backup_code": 0.0, "any": 1.0})

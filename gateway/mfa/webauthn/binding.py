@@ -68,6 +68,7 @@ class Binding:
         if len(keys) >= KEYS:
             raise UserError("ERR-MFA-TOO-MANY", f"You have {KEYS} security keys already. Remove one first.", 409)
         challenge = await self._ceremonies.open(REGISTER, tenant, subject, _session(identity), had_factors=had_factors)
+        self._enrolment.count(KIND, "started")
         return {
             "rp": {"id": self._us.id, "name": self._us.name},
             "user": {
@@ -112,6 +113,7 @@ class Binding:
         try:
             key = registration.verify(credential.read(answer), self._us, challenge=challenge)
         except NotProven as error:
+            self._enrolment.count(KIND, "failed")
             self._tell(identity, error.why, place)
             if error.why in POLICY:
                 raise UserError("ERR-MFA-KEY-REFUSED", "Keys of this kind are not accepted here.", 403) from error

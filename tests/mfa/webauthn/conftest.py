@@ -41,7 +41,14 @@ class KeyRoom(Room):
             self.kv, self.factors, clock, self.ledger, self.mac, count=lambda *what: self.counted.append(what)
         )
         self.enrolment = Enrolment(
-            records, self.totp, self.backup_codes, self.factors, clock, self.ledger, issuer="Sallyport"
+            records,
+            self.totp,
+            self.backup_codes,
+            self.factors,
+            clock,
+            self.ledger,
+            issuer="Sallyport",
+            count=lambda *what: self.setups.append(what),
         )
         self.binding = workshop.security_keys(self.enrolment, self.ledger).binding
 

@@ -74,6 +74,7 @@ async def test_the_first_key_brings_backup_codes_and_proves_two_factors(room: Ke
     assert await labels(room) == ["my key"]
     assert [event.detail["factor"] for event in room.ledger.of(Kind.FACTOR_ENROLLED)] == ["webauthn"]
     assert await room.factors.counts() == {"webauthn": 1.0, "backup_code": 1.0}
+    assert room.setups == [("webauthn", "started"), ("webauthn", "completed")]
 
 
 WRONG: dict[str, tuple[str, dict[str, Any]]] = {
