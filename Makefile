@@ -5,12 +5,14 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?= sallyport
-HOUSES := tests/house tests/replicas tests/e2e tests/deploy tests/demo
+WIRE := tests/wire tests/attacks
+HOUSES := tests/house tests/e2e tests/deploy tests/demo
+REPLICAS := tests/replicas
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-houses suite-compiled lint bench soak image chart docs clean
+.PHONY: help run test suite suite-wire suite-houses suite-replicas lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,23 +23,30 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j 3 suite suite-houses suite-compiled
+	@$(MAKE) --no-print-directory -j 4 suite suite-wire suite-houses suite-replicas
 
-suite: # every test there is, with the two that run beside it
-	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(HOUSES))
+# Four lanes, which wait for each other's processors less than they wait anyway. The first speaks while it runs, the
+# others when they are done.
 
-suite-houses: # whole houses: processes, browsers, proxies, which wait more than they compute; it speaks when it is done
-	@mkdir -p build
-	@$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES) >build/houses.log 2>&1 \
-		|| { cat build/houses.log; exit 1; }
-	@grep -E "LEFT OUT|SKIPPED|passed" build/houses.log | sed "s/^/Houses: /"
+suite: # every test that is in no other lane
+	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(HOUSES) $(REPLICAS))
 
-suite-compiled: # what compiling could change; it speaks when it is done
-	@mkdir -p build
-	@{ scripts/compile $(VENV) && if [ -d build/compiled ]; then SALLYPORT_COMPILED=1 $(BIN)/python -m pytest -rs \
-		-o pythonpath="build/compiled ." -o cache_dir=build/pytest tests/wire tests/attacks; fi; } \
-		>build/compiled.log 2>&1 || { cat build/compiled.log; exit 1; }
-	@grep -E "LEFT OUT|passed" build/compiled.log | sed "s/^/Compiled: /"
+suite-wire: # the data path as it is read, and as it is compiled
+	$(call lane,wire,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-wire $(WIRE))
+	$(call lane,compiled,scripts/compile $(VENV) && if [ -d build/compiled ]; then SALLYPORT_COMPILED=1 \
+		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-compiled $(WIRE); fi)
+
+suite-houses: # whole houses: processes, browsers, proxies
+	$(call lane,houses,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES))
+
+suite-replicas: # several at once, on stores that fail
+	$(call lane,replicas,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-replicas $(REPLICAS))
+
+define lane
+@mkdir -p build
+@{ $(2); } >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+@grep -E "LEFT OUT|SKIPPED|passed" build/$(1).log | sed "s/^/$(1): /"
+endef
 
 fuzz: $(VENV)/.fuzz ## Fuzz the parsers, each target for FUZZ_SECONDS (60); FUZZ="target headers" names some
 	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ)

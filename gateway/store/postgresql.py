@@ -124,7 +124,9 @@ class PostgreSQL:
             pool_use_lifo=False,
         )
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self.line = Line("records", self._probe, deadline=place.deadline, patience=PROBE_PATIENCE)
+        self._hosts = list(at.hosts)
+        patience = PROBE_PATIENCE + CONNECT * (len(at.hosts) - 1)
+        self.line = Line("records", self._probe, deadline=place.deadline, patience=patience)
         self._deadline = place.deadline
         self.line.listen(self._changed)
         self._slots = asyncio.Semaphore(POOL)
@@ -308,10 +310,28 @@ class PostgreSQL:
                 raise failed
 
     async def _connect(self) -> asyncpg.Connection:
+        """A connection to the one that takes writes: of several hosts, the last that did is asked first.
+
+        Each has `CONNECT` seconds of its own. The driver would share them, and of two hosts the second would never be
+        reached while the first is a machine without power, which does not even refuse.
+        """
+        failed: list[Exception] = []
+        for host in list(self._hosts):
+            try:
+                connection = await self._connect_to(*host)
+            except Exception as error:
+                failed.append(error)
+                continue
+            self._hosts.sort(key=lambda one: one != host)
+            return connection
+        # Of one that answers there is more to be said than of one that does not.
+        raise next((error for error in failed if not isinstance(error, OSError)), failed[0])
+
+    async def _connect_to(self, host: str, port: int) -> asyncpg.Connection:
         at = self.at
         connection = await asyncpg.connect(
-            host=[host for host, _ in at.hosts],
-            port=[port for _, port in at.hosts],
+            host=host,
+            port=port,
             user=at.user,
             password=at.password or None,
             database=at.database,

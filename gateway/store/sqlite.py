@@ -38,6 +38,13 @@ PROBE_PATIENCE = 5.0
 
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 _UNWRITABLE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+_NOT_WRITTEN = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC,
+        sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_DELETE, sqlite3.SQLITE_IOERR_SHMSIZE,
+    }
+)  # fmt: skip
+"""Extended codes of a disk that has become read-only, or fails: what was there before can be read all the same."""
 
 
 class Sqlite:
@@ -105,10 +112,10 @@ class Sqlite:
         except self.errors as error:
             reason = cause(error)
             code = getattr(reason, "sqlite_errorcode", None) or 0
-            if code & 0xFF in _UNREADABLE:
-                self.line.failed(str(reason))
-            elif code & 0xFF in _UNWRITABLE:
+            if code & 0xFF in _UNWRITABLE or code in _NOT_WRITTEN:
                 self.refuses = str(reason)
+            elif code & 0xFF in _UNREADABLE:
+                self.line.failed(str(reason))
             raise StoreAway(f"database: {reason}") from error
 
     async def _probe(self) -> None:

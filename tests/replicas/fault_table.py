@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import resource
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -32,7 +34,7 @@ from tests.rig.faulty import FAULTS, Faulty, before
 from tests.rig.gateway import PASSWORD
 from tests.rig.messages import Response
 from tests.rig.postgres import Server as PostgreSQL
-from tests.rig.postgres import started
+from tests.rig.postgres import standby_of, started
 from tests.rig.redis import Server as Redis
 from tests.rig.redis import a_server
 
@@ -365,18 +367,48 @@ def promote(other: Redis, proxy: Faulty) -> None:
 
 @contextlib.asynccontextmanager
 async def postgresql(server: PostgreSQL) -> AsyncIterator[Laboratory]:
-    """Users, factors and events are on a PostgreSQL behind a proxy; the rest on a Redis that nothing is wrong with."""
-    name = server.database()
-    with a_server() as shared, before(server.port) as proxy:
-        rows = [*through("PostgreSQL", proxy)]
+    """Users, factors and events are on a PostgreSQL behind a proxy, with a standby beside it; the rest on a Redis that
+    nothing is wrong with."""
+    with contextlib.ExitStack() as ending:
+        disk, copy = [Path(ending.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
+        small = ending.enter_context(small_disk(disk, "24m"))
+        server.tablespace("small", disk)
+        name = server.database(tablespace="small")
+        standby = ending.enter_context(standby_of(server, {disk: copy}))
+        shared = ending.enter_context(a_server())
+        proxy = ending.enter_context(before(server.port))
+        filler = disk / "filler"
+
+        def fill() -> None:
+            """What is written goes to a new page, and there is no room for one."""
+            ours = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relowner = 'sallyport'::regrole"
+            tables = server.execute(ours, name)
+            for (table,) in tables:
+                server.execute(f"ALTER TABLE {table} SET (fillfactor = 10)", name)
+            fill_up(filler)
+
+        def fail_over() -> None:
+            """The primary dies; its standby has all it had, and is told nothing yet."""
+            (at,) = server.execute("SELECT pg_current_wal_flush_lsn()::text")
+            deadline = time.monotonic() + 10.0
+            caught_up = f"SELECT pg_last_wal_replay_lsn() >= '{at[0]}'"
+            while not standby.execute(caught_up)[0][0]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            server.stop_at_once()
 
         def read_only(yes: bool) -> None:
-            server.configure(default_transaction_read_only="on" if yes else "off")
-            server.reload()
+            standby.configure(default_transaction_read_only="on" if yes else "off")
+            standby.reload()
 
-        rows.append(Doing("PostgreSQL", "failover", "away", server.stop_at_once, server.start))
+        rows = [*through("PostgreSQL", proxy)]
+        rows.append(Doing("PostgreSQL", "crash", "away", server.stop_at_once, server.start))
+        if small:
+            rows.append(Doing("PostgreSQL", "full", "takes no changes", fill, lambda: filler.unlink(missing_ok=True)))
+        rows.append(Doing("PostgreSQL", "failover", "away", fail_over, standby.promote))
+        # The other server is the primary from here on.
         rows.append(Doing("PostgreSQL", "read-only", "away", lambda: read_only(True), lambda: read_only(False)))
-        url = server.url(name, port=proxy.port)
+        url = server.url(name, port=proxy.port).replace("/" + name, f",127.0.0.1:{standby.port}/{name}")
         async with laboratory(rows, shared={"url": shared.url, "deadline": "2s"}, records=url) as one:
             yield one
 
@@ -387,6 +419,7 @@ async def sqlite() -> AsyncIterator[Laboratory]:
     async with laboratory([], shared="memory", records="sqlite:data/x.db") as one:
         data = one.house.house.data
         path, filler = data / "x.db", data / "filler"
+        may_write = resource.getrlimit(resource.RLIMIT_FSIZE)
         blocker: list[sqlite3.Connection] = []
         kept: list[bytes] = []
 
@@ -405,9 +438,14 @@ async def sqlite() -> AsyncIterator[Laboratory]:
 
         def fill() -> None:
             settle()
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                while file.write(bytes(1024)):
-                    pass
+            fill_up(filler)
+
+        def forbid() -> None:
+            """Each write fails as it does on a disk that has become read-only while its files are open."""
+            resource.prlimit(one.gateway.process.pid, resource.RLIMIT_FSIZE, (0, may_write[1]))
+
+        def permit() -> None:
+            resource.prlimit(one.gateway.process.pid, resource.RLIMIT_FSIZE, may_write)
 
         def spoil() -> None:
             settle()
@@ -423,8 +461,10 @@ async def sqlite() -> AsyncIterator[Laboratory]:
         one.rows = [
             Doing("SQLite", "locked", "takes no changes", lock, unlock),
             Doing("SQLite", "garbage", "away", spoil, put_back),
+            Doing("SQLite", "read-only", "takes no changes", forbid, permit),
         ]
-        with small_disk(data) as small:
+        data.mkdir(mode=0o700)
+        with small_disk(data, "3m") as small:
             if small:
                 one.rows.append(
                     Doing("SQLite", "full", "takes no changes", fill, lambda: filler.unlink(missing_ok=True))
@@ -432,11 +472,17 @@ async def sqlite() -> AsyncIterator[Laboratory]:
             yield one
 
 
+def fill_up(path: Path) -> None:
+    """Write `path` until there is no room on its disk."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(1024)):
+            pass
+
+
 @contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
+def small_disk(folder: Path, size: str) -> Iterator[bool]:
     """Have `folder` be a disk of its own, with little room; whether we may."""
-    folder.mkdir(mode=0o700)
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)]
     small = subprocess.run(command, capture_output=True, check=False).returncode == 0
     try:
         yield small

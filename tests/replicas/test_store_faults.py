@@ -35,15 +35,16 @@ STALLED = 3
 
 ROWS = [
     *(("Redis", fault) for fault in (*FAULTS, "failover", "read-only", "full")),
-    *(("PostgreSQL", fault) for fault in (*FAULTS, "failover", "read-only")),
-    *(("SQLite", fault) for fault in ("locked", "garbage", "full")),
+    *(("PostgreSQL", fault) for fault in (*FAULTS, "crash", "full", "failover", "read-only")),
+    *(("SQLite", fault) for fault in ("locked", "garbage", "read-only", "full")),
 ]
 
 
 @pytest.fixture(params=ROWS, ids=[" ".join(row) for row in ROWS])
 def row(request: pytest.FixtureRequest, table: Mapping[tuple[str, str], Measured]) -> Measured:
     """One row."""
-    if request.param == ("SQLite", "full") and request.param not in table:
+    store, fault = request.param
+    if fault == "full" and store != "Redis" and request.param not in table:
         pytest.skip("a small disk cannot be mounted here")
     one = table[request.param]
     assert not one.error, one.error
@@ -93,7 +94,11 @@ def test_what_guards_a_secret_refuses(row: Measured) -> None:
         assert min(signed.at + signed.took, answered.at + answered.took) > SETTLED
         assert row.proofs == [True, False, False]
         return
-    assert (signed.status, answered.status) == (503, 503)
+    if (row.row.store, row.row.fault) == ("PostgreSQL", "full"):
+        assert signed.status in (303, 503), "a page that has room takes one more row"
+        assert answered.status == 503
+    else:
+        assert (signed.status, answered.status) == (503, 503)
     assert row.proofs in ([False, True, False], [False, False, False])
 
 

@@ -66,13 +66,24 @@ class Server:
 
     def make(self) -> None:
         """`initdb`, and a user `sallyport` with a password."""
-        if os.geteuid() == 0:
-            owner = pwd.getpwnam(_USER)
-            os.chown(self.folder, owner.pw_uid, owner.pw_gid)
+        self.own(self.folder)
         self.folder.chmod(0o711)
         self._run("initdb", "--pgdata", str(self.data), "--auth=scram-sha-256", "--auth-local=trust",
                   "--encoding=UTF8", "--locale=C", "--username=postgres")  # fmt: skip
         self.configure(unix_socket_directories=str(self.folder), port=self.port, max_connections=200)
+
+    def follow(self, primary: Server, moved: dict[Path, Path]) -> None:
+        """Instead of `make`: a standby of `primary`, with its tablespaces in other folders."""
+        self.own(self.folder)
+        self.folder.chmod(0o711)
+        elsewhere = [f"--tablespace-mapping={old}={new}" for old, new in moved.items()]
+        self._run("pg_basebackup", "--host", str(primary.folder), "--port", str(primary.port), "--username=postgres",
+                  "--pgdata", str(self.data), "--write-recovery-conf", "--checkpoint=fast", *elsewhere)  # fmt: skip
+        self.configure(unix_socket_directories=str(self.folder), port=self.port)
+
+    def promote(self) -> None:
+        """It is the primary from now on."""
+        self.execute("SELECT pg_promote() WHERE pg_is_in_recovery()")
 
     def configure(self, **settings: object) -> None:
         """Write `settings` down; they count from the next start on."""
@@ -142,12 +153,24 @@ class Server:
 
         return _run(run)
 
-    def database(self, template: str = "") -> str:
+    def database(self, template: str = "", tablespace: str = "") -> str:
         """The name of a fresh database, empty or like `template`; it belongs to `sallyport`."""
         name = next(self._names)
         like = f" TEMPLATE {template}" if template else ""
-        self.execute(f"CREATE DATABASE {name} OWNER sallyport{like}")
+        where = f" TABLESPACE {tablespace}" if tablespace else ""
+        self.execute(f"CREATE DATABASE {name} OWNER sallyport{like}{where}")
         return name
+
+    def tablespace(self, name: str, folder: Path) -> None:
+        """A place for databases, in `folder`, which is empty."""
+        self.own(folder)
+        self.execute(f"CREATE TABLESPACE {name} LOCATION '{folder}'")
+
+    def own(self, folder: Path) -> None:
+        """Give `folder` to whom the server runs as."""
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(_USER)
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
 
     def place(self) -> Place:
         """A database with our tables, and nothing in them: the one of the last test, where that can be."""
@@ -185,6 +208,22 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         assert BIN is not None
         subprocess.run([*_as_user(), str(BIN / program), *arguments], check=True, capture_output=True, cwd="/")
+
+
+@contextlib.contextmanager
+def standby_of(primary: Server, moved: dict[Path, Path]) -> Iterator[Server]:
+    """One that has all that `primary` has, and follows it; its tablespaces are in the folders `moved` says."""
+    folder = Path(tempfile.mkdtemp(prefix="sallyport-standby-"))
+    standby = Server(folder)
+    for other in moved.values():
+        standby.own(other)
+    try:
+        standby.follow(primary, moved)
+        standby.start()
+        yield standby
+    finally:
+        standby.stop(signal.SIGQUIT)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def started() -> Iterator[Server]:

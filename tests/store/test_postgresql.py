@@ -270,6 +270,22 @@ async def test_who_does_not_answer_is_told_soon(proxy: Faulty, postgres: Server,
     proxy.end()
 
 
+async def test_of_two_hosts_the_second_is_found_where_the_first_says_nothing(
+    proxy: Faulty, postgres: Server, place: Place, clock: ManualClock
+) -> None:
+    """A primary without power does not even refuse; its standby, promoted, is the other host."""
+    name = server(place).database
+    both = postgres.url(name, port=proxy.port).replace(f"/{name}", f",127.0.0.1:{postgres.port}/{name}")
+    proxy.begin("silent")
+    began = time.monotonic()
+    records = await Records.open(both, clock=clock)
+    assert time.monotonic() - began < 3, "the first is asked once, not for each connection"
+    await add(records, "ann")
+    assert await everybody(records) == {"ann"}
+    await records.close()
+    proxy.end()
+
+
 async def test_tls_is_used_and_always_verifies(tmp_path: Path) -> None:
     ours, others = Authority(tmp_path), Authority(tmp_path, "Somebody")
     for alone in started():
