@@ -11,12 +11,12 @@ COPY setup.py pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 # Compiled (setup.py says what and why): types are checked against the libraries themselves, so those come first.
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir '.[email,geoip,postgresql,redis,webauthn,compile]' \
- && pip wheel --no-cache-dir --wheel-dir /wheels '.[email,geoip,postgresql,redis,webauthn]' \
+RUN pip install --no-cache-dir '.[email,geoip,postgresql,redis,sms,webauthn,compile]' \
+ && pip wheel --no-cache-dir --wheel-dir /wheels '.[email,geoip,postgresql,redis,sms,webauthn]' \
  && rm /wheels/sallyport-*.whl \
  && SALLYPORT_COMPILE=1 pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m venv /opt/sallyport \
- && /opt/sallyport/bin/pip install --no-cache-dir --no-index --find-links /wheels 'sallyport[email,geoip,postgresql,redis,webauthn]' \
+ && /opt/sallyport/bin/pip install --no-cache-dir --no-index --find-links /wheels 'sallyport[email,geoip,postgresql,redis,sms,webauthn]' \
  && /opt/sallyport/bin/pip uninstall --yes pip
 
 FROM python:${PYTHON}-slim

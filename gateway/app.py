@@ -183,14 +183,17 @@ class App:
         from gateway.store.event_table import EventTable
 
         self.records, self.keys = await open_records(self.settings, place, self.clock)
-        notices = None
-        if self.settings.notify.email:
-            from gateway.post import make_notices, make_outbox
+        notices, post = None, None
+        if self.settings.notify.channels:
+            from gateway.post import make_notices, make_outbox, make_post
 
             notices = make_notices(self.settings, self.metrics.notification)
+            post = make_post(self.settings, self.keys.sealer, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
-        if notices is not None:
-            self._outbox = make_outbox(self.settings, self.records, self.clock, self.recorder, self.metrics)
+        if post is not None:
+            self._outbox = make_outbox(
+                self.settings, self.records, self.keys.sealer, self.clock, self.recorder, self.metrics
+            )
         people = People(
             self.settings,
             records=self.records,
@@ -202,6 +205,7 @@ class App:
             tries=self._tries(),
             metrics=self.metrics,
             redis=self.redis,
+            post=post,
         )
         self.users, self.sessions = people.users, people.sessions
         return people

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.core.contracts import Factor, KeyValue
+from gateway.core.contracts import Factor, KeyValue, Post
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, StoreAway
 from gateway.crypto.keys import KeyRing
@@ -104,13 +104,16 @@ class People:
         tries: KeyValue,
         metrics: Metrics,
         redis: Redis | None = None,
+        post: Post | None = None,
     ) -> None:
-        """Sessions are kept in `redis`, where there is one; tries to sign in are counted in `tries`.
+        """Sessions are kept in `redis`, where there is one; tries to sign in are counted in `tries`; `post` takes codes
+        to people, where somebody carries them.
 
         Raises `ConfigError` for risk settings that are not fit.
         """
         self.records = records
         self.keys = keys
+        self.post = post
         self.risk = Risk(
             records,
             clock,

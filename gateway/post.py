@@ -1,15 +1,19 @@
-"""The post of a gateway: from `notify` in the settings to notices, senders and the outbox.
+"""The post of a gateway: from `notify` in the settings to notices, codes, senders and the outbox.
 
-Loaded where `notify.email` names a sender, and of the senders only those it names.
+Loaded where `notify` names a sender, and of the senders only those it names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.audit.notices import CHANNEL, Count, Notices
 from gateway.core.errors import ConfigError
+from gateway.identity.users import canonical_email
+from gateway.mfa.posted import Posted, opened
 from gateway.notify.outbox import Limits, Outbox
 from gateway.notify.route import Route
 from gateway.store.outbox_table import OutboxTable
@@ -18,7 +22,8 @@ if TYPE_CHECKING:
     from gateway.audit.metrics import Metrics
     from gateway.core.clock import Clock
     from gateway.core.contracts import Ledger, Sender
-    from gateway.settings import EmailSender, Settings
+    from gateway.crypto.sealing import Sealer
+    from gateway.settings import EmailSender, Settings, SmsSender, Webhook
     from gateway.store.sql import Records
 
 
@@ -26,27 +31,49 @@ def make_notices(settings: Settings, count: Count = lambda channel, outcome: Non
     """Who writes notices; None where nothing could carry them."""
     if not settings.notify.email:
         return None
-    host = urlsplit(settings.public_url).hostname or "localhost"
-    return Notices(issuer=host, account=f"{settings.public_url}{settings.prefix}account", count=count)
+    return Notices(issuer=_our_name(settings), account=f"{settings.public_url}{settings.prefix}account", count=count)
 
 
-def make_outbox(settings: Settings, records: Records, clock: Clock, ledger: Ledger, metrics: Metrics) -> Outbox | None:
+def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:
+    """Who takes codes. Raises `ConfigError` where a library is missing."""
+    notify = settings.notify
+    spelled: dict[str, Callable[[str], str]] = {}
+    if notify.email:
+        spelled["email"] = canonical_email
+    if notify.sms:
+        try:
+            from gateway.notify.numbers import Numbers
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "notify.sms needs a library that is not installed", "pip install 'sallyport[sms]'"
+            ) from error
+        rules = notify.numbers
+        spelled["sms"] = Numbers(region=rules.region, deny=rules.deny, allow=rules.allow).canonical
+    most = notify.per_address, notify.per_user
+    return Posted(sealer, clock, channels=spelled, host=_our_name(settings), most=most)
+
+
+def make_outbox(
+    settings: Settings, records: Records, sealer: Sealer, clock: Clock, ledger: Ledger, metrics: Metrics
+) -> Outbox:
     """What sends them. Raises `ConfigError` for a sender that is not fit to be used."""
     notify = settings.notify
-    if not notify.email:
-        return None
-    senders = [_sender(each, settings, clock) for each in notify.email]
+    senders = {
+        CHANNEL: [_mail(each, settings, clock) for each in notify.email],
+        "sms": [_sms(each, clock) for each in notify.sms],
+    }
     return Outbox(
         OutboxTable(records),
-        {CHANNEL: Route(senders, clock, metrics.delivery)},
+        {channel: Route(some, clock, metrics.delivery) for channel, some in senders.items() if some},
         clock,
         ledger,
         limits=Limits(notify.per_address, notify.per_user),
         count=metrics.notification,
+        opened=partial(opened, sealer),
     )
 
 
-def _sender(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
+def _mail(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
     if (smtp := wanted.smtp) is not None:
         try:
             from gateway.notify.smtp import SmtpSender, SmtpServer
@@ -63,14 +90,28 @@ def _sender(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
             ca=smtp.ca,
             timeout=smtp.timeout,
         )
-        our_name = urlsplit(settings.public_url).hostname or "localhost"
-        return SmtpSender(server, sender=settings.notify.from_, our_name=our_name)
-    if (hook := wanted.webhook) is not None:
-        from gateway.notify.webhook import WebhookSender
+        return SmtpSender(server, sender=settings.notify.from_, our_name=_our_name(settings))
+    return _hook(wanted.webhook, clock, CHANNEL) if wanted.webhook is not None else _console(CHANNEL)
 
-        return WebhookSender(
-            hook.url.get_secret_value(), hook.key, clock, channel=CHANNEL, ca=hook.ca, timeout=hook.timeout
-        )
+
+def _sms(wanted: SmsSender, clock: Clock) -> Sender:
+    return _hook(wanted.webhook, clock, "sms") if wanted.webhook is not None else _console("sms")
+
+
+def _hook(hook: Webhook, clock: Clock, channel: str) -> Sender:
+    from gateway.notify.webhook import WebhookSender
+
+    return WebhookSender(
+        hook.url.get_secret_value(), hook.key, clock, channel=channel, ca=hook.ca, timeout=hook.timeout
+    )
+
+
+def _console(channel: str) -> Sender:
     from gateway.notify.console import ConsoleSender
 
-    return ConsoleSender()
+    return ConsoleSender(channel=channel)
+
+
+def _our_name(settings: Settings) -> str:
+    """Our host, as people know it."""
+    return urlsplit(settings.public_url).hostname or "localhost"

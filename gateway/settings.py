@@ -896,6 +896,32 @@ class Console(Strict):
     """Standard output, for trying it out."""
 
 
+class SmsSender(Strict):
+    """Who carries SMS: one of these."""
+
+    webhook: Webhook | None = setting(None, "A program of yours, or of a provider.")
+    console: Console | None = setting(None, "Standard output: whoever reads it reads every code.")
+
+    @model_validator(mode="after")
+    def _one(self) -> SmsSender:
+        if sum(each is not None for each in (self.webhook, self.console)) != 1:
+            raise ValueError("write exactly one of `webhook` and `console`")
+        return self
+
+
+Prefix = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{0,14}$")]
+
+
+class Numbers(Strict):
+    """Which phone numbers are written to. Only mobile ones are, in any case."""
+
+    region: Annotated[str, Field(pattern=r"^([A-Z]{2})?$")] = setting(
+        "", "Country of numbers without one, as in `TR`; empty: they have to begin with `+`."
+    )
+    deny: tuple[Prefix, ...] = setting((), "Prefixes that are not written to, as in `+1900`.")
+    allow: tuple[Prefix, ...] = setting((), "The only prefixes that are written to; empty: all.")
+
+
 class EmailSender(Strict):
     """Who carries e-mail: one of these."""
 
@@ -925,6 +951,8 @@ class Notify(Strict):
         "", "Who messages are from: `name@host`, or `Name <name@host>`.", alias="from"
     )
     email: tuple[EmailSender, ...] = setting((), "Who carries e-mail, the preferred first; empty: nobody is told.")
+    sms: tuple[SmsSender, ...] = setting((), "Who carries SMS, the preferred first, as by cost; empty: nobody.")
+    numbers: Numbers = setting({}, "Which phone numbers are written to.")
     per_address: int = setting(20, "Messages of one kind to one address within an hour.", ge=1, le=1000)
     per_user: int = setting(40, "Messages of one kind to one user within an hour.", ge=1, le=1000)
 
@@ -933,6 +961,16 @@ class Notify(Strict):
         if not self.from_ and any(each.smtp is not None for each in self.email):
             raise ValueError("`smtp` needs `from`, as in `from: Sallyport <noreply@example.com>`")
         return self
+
+    @property
+    def senders(self) -> list[tuple[str, int, EmailSender | SmsSender]]:
+        """All of them, each with its channel and its place in the list."""
+        return [("email", *each) for each in enumerate(self.email)] + [("sms", *each) for each in enumerate(self.sms)]
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """Those that somebody carries: `email`, `sms`."""
+        return frozenset(channel for channel in ("email", "sms") if getattr(self, channel))
 
 
 class RiskSettings(Strict):
@@ -1205,10 +1243,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         + tuple(
             written.problem(
                 "messages go to standard output: whoever reads it reads all of them",
-                ("notify", "email", index),
-                "use smtp or webhook outside of a trial",
+                ("notify", channel, index),
+                "use another sender outside of a trial",
             )
-            for index, sender in enumerate(read.notify.email)
+            for channel, index, sender in read.notify.senders
             if sender.console is not None
         )
         + tuple(

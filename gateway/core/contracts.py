@@ -183,6 +183,40 @@ class Sender(Protocol):
         ...
 
 
+class Post(Protocol):
+    """Get a code to somebody."""
+
+    def address(self, channel: str, text: str) -> str:
+        """The one spelling of an address: an E.164 number for `sms`, name@host for `email`.
+
+        Raises `UserError` ERR-PHONE-INVALID, ERR-PHONE-REFUSED, ERR-EMAIL-INVALID, and ERR-UNREACHABLE where nobody
+        carries that channel.
+        """
+        ...
+
+    async def code(
+        self,
+        connection: Any,
+        *,
+        tenant: str,
+        subject: str,
+        channel: str,
+        to: str,
+        code: str,
+        about: str,
+        language: str,
+        expires_at: float,
+    ) -> None:
+        """Have `code` sent to `to`, spelled as `address` does, once the transaction of `connection` is committed.
+
+        `connection` is one to the records. It is sent off everybody's way, within a second or so, and never after
+        `expires_at`. `about`: `verify` (it is you), `enrol` (this address is yours), `recover` (you get back in).
+        `language`: `en`, `tr`. Raises `UserError` ERR-THROTTLED, with a `retry_after`, where too many codes were sent
+        there, and ERR-UNREACHABLE.
+        """
+        ...
+
+
 class Ledger(Protocol):
     """Remember it."""
 

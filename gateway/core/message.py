@@ -14,12 +14,14 @@ class Message:
     kind: str
     """What it is about, as in `password_changed`."""
     to: str = field(repr=False)
-    """An e-mail address."""
+    """An e-mail address, or a phone number (E.164)."""
     subject: str = field(repr=False)
     text: str = field(repr=False)
     html: str = field(repr=False)
     at: float = 0.0
     """When it was written, in seconds since the epoch."""
+    useful: float = 0.0
+    """Seconds from now on after which it is of no use any more; 0.0: it always is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +29,4 @@ class Receipt:
     """Somebody took a message over and answers for it now."""
 
     reference: str = ""
-    """What they call it; may be empty."""
+    """What they call it, and will call it when they tell what became of it; may be empty."""

@@ -55,6 +55,18 @@ def canonical(name: str) -> str:
     return spelled
 
 
+def canonical_email(text: str) -> str:
+    """The one spelling of an e-mail address: what is before the `@` belongs to its host, which has no case.
+
+    Raises `UserError` ERR-EMAIL-INVALID.
+    """
+    text = text.strip()
+    if not _EMAIL.fullmatch(text) or not text.isprintable():
+        raise UserError("ERR-EMAIL-INVALID", "That is not an e-mail address.")
+    local, _, host = text.partition("@")
+    return f"{local}@{host.lower()}"
+
+
 def check_details(email: str, display_name: str, groups: frozenset[str]) -> None:
     """Raise `UserError` for details that could not travel in a header or a comma-separated list."""
     if email and not _EMAIL.fullmatch(email):

@@ -4,6 +4,7 @@
 - Backup codes are MACs, and nobody has the code; `backup_codes.digest` names its key. They are void after 90 days.
 - Open setups and interrupted requests (`kept.value`) expire within ten minutes. A request is bound to a ticket that
   only its owner has, so nobody else could seal it anew.
+- Codes that wait in the outbox (`outbox.sealed`) go when they are sent, within ten minutes.
 - Sessions in Redis, open forms and challenges expire with the session at the latest.
 - Device cookies are not waited for: without the key such a browser is a stranger until its next sign-in.
 
@@ -30,7 +31,7 @@ from gateway.crypto.masters import MasterStanding
 from gateway.crypto.sealing import HEAD_SIZE, VERSION, Sealer, Unsealable, number_of
 from gateway.mfa.backup_codes import BackupCodes
 from gateway.store.sql import Records
-from gateway.store.tables import backup_codes, factors, kept, meta
+from gateway.store.tables import backup_codes, factors, kept, meta, outbox
 
 AT_ONCE = 256
 """Rows read at a time."""
@@ -163,6 +164,13 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
                 select(func.count(), func.max(kept.c.expires_at)).where(of_key, kept.c.expires_at > now)
             )
         ).one()
+        codes_to_send = (
+            await connection.execute(
+                select(func.count(), func.max(outbox.c.expires_at)).where(
+                    _head(outbox.c.sealed) == VERSION + name, outbox.c.expires_at > now
+                )
+            )
+        ).one()
         unused = (
             await connection.execute(select(func.count(), func.max(backup_codes.c.expires_at)).where(codes))
         ).one()
@@ -170,6 +178,8 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
         found.append(Need("secrets of factors", secrets, 0.0))
     if open_ones[0]:
         found.append(Need("setups and interrupted requests", open_ones[0], open_ones[1]))
+    if codes_to_send[0]:
+        found.append(Need("codes to be sent", codes_to_send[0], codes_to_send[1]))
     if unused[0]:
         found.append(Need("backup codes", unused[0], unused[1]))
     over = standing.replaced_at + longest_session + GRACE

@@ -11,15 +11,15 @@ from gateway.core.message import Message, Receipt
 class ConsoleSender:
     """A `Sender` that shows what it is given."""
 
-    name = "console"
-
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(self, out: TextIO | None = None, *, channel: str = "email") -> None:
+        self.name = "console" if channel == "email" else f"{channel}-console"
         self._out = out
 
     async def send(self, message: Message) -> Receipt:
         """As the contract says; it always works."""
         out = self._out or sys.stdout
-        print(f"--- to {message.to}: {message.subject}\n{message.text}\n---", file=out, flush=True)
+        about = f": {message.subject}" if message.subject else ""
+        print(f"--- to {message.to}{about}\n{message.text}\n---", file=out, flush=True)
         return Receipt()
 
     async def close(self) -> None:

@@ -19,12 +19,13 @@ class Letter(NamedTuple):
     html: str
 
 
-def write(content: Mapping[str, Any]) -> Letter:
-    """The letter about `content`: `title`, `said`, `facts` (pairs), `advice`, `link`, `from_whom`, `name`.
+def write(content: Mapping[str, Any], template: str = "notice") -> Letter:
+    """The letter about `content`. A `notice`: `title`, `said`, `facts` (pairs), `advice`, `link`, `from_whom`, `name`;
+    a `code`: `title`, `said`, `code`, `minutes`, `advice`, `from_whom`.
 
     Raises `jinja2.UndefinedError` where something of these is missing.
     """
-    html, text = (_templates().get_template(f"notice.{kind}") for kind in ("html", "txt"))
+    html, text = (_templates().get_template(f"{template}.{kind}") for kind in ("html", "txt"))
     return Letter(" ".join(content["title"].split()), text.render(content), html.render(content))
 
 

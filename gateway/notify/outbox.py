@@ -1,7 +1,8 @@
 """Messages leave from here, off everybody's way.
 
-What is to be sent is a row, written in the transaction that keeps the event it is about (`audit.notices`). This looks
-for rows that are due, once a second, and hands each to the route of its channel.
+What is to be sent is a row, written in the transaction that keeps the event it is about (`audit.notices`), or the
+challenge it answers (`mfa.posted`). This looks for rows that are due, once a second, and hands each to the route of its
+channel.
 
     waiting ── claimed ──▶ sending ── taken over ──▶ sent
        ▲                      │
@@ -16,6 +17,10 @@ What was taken over while the database is away is remembered here and settled fi
 
 Limits count what was sent to one address, and to one person, of one kind within an hour. What is too much waits, so
 that a flood of one kind neither reaches anybody nor keeps another kind from them.
+
+Each channel has two lanes, one for codes and one for notices, which do not wait for each other: somebody sits before a
+page for a code, and a mail server that hangs over a notice must not keep it. A code is unsealed when it is sent, never
+after its time, and what was sealed goes when its row is settled.
 """
 
 from __future__ import annotations
@@ -23,8 +28,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from gateway.core.clock import Clock
@@ -33,7 +40,8 @@ from gateway.core.errors import StoreAway, Undelivered
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.message import Message
 from gateway.notify.letter import Letter, write
-from gateway.notify.route import Route
+from gateway.notify.route import Route, Taken
+from gateway.notify.short import short
 
 EVERY: Final = 1.0
 """Seconds between two looks."""
@@ -64,6 +72,8 @@ class Parcel:
     target: str
     kind: str
     content: Mapping[str, Any]
+    sealed: bytes | None
+    """Not None for a code."""
     tries: int
     """This one included."""
     created_at: float
@@ -84,7 +94,7 @@ class Limits:
 class Shelf(Protocol):
     """Where rows are kept: `store.outbox_table`. Every method raises `StoreAway`."""
 
-    async def due(self, now: float, most: int) -> Sequence[int]:
+    async def due(self, now: float, most: int, channel: str, codes: bool) -> Sequence[int]:
         """Ids of rows to look at, the longest due first."""
         ...
 
@@ -94,17 +104,32 @@ class Shelf(Protocol):
         """The row, ours for `lease` seconds; None where it is somebody else's, or has to wait for a limit."""
         ...
 
-    async def settle(self, row: int, tries: int, state: str, *, now: float, due_at: float, via: str) -> None:
+    async def settle(
+        self, row: int, tries: int, state: str, *, now: float, due_at: float, via: str, reference: str
+    ) -> None:
         """What became of try number `tries`."""
         ...
 
-    async def sweep(self, now: float) -> None:
-        """Remove what was settled long ago."""
+    async def sweep(self, now: float) -> int:
+        """Remove what was settled long ago, and give up what nobody looks at; how many were given up."""
         ...
 
     async def waiting(self) -> int:
         """How many are not settled."""
         ...
+
+
+Opened = Callable[[Parcel], str]
+"""What was sealed in a row. Raises `Undelivered` where it does not open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What waits for each other."""
+
+    channel: str
+    codes: bool
+    turning: asyncio.Lock
 
 
 class Outbox:
@@ -119,67 +144,80 @@ class Outbox:
         *,
         limits: Limits,
         count: Callable[[str, str], None],
+        opened: Opened | None = None,
     ) -> None:
-        """`routes` by channel. `count` is told `(channel, outcome)`: sent, retried, failed."""
+        """`routes` by channel. `count` is told `(channel, outcome)`: sent, retried, failed.
+
+        `opened` unseals codes; without it none is sent.
+        """
         self._shelf = shelf
         self._routes = routes
         self._clock = clock
         self._ledger = ledger
         self._limits = limits
         self._count = count
+        self._opened = opened
         self._unsettled: dict[int, dict[str, Any]] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._turning = asyncio.Lock()
+        self._lanes = [Lane(channel, codes, asyncio.Lock()) for channel in routes for codes in (True, False)]
+        self._tasks: list[asyncio.Task[None]] = []
         self._swept_at = 0.0
         self.waiting = 0
         """Rows that were not settled when it was last looked."""
 
     def start(self) -> None:
         """Begin to look every second."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="outbox")
+        if not self._tasks:
+            looks: list[Callable[[], Awaitable[int]]] = [partial(self._turn, lane) for lane in self._lanes]
+            self._tasks = [asyncio.create_task(_every(look), name="outbox") for look in [*looks, self._keep]]
 
     async def close(self) -> None:
         """Let what is on its way arrive, shortly; what does not is sent by whoever looks next."""
-        if self._task is not None:
+        if self._tasks:
             try:
-                async with asyncio.timeout(FAREWELL), self._turning:
-                    self._task.cancel()
+                async with asyncio.timeout(FAREWELL), AsyncExitStack() as stack:
+                    for lane in self._lanes:
+                        await stack.enter_async_context(lane.turning)
+                    self._end()
             except TimeoutError:
-                self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+                self._end()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
         for route in self._routes.values():
             await route.close()
 
+    def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
     async def turn(self) -> int:
         """Look once; how many messages were tried. Raises `StoreAway`."""
-        async with self._turning:
+        found = await asyncio.gather(*map(self._turn, self._lanes), return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        await self._keep()
+        return sum(each for each in found if isinstance(each, int))
+
+    async def _turn(self, lane: Lane) -> int:
+        async with lane.turning:
             await self._settle_late()
-            now = self._clock.now()
-            tried = 0
-            rows = [row for row in await self._shelf.due(now, AT_ONCE) if row not in self._unsettled]
-            claimed = [found for row in rows if (found := await self._claim(row)) is not None]
+            due = await self._shelf.due(self._clock.now(), AT_ONCE, lane.channel, lane.codes)
+            claimed = [
+                found for row in due if row not in self._unsettled and (found := await self._claim(row)) is not None
+            ]
             if claimed:
                 await asyncio.gather(*map(self._deliver, claimed))
-                tried = len(claimed)
-            self.waiting = await self._shelf.waiting()
-            if now - self._swept_at >= LONGEST_WAIT:
-                self._swept_at = now
-                await self._shelf.sweep(now)
-            return tried
+            return len(claimed)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            try:
-                while await self.turn() == AT_ONCE:
-                    pass
-            except StoreAway:
-                pass  # the store's line has told
-            except Exception:
-                # Whatever it is, it must not end this task, or nothing would ever be sent again.
-                _log.exception("the outbox could not be looked at")
+    async def _keep(self) -> int:
+        """Count what waits, and remove what is old."""
+        now = self._clock.now()
+        self.waiting = await self._shelf.waiting()
+        if now - self._swept_at >= LONGEST_WAIT:
+            self._swept_at = now
+            if given_up := await self._shelf.sweep(now):
+                _log.error("%d messages are given up: nobody has looked at them in time", given_up)
+        return 0
 
     async def _claim(self, row: int) -> Parcel | None:
         limits = self._limits
@@ -188,12 +226,9 @@ class Outbox:
 
     async def _deliver(self, parcel: Parcel) -> None:
         try:
-            letter: Letter = write(parcel.content)
-            message = Message(
-                parcel.token, parcel.kind, parcel.target, letter.subject, letter.text, letter.html, parcel.created_at
-            )
-            async with asyncio.timeout(LONGEST):
-                via = await self._routes[parcel.channel].send(message)
+            message = self._written(parcel)
+            async with asyncio.timeout(min(LONGEST, message.useful or LONGEST)):
+                taken = await self._routes[parcel.channel].send(message)
         except Undelivered as failed:
             await self._failed(parcel, failed)
         except TimeoutError:
@@ -203,7 +238,23 @@ class Outbox:
             await self._failed(parcel, Undelivered(type(error).__name__))
         else:
             self._count(parcel.channel, "sent")
-            await self._settle(parcel, "sent", via=via)
+            await self._settle(parcel, "sent", taken=taken)
+
+    def _written(self, parcel: Parcel) -> Message:
+        """What is sent. Raises `Undelivered` for a code whose time is over, or that does not open."""
+        letter, useful = Letter("", "", ""), 0.0
+        if parcel.sealed is None:
+            letter = write(parcel.content)
+        else:
+            useful = parcel.expires_at - self._clock.now()
+            if useful <= 0 or self._opened is None:
+                raise Undelivered("its time is over" if useful <= 0 else "nobody can open it", final=True)
+            code = self._opened(parcel)
+            if parcel.channel == "sms":
+                letter = Letter("", short(parcel.content, code), "")
+            else:
+                letter = write({**parcel.content, "code": code}, "code")
+        return Message(parcel.token, parcel.kind, parcel.target, *letter, at=parcel.created_at, useful=useful)
 
     async def _failed(self, parcel: Parcel, failed: Undelivered) -> None:
         now = self._clock.now()
@@ -219,25 +270,48 @@ class Outbox:
         self._ledger.note(Event(Kind.NOTIFICATION_FAILED, Severity.WARNING, parcel.tenant, user, detail=detail))
         await self._settle(parcel, "failed")
 
-    async def _settle(self, parcel: Parcel, state: str, *, due_at: float = 0.0, via: str = "") -> None:
+    async def _settle(
+        self,
+        parcel: Parcel,
+        state: str,
+        *,
+        due_at: float = 0.0,
+        taken: Taken = Taken("", ""),  # noqa: B008 - a value
+    ) -> None:
         word: dict[str, Any] = {
             "tries": parcel.tries,
             "state": state,
             "now": self._clock.now(),
             "due_at": due_at,
-            "via": via,
+            "via": taken.via,
+            "reference": taken.reference,
         }
         self._unsettled[parcel.id] = word
         try:
             await self._shelf.settle(parcel.id, **word)
         except StoreAway:
             return  # remembered
-        del self._unsettled[parcel.id]
+        self._unsettled.pop(parcel.id, None)
 
     async def _settle_late(self) -> None:
         for row, word in list(self._unsettled.items()):
             await self._shelf.settle(row, **word)
-            del self._unsettled[row]
+            if self._unsettled.get(row) is word:
+                del self._unsettled[row]
+
+
+async def _every(look: Callable[[], Awaitable[int]]) -> None:
+    """Look once a second; at once again where there was more than fits."""
+    while True:
+        await asyncio.sleep(EVERY)
+        try:
+            while await look() == AT_ONCE:
+                pass
+        except StoreAway:
+            pass  # the store's line has told
+        except Exception:
+            # Whatever it is, it must not end this task, or nothing would ever be sent again.
+            _log.exception("the outbox could not be looked at")
 
 
 def backoff(tries: int) -> float:

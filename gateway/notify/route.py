@@ -7,7 +7,9 @@ it goes out a second time only when it is tried again, under the same id.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Sender
@@ -21,6 +23,13 @@ Timed = Callable[[str, str, float], None]
 """Told `(sender, outcome, seconds)` of each try; outcome: accepted, refused, failed, unsure."""
 
 
+class Taken(NamedTuple):
+    """Who took a message over, and what they call it."""
+
+    via: str
+    reference: str
+
+
 class Route:
     """The senders of one channel; names tell them apart, the second of a kind being `smtp-2`."""
 
@@ -30,13 +39,13 @@ class Route:
         self._timed = timed
         self._resting: dict[str, float] = {}
 
-    async def send(self, message: Message) -> str:
-        """Hand it over to one of them; its name. Raises `Undelivered` of all of them."""
+    async def send(self, message: Message) -> Taken:
+        """Hand it over to one of them. Raises `Undelivered` of all of them."""
         failures: list[Undelivered] = []
         for name, sender in self._order():
             began = self._clock.monotonic()
             try:
-                await sender.send(message)
+                receipt = await sender.send(message)
             except Undelivered as failed:
                 outcome = "unsure" if failed.unsure else "refused" if failed.final else "failed"
                 self._timed(name, outcome, self._clock.monotonic() - began)
@@ -49,7 +58,7 @@ class Route:
                 continue
             self._resting.pop(name, None)
             self._timed(name, "accepted", self._clock.monotonic() - began)
-            return name
+            return Taken(name, receipt.reference)
         raise Undelivered(
             "; ".join(each.why for each in failures),
             final=all(each.final for each in failures),
@@ -69,7 +78,8 @@ class Route:
 
 def _names(senders: Sequence[Sender]) -> list[str]:
     names: list[str] = []
+    count: Counter[str] = Counter()
     for sender in senders:
-        count = 1 + sum(name.partition("-")[0] == sender.name for name in names)
-        names.append(sender.name if count == 1 else f"{sender.name}-{count}")
+        count[sender.name] += 1
+        names.append(sender.name if count[sender.name] == 1 else f"{sender.name}-{count[sender.name]}")
     return names

@@ -30,12 +30,11 @@ LONGEST = 3600.0
 class WebhookSender:
     """A `Sender` to `url`. Raises `ConfigError` for authorities that cannot be read."""
 
-    name = "webhook"
-
     def __init__(
         self, url: str, secret: bytes, clock: Clock, *, channel: str, ca: Path | None = None, timeout: float = 10.0
     ) -> None:
         """`timeout`: seconds in all for one message."""
+        self.name = "webhook" if channel == "email" else f"{channel}-webhook"
         self._url = url
         self._secret = secret
         self._clock = clock

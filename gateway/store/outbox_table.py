@@ -15,6 +15,8 @@ from gateway.store.tables import outbox
 HOUR: Final = 3600.0
 KEPT: Final = 7 * 86_400.0
 """Seconds that a settled message can be looked up."""
+GIVEN_UP: Final = 86_400.0
+"""Seconds after the end of its time that a message which nobody has looked at is given up."""
 MOST_WAITING: Final = 50
 """Messages of one kind that may wait for one address; further ones are not kept."""
 _TOLD = (
@@ -26,6 +28,7 @@ _TOLD = (
     "target",
     "kind",
     "content",
+    "sealed",
     "tries",
     "created_at",
     "expires_at",
@@ -38,9 +41,10 @@ class OutboxTable:
     def __init__(self, records: Records) -> None:
         self._records = records
 
-    async def due(self, now: float, most: int) -> Sequence[int]:
-        """Ids of rows to look at, the longest due first."""
-        query = select(outbox.c.id).where(_due(now)).order_by(outbox.c.due_at, outbox.c.id).limit(most)
+    async def due(self, now: float, most: int, channel: str, codes: bool) -> Sequence[int]:
+        """Ids of rows of `channel` to look at, the longest due first: those with a code, or those without."""
+        these = and_(outbox.c.channel == channel, outbox.c.sealed.is_not(None) if codes else outbox.c.sealed.is_(None))
+        query = select(outbox.c.id).where(_due(now), these).order_by(outbox.c.due_at, outbox.c.id).limit(most)
         async with self._records.read() as connection:
             return list((await connection.scalars(query)).all())
 
@@ -50,7 +54,8 @@ class OutboxTable:
         """The row, ours for `lease` seconds; None where it is somebody else's, or has to wait for a limit.
 
         Counted and claimed in one transaction about whom it is for. Two people may have one address: on PostgreSQL
-        that limit can be passed by as many as are claimed in the same moment.
+        that limit can be passed by as many as are claimed in the same moment. Codes were counted when they were put in:
+        they cannot wait.
         """
         async with self._records.read() as connection:
             whose = (
@@ -64,16 +69,13 @@ class OutboxTable:
             if found is None:
                 return None
             same = outbox.c.kind == found.kind
-            wait = max(
-                await _wait(connection, and_(outbox.c.target == found.target, same), row, now, per_target),
-                await _wait(
-                    connection,
-                    and_(outbox.c.tenant == found.tenant, outbox.c.subject == found.subject, same),
-                    row,
-                    now,
-                    per_user,
-                ),
-            )
+            whose_too = and_(outbox.c.tenant == found.tenant, outbox.c.subject == found.subject, same)
+            wait = 0.0
+            if found.sealed is None:
+                wait = max(
+                    await _wait(connection, and_(outbox.c.target == found.target, same), row, now, per_target),
+                    await _wait(connection, whose_too, row, now, per_user),
+                )
             if wait > 0:
                 await connection.execute(update(outbox).where(this).values(due_at=now + wait, state="waiting"))
                 return None
@@ -86,24 +88,38 @@ class OutboxTable:
                 return None
         return {name: getattr(found, name) for name in _TOLD} | {"tries": found.tries + 1}
 
-    async def settle(self, row: int, tries: int, state: str, *, now: float, due_at: float, via: str) -> None:
+    async def settle(
+        self, row: int, tries: int, state: str, *, now: float, due_at: float, via: str, reference: str
+    ) -> None:
         """What became of try number `tries`; nothing changes where somebody else has begun another.
 
-        Except that a message which was taken over is sent, whatever others think.
+        Except that a message which was taken over is sent, whatever others think. A code goes with its settlement.
         """
-        values: dict[str, Any] = {"state": state, "due_at": due_at, "via": via}
+        values: dict[str, Any] = {"state": state, "due_at": due_at, "via": via, "reference": reference}
         if state != "waiting":
-            values["settled_at"] = now
+            values |= {"settled_at": now, "sealed": None}
         this = [outbox.c.id == row]
         if state != "sent":
             this += [outbox.c.tries == tries, outbox.c.state == "sending"]
         async with self._records.begin() as connection:
             await connection.execute(update(outbox).where(*this).values(values))
 
-    async def sweep(self, now: float) -> None:
-        """Remove what was settled a week ago."""
+    async def sweep(self, now: float) -> int:
+        """Remove what was settled a week ago, and give up what nobody looks at; how many were given up.
+
+        Its channel is carried no more, or no gateway ran while it was worth something.
+        """
+        over = or_(
+            outbox.c.expires_at < now - GIVEN_UP,
+            and_(outbox.c.sealed.is_not(None), outbox.c.expires_at < now - HOUR),
+        )
+        unsettled = outbox.c.state.in_(("waiting", "sending"))
         async with self._records.begin() as connection:
             await connection.execute(delete(outbox).where(outbox.c.settled_at < now - KEPT))
+            given_up = await connection.execute(
+                update(outbox).where(unsettled, over).values(state="failed", settled_at=now, sealed=None)
+            )
+        return given_up.rowcount
 
     async def waiting(self) -> int:
         """How many are not settled."""
@@ -123,8 +139,13 @@ async def put(
     content: Mapping[str, Any],
     now: float,
     lifetime: float,
+    token: str = "",
+    sealed: bytes | None = None,
 ) -> bool:
-    """Have a message sent once this transaction is committed; False where too many wait for that address already."""
+    """Have a message sent once this transaction is committed; False where too many wait for that address already.
+
+    `sealed` is what of it must not be read in the database; it is bound to `token`, which `new_token` makes.
+    """
     there = (
         select(func.count())
         .select_from(outbox)
@@ -133,12 +154,39 @@ async def put(
     if (await connection.scalar(there) or 0) >= MOST_WAITING:
         return False
     row = {
-        "token": secrets.token_hex(16), "tenant": tenant, "subject": subject, "channel": channel, "target": target,
+        "token": token or new_token(), "tenant": tenant, "subject": subject, "channel": channel, "target": target,
         "kind": kind, "content": dict(content), "state": "waiting", "tries": 0, "created_at": now, "due_at": now,
-        "expires_at": now + lifetime,
+        "expires_at": now + lifetime, "sealed": sealed,
     }  # fmt: skip
     await connection.execute(insert(outbox).values(row))
     return True
+
+
+def new_token() -> str:
+    """What others will know a message by."""
+    return secrets.token_hex(16)
+
+
+async def crowded(
+    connection: AsyncConnection, *, tenant: str, subject: str, target: str, kind: str, now: float, most: tuple[int, int]
+) -> float:
+    """Seconds until one more of `kind` may be put in; 0.0: now. `most`: to one address, to one person, in an hour.
+
+    What failed does not count: whoever waits for a code that could not be sent asks for another.
+    """
+    mine = and_(outbox.c.tenant == tenant, outbox.c.subject == subject)
+    wait = 0.0
+    for whose, many in ((outbox.c.target == target, most[0]), (mine, most[1])):
+        query = (
+            select(outbox.c.created_at)
+            .where(whose, outbox.c.kind == kind, outbox.c.state != "failed", outbox.c.created_at > now - HOUR)
+            .order_by(outbox.c.created_at.desc())
+            .limit(many)
+        )
+        times = (await connection.scalars(query)).all()
+        if len(times) == many:
+            wait = max(wait, 1.0, times[-1] + HOUR - now)
+    return wait
 
 
 def _due(now: float) -> ColumnElement[bool]:

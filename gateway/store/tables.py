@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -217,7 +217,7 @@ outbox = Table(
     Column("token", Text, nullable=False, unique=True),  # what others know this message by
     Column("tenant", Text, nullable=False),
     Column("subject", Text, nullable=False),  # whom it is for; they may be gone meanwhile
-    Column("channel", Text, nullable=False),  # `email`
+    Column("channel", Text, nullable=False),  # `email`, `sms`
     Column("target", Text, nullable=False),  # their address, when it was written
     Column("kind", Text, nullable=False),
     Column("content", JSON, nullable=False),  # what the template is given; nothing secret
@@ -228,9 +228,13 @@ outbox = Table(
     Column("expires_at", Float, nullable=False),
     Column("settled_at", Float),
     Column("via", Text, nullable=False, server_default=text("''")),  # the sender that took it over
+    Column("sealed", LargeBinary),  # a code, until it is settled; see mfa.posted
+    Column("reference", Text, nullable=False, server_default=text("''")),  # what that sender calls it
+    Column("delivery", Text, nullable=False, server_default=text("''")),  # what it told later: delivered, undelivered
     Index("outbox_due", "state", "due_at"),
     Index("outbox_to", "target", "kind", "state"),
     Index("outbox_of", "tenant", "subject", "kind", "state"),
+    Index("outbox_known_as", "via", "reference"),
 )
 
 kept = Table(

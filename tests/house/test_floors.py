@@ -36,6 +36,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 
 OPTIONAL = (
     "maxminddb",
+    "phonenumbers",
     "pyotp",
     "segno",
     "prometheus_client",
