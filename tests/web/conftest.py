@@ -42,6 +42,7 @@ from gateway.store.sql import Records
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
 from gateway.web.own_limits import GUESSES, RULE
+from tests.rig.described import demand_described
 from tests.rig.forms import Form, Forms
 from tests.rig.sessions import in_rows
 
@@ -150,7 +151,10 @@ class Browser:
         if method == "POST":
             headers.setdefault("Content-Type", "application/json")
         body = b"" if value is None else orjson.dumps(value)
-        return await self.send(method, f"{P}api/v1/{path}", body=body, headers=headers, **more)
+        answer = await self.send(method, f"{P}api/v1/{path}", body=body, headers=headers, **more)
+        kind = answer.headers.get("Content-Type", "").partition(";")[0]
+        demand_described(P, method, path, answer.status, kind, answer.body)
+        return answer
 
 
 class House:

@@ -79,6 +79,22 @@ async def test_a_body_that_is_not_as_it_should_be(browser: Browser, body: bytes,
         assert "123456" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("mfa/challenge", {"max_age": False}),
+        ("mfa/challenge", {"max_age": "60"}),
+        ("sessions/invalidate-all", {"keep_current": 0}),
+        ("sessions/invalidate-all", {"keep_current": "no"}),
+    ],
+)
+async def test_what_is_nearly_of_the_right_type_is_not_guessed_at(browser: Browser, path: str, body: Any) -> None:
+    await browser.sign_in()
+    answer = await browser.api("POST", path, body)
+    assert (answer.status, answer.json["code"]) == (400, "ERR-BODY")
+    assert (await browser.get("whoami")).json["authenticated"] is True
+
+
 async def test_setting_up_proving_and_removing(house: House, browser: Browser, clock: ManualClock) -> None:
     await browser.sign_in()
     status = (await browser.api("GET", "mfa/status")).json

@@ -13,9 +13,9 @@ Code = Annotated[str, Field(min_length=1, max_length=64, description="What the p
 
 
 class Takes(BaseModel):
-    """A request body: unknown members are refused."""
+    """A request body: unknown members are refused, and so is what is nearly of the right type (`0` for `false`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Answers(BaseModel):

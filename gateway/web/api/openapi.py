@@ -152,6 +152,8 @@ def _codes(one: Endpoint) -> list[tuple[int, str]]:
     own = list(one.codes)
     if one.fresh:
         own.append((401, "ERR-STEP-UP"))
+    if "{" in one.path or one.query:
+        own.append((400, "ERR-BAD-TARGET"))
     if one.method == "POST":
         own += [(400, "ERR-JSON"), (400, "ERR-BODY"), (413, "ERR-TOO-LARGE"), (415, "ERR-CONTENT-TYPE")]
     return [*own, *COMMON]
