@@ -395,6 +395,7 @@ class App:
                 self._people, self._able = await people.factors.adoption()
                 if people.trusted is not None:
                     self._trusted = await people.trusted.count()
+                await people.recoveries.turn()
                 await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True

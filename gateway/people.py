@@ -12,6 +12,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -23,13 +24,14 @@ from gateway.identity.cookie import SessionCookie
 from gateway.identity.device import DeviceCookie, KnownBrowser
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
-from gateway.identity.session_rows import SessionRows
+from gateway.identity.session_rows import SessionRows, revoke
 from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import SignInThrottle
 from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
+from gateway.mfa.recovery import Recoveries
 from gateway.mfa.sealed import demand_keys
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from gateway.gate import Spend
     from gateway.identity.session_store import SessionStore
     from gateway.limits.standings import Standings
+    from gateway.mfa.recovery_letters import RecoveryLetters
     from gateway.mfa.webauthn.security_keys import Workshop
     from gateway.settings import Settings, WebAuthn
     from gateway.store.place import Place
@@ -165,6 +168,20 @@ class People:
                 most=trusted.most,
                 count=metrics.trusted_device,
             )
+        recovery = settings.mfa.recovery
+        self.recoveries = Recoveries(
+            records,
+            clock,
+            recorder,
+            keys.mac,
+            unbind=self.enrolment.unbind,
+            revoke=revoke,
+            letters=_letters(settings, keys) if settings.notify.email else None,
+            by_email=recovery is not None,
+            **({"delay": recovery.delay, "expires": recovery.expires} if recovery is not None else {}),
+            administrators=settings.mfa.required_groups,
+            count=metrics.recovery,
+        )
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
         self.error_page = partial(error_page, prefix=settings.prefix)
 
@@ -187,6 +204,7 @@ class People:
             enrolment=self.enrolment,
             stepups=self.stepups,
             interrupted=self.interrupted,
+            recoveries=self.recoveries,
             security_keys=keys_of_people.security_keys(self.enrolment, recorder) if keys_of_people else None,
             jwks=keys.signer.jwks,
             risk=self.risk.score,
@@ -216,6 +234,14 @@ class People:
         self._passwords.close()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
+
+
+def _letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:
+    """Who writes to people that are being recovered."""
+    from gateway.mfa.recovery_letters import RecoveryLetters
+
+    host = urlsplit(settings.public_url).hostname or "localhost"
+    return RecoveryLetters(keys.sealer, site=f"{settings.public_url}{settings.prefix}", issuer=host)
 
 
 def _workshop(said: WebAuthn, origin: str, records: Records, keys: KeyRing, kept: KeyValue, clock: Clock) -> Workshop:

@@ -757,6 +757,16 @@ class TrustedDevices(Strict):
     most: int = setting(10, "Browsers that one user can trust; one more, and the oldest is forgotten.", ge=1, le=100)
 
 
+class Recovery(Strict):
+    """A way back in by e-mail, for people who know their password and have lost every second factor."""
+
+    channel: Literal["email"] = setting("email", "Where the link is sent: the address of the account.")
+    delay: Duration = setting(
+        "24h", "How long everybody has to object, before the link is sent.", ge=3600, le=30 * 86400
+    )
+    expires: Duration = setting("7d", "How long the link then counts.", ge=600, le=30 * 86400)
+
+
 def _aaguid(value: str) -> str:
     try:
         return str(uuid.UUID(value))
@@ -805,6 +815,9 @@ class Mfa(Strict):
     backup_codes: BackupCodes | None = setting({}, "Ten codes on paper; `null`: not offered.")
     trusted_devices: TrustedDevices | None = setting(
         None, "Browsers that people may trust, instead of a second factor, for rules that allow it; left out: none."
+    )
+    recovery: Recovery | None = setting(
+        None, "A way back in by e-mail for people who have lost every second factor; left out: none. Needs `notify`."
     )
     enrol_within: Duration = setting("5m", "How fresh a sign-in must be to set up a first factor.")
     required_groups: Texts | tuple[()] = setting(
@@ -1156,6 +1169,14 @@ class Settings(Strict):
         store = info.data.get("store")
         if store is not None and store.records is None and value != {}:
             raise ValueError("this is about people who sign in; remove it, or keep `store.records`")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _letters_of_recovery(cls, value: Notify, info: ValidationInfo) -> Notify:
+        mfa = info.data.get("mfa")
+        if mfa is not None and mfa.recovery is not None and not value.email:
+            raise ValueError("`mfa.recovery` sends letters; say in `notify.email` who carries them")
         return value
 
     @field_validator("mfa")

@@ -52,6 +52,11 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "Sign-ins with the cookie of a trusted browser; outcome: used, repeated, void, stolen",
         ("outcome",),
     ),
+    "recoveries": (
+        "Recoveries of people who lost every factor; outcome: asked, ready, used, approved, failed, cancelled, proven, "
+        "void, refused, expired, unreachable",
+        ("way", "outcome"),
+    ),
     "notifications": (
         "Messages to people; outcome: queued, dropped, sent, retried, failed",
         ("channel", "outcome"),
@@ -191,6 +196,10 @@ class Metrics:
     def trusted_device(self, outcome: str) -> None:
         """Somebody signed in with the cookie of a trusted browser."""
         self._counters["trusted_device_uses"][outcome,] += 1
+
+    def recovery(self, way: str, outcome: str) -> None:
+        """Somebody asked for a recovery, or something came of one."""
+        self._counters["recoveries"][way, outcome] += 1
 
     def notification(self, channel: str, outcome: str) -> None:
         """A message to somebody was written, or came to something."""

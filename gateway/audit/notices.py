@@ -73,6 +73,18 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
         "a browser that you trusted was used in two places. It is not trusted any more, and it was signed out.",
         NOT_YOU,
     ),
+    Kind.RECOVERED: (
+        "Your account was recovered",
+        "all second factors were removed from your account, because they were lost, and you were signed out "
+        "everywhere. With your password you set up a new one.",
+        NOT_YOU,
+    ),
+    Kind.RECOVERY_ENDED: (
+        "The recovery of your account has ended",
+        "it was asked for to remove your second factors, because they were lost. That has ended, and nothing was "
+        "changed.",
+        NOT_YOU,
+    ),
     Kind.PASSWORD_CHANGED: (
         "Your password was changed",
         "the password of your account was changed, and you were signed out everywhere.",

@@ -40,7 +40,15 @@ FLOOD_ROWS: Final = 256
 """Rows of one second that floods may take."""
 
 FLOODS: Final = frozenset(
-    {Kind.REQUEST_REJECTED, Kind.REFUSED, Kind.THROTTLED, Kind.SIGN_IN_THROTTLED, Kind.STEP_UP_THROTTLED, Kind.FAULT}
+    {
+        Kind.REQUEST_REJECTED,
+        Kind.REFUSED,
+        Kind.THROTTLED,
+        Kind.SIGN_IN_THROTTLED,
+        Kind.STEP_UP_THROTTLED,
+        Kind.RECOVERY_FAILED,
+        Kind.FAULT,
+    }
 )
 """Kinds of which one sender can make any number, without a right answer or a slow computation."""
 

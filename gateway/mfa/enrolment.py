@@ -391,9 +391,13 @@ class Enrolment:
 
     async def _unbind_all(self, tenant: str, subject: str) -> None:
         async with self._records.begin(tenant, subject) as connection:
-            await self._backup_codes.void(connection, tenant, subject)
-            await connection.execute(delete(rows).where(rows.c.tenant == tenant, rows.c.subject == subject))
+            await self.unbind(connection, tenant, subject)
             await self._records.bump(connection, tenant, subject)
+
+    async def unbind(self, connection: AsyncConnection, tenant: str, subject: str) -> None:
+        """Unbind everything of somebody, in the caller's transaction, which then bumps."""
+        await self._backup_codes.void(connection, tenant, subject)
+        await connection.execute(delete(rows).where(rows.c.tenant == tenant, rows.c.subject == subject))
 
     def _shown(self, identity: Identity, setup_id: str, secret: bytes) -> Setup:
         return Setup(setup_id, otp.base32(secret), otp.otpauth(secret, self._issuer, identity.user))

@@ -4,7 +4,8 @@
 - Backup codes are MACs, and nobody has the code; `backup_codes.digest` names its key. They are void after 90 days.
 - Open setups and interrupted requests (`kept.value`) expire within ten minutes. A request is bound to a ticket that
   only its owner has, so nobody else could seal it anew.
-- Codes that wait in the outbox (`outbox.sealed`) go when they are sent, within ten minutes.
+- Codes and links that wait in the outbox (`outbox.sealed`) go when they are sent, or their time is over.
+- The links of recoveries (`recoveries.cancel`, `recoveries.link`) are MACs too, and name their key; they expire.
 - Sessions in Redis, open forms and challenges expire with the session at the latest.
 - Device cookies are not waited for: without the key such a browser is a stranger until its next sign-in.
 
@@ -31,7 +32,7 @@ from gateway.crypto.masters import MasterStanding
 from gateway.crypto.sealing import HEAD_SIZE, VERSION, Sealer, Unsealable, number_of
 from gateway.mfa.backup_codes import BackupCodes
 from gateway.store.sql import Records
-from gateway.store.tables import backup_codes, factors, kept, meta, outbox
+from gateway.store.tables import backup_codes, factors, kept, meta, outbox, recoveries
 
 AT_ONCE = 256
 """Rows read at a time."""
@@ -51,6 +52,9 @@ _ANEW = (
     )
     .values(secret=bindparam("fresh"))
 )
+
+
+_LINKS = (recoveries.c.cancel, recoveries.c.link)
 
 
 class Row(NamedTuple):
@@ -174,12 +178,19 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
         unused = (
             await connection.execute(select(func.count(), func.max(backup_codes.c.expires_at)).where(codes))
         ).one()
+        recovered = (
+            await connection.execute(
+                select(func.count(), func.max(recoveries.c.expires_at)).where(_recoveries_of(name, now))
+            )
+        ).one()
     if secrets:
         found.append(Need("secrets of factors", secrets, 0.0))
     if open_ones[0]:
         found.append(Need("setups and interrupted requests", open_ones[0], open_ones[1]))
     if codes_to_send[0]:
         found.append(Need("codes to be sent", codes_to_send[0], codes_to_send[1]))
+    if recovered[0]:
+        found.append(Need("open recoveries", recovered[0], recovered[1]))
     if unused[0]:
         found.append(Need("backup codes", unused[0], unused[1]))
     over = standing.replaced_at + longest_session + GRACE
@@ -242,6 +253,12 @@ def _sealed() -> ColumnElement[bool]:
 
 def _head(column: ColumnElement[bytes] | ColumnElement[bytes | None]) -> ColumnElement[bytes]:
     return func.substr(column, 1, HEAD_SIZE, type_=LargeBinary)
+
+
+def _recoveries_of(name: bytes, now: float) -> ColumnElement[bool]:
+    """Open recoveries whose links need the key called `name`."""
+    made = [func.substr(column, 1, PREFIX_SIZE, type_=String) == f"{name.hex()}." for column in _LINKS]
+    return and_(recoveries.c.settled_at.is_(None), recoveries.c.expires_at > now, or_(*made))
 
 
 def _codes_of(name: bytes, now: float) -> ColumnElement[bool]:

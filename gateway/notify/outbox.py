@@ -252,6 +252,8 @@ class Outbox:
             code = self._opened(parcel)
             if parcel.channel == "sms":
                 letter = Letter("", short(parcel.content, code), "")
+            elif parcel.content.get("sealed") == "link":
+                letter = write({**parcel.content, "link": code})
             else:
                 letter = write({**parcel.content, "code": code}, "code")
         return Message(parcel.token, parcel.kind, parcel.target, *letter, at=parcel.created_at, useful=useful)

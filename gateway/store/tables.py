@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -180,6 +180,30 @@ trusted_devices = Table(
     ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
     Index("trusted_devices_of", "tenant", "subject", "created_at"),
     Index("trusted_devices_until", "expires_at"),
+)
+
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("id", Text, primary_key=True, unique=True),
+    Column("subject", Text, nullable=False),
+    Column("way", Text, nullable=False),  # email, administrators
+    Column("state", Text, nullable=False),  # see mfa.recovery
+    Column("outcome", Text, nullable=False),  # of one that is over
+    Column("reason", Text, nullable=False),  # an administrator's
+    Column("generation", Integer, nullable=False),  # `users.generation` when it was asked for
+    Column("asked_at", Float, nullable=False),
+    Column("asked_by", Text, nullable=False),  # the administrator's subject; empty: the user's own
+    Column("due_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("cancel", Text, nullable=False),  # keyed MACs of what the links hold
+    Column("link", Text),  # while there is one that counts
+    Column("settled_at", Float),
+    Column("settled_by", Text, nullable=False),  # the name of the administrator who did it
+    ForeignKeyConstraint(["tenant", "subject"], ["users.tenant", "users.subject"], ondelete="CASCADE"),
+    Index("recoveries_of", "tenant", "subject", "asked_at"),
+    Index("recoveries_open", "state", "due_at"),
 )
 
 seen = Table(

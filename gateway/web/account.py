@@ -128,6 +128,7 @@ async def _page(
         notice=notice,
         error=error.detail if error else "",
         me=identity,
+        administers=desk.enrolment.administers(identity),
         two_factors=identity.level >= Level.AAL2,
         confirmed=ago(identity.auth_time, now),
         required=status.required,

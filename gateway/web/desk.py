@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.mfa.enrolment import Enrolment
     from gateway.mfa.factors import Factors
     from gateway.mfa.interrupted import InterruptedRequests
+    from gateway.mfa.recovery import Recoveries
     from gateway.mfa.stepup import StepUps
     from gateway.mfa.trusted_devices import TrustedDevices
     from gateway.mfa.webauthn.security_keys import SecurityKeys
@@ -48,6 +49,7 @@ class Desk:
     enrolment: Enrolment
     stepups: StepUps
     interrupted: InterruptedRequests
+    recoveries: Recoveries
     jwks: Callable[[], Mapping[str, Any]]
     """The published keys of assertions (RFC 7517)."""
     risk: Callable[[Facts, Identity], Awaitable[Score]]

@@ -38,7 +38,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY = 64 * 1024
 """Largest body read, in bytes."""
 
-GUESSING = ("login", "verify/", "enrol/", "enrol-key", "api/v1/mfa/verify", "api/v1/mfa/setup/", "api/v1/mfa/webauthn/")
+GUESSING = (
+    "login", "verify/", "enrol/", "enrol-key", "recover", "api/v1/mfa/verify", "api/v1/mfa/setup/",
+    "api/v1/mfa/webauthn/", "api/v1/mfa/recovery",
+)  # fmt: skip
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -7,12 +7,15 @@ is one, else the password (ASVS 5.0, 7.5.1 and 7.5.2).
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from aiohttp import web
 
-from gateway.core.errors import UserError
-from gateway.core.identity import Identity, Level, Proof
+from gateway.core.errors import StoreAway, UserError
+from gateway.core.identity import NO_SECOND_FACTOR, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.enrolment import Permit
+from gateway.mfa.recovery import Place
 from gateway.web.caller import CALLER, NobodyHere, ProofTooOld
 from gateway.web.desk import DESK
 
@@ -111,4 +114,7 @@ async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Ide
         raise NobodyHere("the session has just ended") from error
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
     await desk.learn(caller.facts, identity)
+    if proof.factor not in NO_SECOND_FACTOR:
+        with suppress(StoreAway):  # a recovery that is not told sees by itself that a factor was shown
+            await desk.recoveries.proven(identity, Place(**caller.place))
     return identity

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from gateway.web import about, account, dialog, enrol, enrol_key, login, logout, resume, verify
+from gateway.web import about, account, dialog, enrol, enrol_key, login, logout, recover, recoveries, resume, verify
 from gateway.web.api import openapi
 from gateway.web.guard import Handler
 
@@ -26,6 +26,16 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "enrol/{setup}", enrol.confirm),
     ("GET", "enrol-key", enrol_key.show),
     ("POST", "enrol-key", enrol_key.submit),
+    ("GET", "recover", recover.show),
+    ("POST", "recover", recover.ask),
+    ("GET", "recover/link", recover.show_link),
+    ("POST", "recover/link", recover.use_link),
+    ("GET", "recover/cancel", recover.show_cancel),
+    ("POST", "recover/cancel", recover.cancel),
+    ("GET", "recoveries", recoveries.show),
+    ("POST", "recoveries", recoveries.ask),
+    ("POST", "recoveries/{recovery}/approve", recoveries.approve),
+    ("POST", "recoveries/{recovery}/refuse", recoveries.refuse),
     ("GET", "account", account.show),
     ("POST", "account/factors/{factor}/remove", account.remove_factor),
     ("POST", "account/backup-codes", account.new_backup_codes),

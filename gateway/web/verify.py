@@ -104,6 +104,7 @@ async def _ask(
         method=method,
         elsewhere=away if "webauthn" in challenge.offered else "",
         others=[one for one in ways if one is not method],
+        recover=request.app[DESK].recoveries.by_email,
         error=told,
         trust=span(challenge.demand.trusted) if await offered(request, identity, challenge) else "",
         ticked=ticked,
@@ -143,6 +144,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         enrol_key=f"{desk.prefix}enrol-key?next={quote(after, safe='')}" if may and "webauthn" in kinds else "",
         again=permit is Permit.SIGN_IN_AGAIN,
         unusual=UNUSUAL if unusual else "",
+        recover=has_some and desk.recoveries.by_email,
         lost=LOST.get(request.query.get("lost", ""), ""),
         user=identity.user,
     )

@@ -70,6 +70,11 @@ def day(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%d %B %Y").lstrip("0")
 
 
+def moment(at: float) -> str:
+    """`12 February 2027, 14:05 UTC`; seconds since the epoch."""
+    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+
+
 def browser(agent: str) -> str:
     """`Firefox on Linux`, from a `User-Agent`; a guess for people to recognise, never for a decision."""
     return recognised(agent) or (agent[:40] or "Unknown browser")

@@ -26,6 +26,7 @@ from gateway.crypto.keys import KeyRing
 from gateway.identity.device import DeviceCookie
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
+from gateway.identity.session_rows import revoke
 from gateway.identity.throttle import SignInThrottle
 from gateway.limits.limiter import Limiter
 from gateway.limits.standings import Standings
@@ -34,6 +35,7 @@ from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
+from gateway.mfa.recovery import Recoveries
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
 from gateway.store.event_table import EventTable
@@ -204,6 +206,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         return house.risk
 
     limiter = Limiter(clock, ALGORITHMS)
+    enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport")
     desk = Desk(
         clock=clock,
         mac=keys.mac,
@@ -215,9 +218,10 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         throttle=SignInThrottle(kv),
         device=DeviceCookie(keys.mac, clock),
         factors=factors,
-        enrolment=Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport"),
+        enrolment=enrolment,
         stepups=StepUps(kv, factors, clock, ledger, keys.mac),
         interrupted=InterruptedRequests(kv, keys.sealer, clock),
+        recoveries=Recoveries(records, clock, ledger, keys.mac, unbind=enrolment.unbind, revoke=revoke),
         jwks=keys.signer.jwks,
         risk=risk,
         learn=learn,

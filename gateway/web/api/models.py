@@ -259,3 +259,41 @@ class WereReset(Answers):
     """How many counters were there, on the shared store and in this replica; others do not answer."""
 
     counters: int
+
+
+class RecoveryBegun(Answers):
+    """Somebody gets back in, if nobody objects. The same for everybody, whether there is an address or not."""
+
+    asked_at: datetime
+    due_at: datetime = Field(description="When the link is sent by e-mail.")
+
+
+class RecoveryAsk(Takes):
+    """Why somebody is to be recovered."""
+
+    reason: str = Field(max_length=500, pattern=r"\S", description="How you made sure who they are; it is kept.")
+
+
+class RecoveryItem(Answers):
+    """A recovery."""
+
+    id: str
+    user: str
+    way: Literal["email", "administrators"]
+    state: Literal["waiting", "ready", "pending", "done", "ended"] = Field(
+        description="`waiting` for its delay; `ready`: the link was sent; `pending`: another administrator must agree."
+    )
+    outcome: str = Field(description="What it ended by; empty while it is open.", examples=["cancelled"])
+    reason: str
+    asked_at: datetime
+    asked_by: str = Field(description="The user, or an administrator.")
+    due_at: datetime
+    expires_at: datetime
+    settled_at: datetime | None
+    settled_by: str = Field(description="The administrator who agreed or refused; else empty.")
+
+
+class RecoveryList(Answers):
+    """Recoveries, the newest first."""
+
+    recoveries: list[RecoveryItem]

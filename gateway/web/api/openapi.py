@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.web.answers import json, page
-from gateway.web.api import factors, limits, sessions, stepup, trusted, webauthn
+from gateway.web.api import factors, limits, recoveries, sessions, stepup, trusted, webauthn
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.desk import DESK
 
@@ -21,6 +21,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *webauthn.ENDPOINTS,
     *stepup.ENDPOINTS,
     *trusted.ENDPOINTS,
+    *recoveries.ENDPOINTS,
     *sessions.ENDPOINTS,
     *limits.ENDPOINTS,
 )

@@ -1,0 +1,133 @@
+"""What somebody is told while their account is being recovered, by e-mail.
+
+The links in these letters are secrets. They begin with the configured `public_url`, whatever host a browser or a proxy
+has named, and lie sealed in the outbox until they are sent. The letter that tells of a recovery is written in the
+transaction that begins it: there is none without the other.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.agents import recognised
+from gateway.crypto.sealing import Sealer
+from gateway.mfa.posted import place_of
+from gateway.store.outbox_table import new_token, put
+from gateway.store.tables import users
+
+CHANNEL: Final = "email"
+
+
+class RecoveryLetters:
+    """The `Letters` of `mfa.recovery`, over the outbox."""
+
+    def __init__(self, sealer: Sealer, *, site: str, issuer: str) -> None:
+        """`site` is the URL of our pages, `https://host/.sallyport/`, from the configuration alone; `issuer` signs."""
+        self._sealer = sealer
+        self._site = site
+        self._issuer = issuer
+
+    async def asked(
+        self,
+        connection: AsyncConnection,
+        tenant: str,
+        subject: str,
+        token: str,
+        *,
+        at: float,
+        due_at: float,
+        until: float,
+        address: str,
+        agent: str,
+    ) -> bool:
+        """As the protocol says."""
+        if due_at:
+            said = (
+                "Somebody who knows your password says that all your second factors are lost. If nobody objects, we "
+                f"will write to you again on {_when(due_at)}, with a link that removes them."
+            )
+            advice = "If this was not you, somebody knows your password. Stop it here, then change your password:"
+            facts = [("Browser", recognised(agent) or "not known"), *([("Address", address)] if address else [])]
+        else:
+            said = (
+                "An administrator asked to remove all second factors from your account, because they are lost. Another "
+                "administrator has to agree."
+            )
+            advice = "If you know nothing of this, stop it here, and tell whoever looks after your account:"
+            facts = []
+        return await self._put(
+            connection, tenant, subject, "recovery_asked", "Somebody asks to get back into your account", said, advice,
+            [("When", _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
+        )  # fmt: skip
+
+    async def ready(
+        self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
+    ) -> bool:
+        """As the protocol says."""
+        return await self._put(
+            connection, tenant, subject, "recovery_ready", "Get back into your account",
+            "It was asked for to remove all second factors from your account, and nobody has objected. The link below "
+            "does that, once, and asks for your password; then you set up a new one.",
+            "If this was not you, do not use it: somebody knows your password. Use the link of our first letter to "
+            "stop it, and change your password.",
+            [("Until", _when(until))], f"recover/link?token={quote(token, safe='')}", at, until,
+        )  # fmt: skip
+
+    async def _put(
+        self,
+        connection: AsyncConnection,
+        tenant: str,
+        subject: str,
+        kind: str,
+        title: str,
+        said: str,
+        advice: str,
+        facts: list[tuple[str, str]],
+        path: str,
+        at: float,
+        until: float,
+    ) -> bool:
+        user = await _user(connection, tenant, subject)
+        if user is None or not user.email:
+            return False
+        content = {
+            "title": title,
+            "name": user.display_name or user.name,
+            "user": user.name,
+            "said": said,
+            "facts": [("Account", user.name), *facts],
+            "advice": advice,
+            "from_whom": self._issuer,
+            "sealed": "link",
+        }
+        known_as = new_token()
+        return await put(
+            connection,
+            tenant=tenant,
+            subject=subject,
+            channel=CHANNEL,
+            target=user.email,
+            kind=kind,
+            content=content,
+            now=at,
+            lifetime=until - at,
+            token=known_as,
+            sealed=self._sealer.seal((self._site + path).encode(), **place_of(tenant, known_as)),
+        )
+
+
+async def _user(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:
+    query: Select[Any] = select(users.c.name, users.c.email, users.c.display_name).where(
+        users.c.tenant == tenant, users.c.subject == subject
+    )
+    found: Row[Any] | None = (await connection.execute(query)).first()
+    return found
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")

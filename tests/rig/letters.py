@@ -1,0 +1,41 @@
+"""Letters about recoveries, kept instead of sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass
+class Letters:
+    """A post that remembers, and can have nobody to write to."""
+
+    asked_: list[tuple[str, str, float, float]] = field(default_factory=list)
+    ready_: list[tuple[str, str, float]] = field(default_factory=list)
+    nowhere: bool = False
+    fails: bool = False
+
+    async def asked(
+        self,
+        connection: AsyncConnection,
+        tenant: str,
+        subject: str,
+        token: str,
+        *,
+        at: float,
+        due_at: float,
+        until: float,
+        address: str,
+        agent: str,
+    ) -> bool:
+        self.asked_.append((subject, token, due_at, until))
+        return not self.nowhere
+
+    async def ready(
+        self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
+    ) -> bool:
+        if self.fails:
+            raise RuntimeError("the outbox is full")
+        self.ready_.append((subject, token, until))
+        return not self.nowhere
