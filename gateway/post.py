@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from gateway.core.clock import Clock
     from gateway.core.contracts import Ledger, Sender
     from gateway.crypto.sealing import Sealer
-    from gateway.settings import EmailSender, Settings, SmsSender, Webhook
+    from gateway.notify.sigv4 import AwsKeys
+    from gateway.settings import Aws, EmailSender, Settings, SmsSender, Webhook
     from gateway.store.sql import Records
 
 
@@ -91,11 +92,54 @@ def _mail(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
             timeout=smtp.timeout,
         )
         return SmtpSender(server, sender=settings.notify.from_, our_name=_our_name(settings))
+    if (ses := wanted.ses) is not None:
+        from gateway.notify.ses import SesSender
+
+        return SesSender(
+            _aws(ses, "ses"),
+            clock,
+            sender=settings.notify.from_,
+            configuration_set=ses.configuration_set,
+            url=ses.url,
+            timeout=ses.timeout,
+        )
     return _hook(wanted.webhook, clock, CHANNEL) if wanted.webhook is not None else _console(CHANNEL)
 
 
 def _sms(wanted: SmsSender, clock: Clock) -> Sender:
+    if (twilio := wanted.twilio) is not None:
+        from gateway.notify.twilio import TwilioSender
+
+        return TwilioSender(
+            twilio.account,
+            twilio.token.get_secret_value(),
+            sender=twilio.from_,
+            url=twilio.url,
+            timeout=twilio.timeout,
+        )
+    if (vonage := wanted.vonage) is not None:
+        from gateway.notify.vonage import VonageSender
+
+        return VonageSender(
+            vonage.key, vonage.secret.get_secret_value(), sender=vonage.from_, url=vonage.url, timeout=vonage.timeout
+        )
+    if (sns := wanted.sns) is not None:
+        from gateway.notify.sns import SnsSender
+
+        return SnsSender(_aws(sns, "sns"), clock, sender=sns.from_, url=sns.url, timeout=sns.timeout)
     return _hook(wanted.webhook, clock, "sms") if wanted.webhook is not None else _console("sms")
+
+
+def _aws(said: Aws, service: str) -> AwsKeys:
+    from gateway.notify.sigv4 import AwsKeys
+
+    return AwsKeys(
+        said.access_key,
+        said.secret_key.get_secret_value(),
+        said.region,
+        service,
+        said.session_token.get_secret_value() if said.session_token is not None else "",
+    )
 
 
 def _hook(hook: Webhook, clock: Clock, channel: str) -> Sender:

@@ -909,16 +909,78 @@ class Console(Strict):
     """Standard output, for trying it out."""
 
 
+def _api_url(value: str) -> str:
+    if value:
+        _hook_url(Secret(value))
+    return value
+
+
+ApiUrl = Annotated[str, AfterValidator(_api_url)]
+From = Annotated[str, Field(pattern=r"^(\+[1-9][0-9]{2,14}|[A-Za-z0-9 ._-]{1,34})$")]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+Region = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[a-z]+)+-[0-9]{1,2}$")]
+
+
+class Twilio(Strict):
+    """SMS by Twilio."""
+
+    account: Word = Field(description="The account's SID, `AC…`.")
+    token: SecretText = Field(description="Its auth token.")
+    from_: From = Field(alias="from", description="A number, a name, or the SID of a messaging service, `MG…`.")
+    url: ApiUrl = setting("https://api.twilio.com", "Another endpoint, as of an edge or a region.")
+    timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
+
+
+class Vonage(Strict):
+    """SMS by Vonage (Messages API)."""
+
+    key: Word = Field(description="The API's key.")
+    secret: SecretText = Field(description="Its secret.")
+    from_: From = Field(alias="from", description="A number or a name.")
+    url: ApiUrl = setting("https://api.nexmo.com", "Another endpoint, as of a region.")
+    timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
+
+
+class Aws(Strict):
+    """Who we are at AWS."""
+
+    region: Region = Field(description="As in `eu-central-1`.")
+    access_key: Word = Field(description="ID of an access key.")
+    secret_key: SecretText = Field(description="The key.")
+    session_token: SecretText | None = setting(None, "For a key that does not last.")
+    url: ApiUrl = setting("", "Another endpoint than that of the region.")
+    timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
+
+
+class Sns(Aws):
+    """SMS by Amazon SNS."""
+
+    from_: Annotated[str, Field(pattern=r"^(|\+[1-9][0-9]{2,14}|[A-Za-z0-9 -]{1,11})$")] = setting(
+        "", "A number of yours there, or a name; empty: theirs.", alias="from"
+    )
+
+
+class Ses(Aws):
+    """E-mail by Amazon SES."""
+
+    configuration_set: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = setting(
+        "", "Configuration set whose events tell of bounces."
+    )
+
+
 class SmsSender(Strict):
     """Who carries SMS: one of these."""
 
+    twilio: Twilio | None = setting(None, "Twilio.")
+    vonage: Vonage | None = setting(None, "Vonage.")
+    sns: Sns | None = setting(None, "Amazon SNS.")
     webhook: Webhook | None = setting(None, "A program of yours, or of a provider.")
     console: Console | None = setting(None, "Standard output: whoever reads it reads every code.")
 
     @model_validator(mode="after")
     def _one(self) -> SmsSender:
-        if sum(each is not None for each in (self.webhook, self.console)) != 1:
-            raise ValueError("write exactly one of `webhook` and `console`")
+        if sum(each is not None for each in (self.twilio, self.vonage, self.sns, self.webhook, self.console)) != 1:
+            raise ValueError("write exactly one of `twilio`, `vonage`, `sns`, `webhook` and `console`")
         return self
 
 
@@ -939,13 +1001,14 @@ class EmailSender(Strict):
     """Who carries e-mail: one of these."""
 
     smtp: Smtp | None = setting(None, "A mail server.")
+    ses: Ses | None = setting(None, "Amazon SES.")
     webhook: Webhook | None = setting(None, "A program of yours, or of a provider.")
     console: Console | None = setting(None, "Standard output: whoever reads it reads every message.")
 
     @model_validator(mode="after")
     def _one(self) -> EmailSender:
-        if sum(each is not None for each in (self.smtp, self.webhook, self.console)) != 1:
-            raise ValueError("write exactly one of `smtp`, `webhook` and `console`")
+        if sum(each is not None for each in (self.smtp, self.ses, self.webhook, self.console)) != 1:
+            raise ValueError("write exactly one of `smtp`, `ses`, `webhook` and `console`")
         return self
 
 
@@ -971,8 +1034,8 @@ class Notify(Strict):
 
     @model_validator(mode="after")
     def _from_somebody(self) -> Notify:
-        if not self.from_ and any(each.smtp is not None for each in self.email):
-            raise ValueError("`smtp` needs `from`, as in `from: Sallyport <noreply@example.com>`")
+        if not self.from_ and any(each.smtp is not None or each.ses is not None for each in self.email):
+            raise ValueError("`smtp` and `ses` need `from`, as in `from: Sallyport <noreply@example.com>`")
         return self
 
     @property

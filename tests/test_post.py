@@ -28,7 +28,7 @@ def read(folder: Path, **notify: Any) -> settings.Settings:
 @pytest.mark.parametrize(
     ("notify", "said"),
     [
-        ({"email": [{"smtp": {"host": "h"}}]}, "needs `from`"),
+        ({"email": [{"smtp": {"host": "h"}}]}, "need `from`"),
         ({"from": FROM, "email": [{}]}, "exactly one"),
         ({"from": FROM, "email": [{"smtp": {"host": "h"}, "console": {}}]}, "exactly one"),
         ({"from": FROM, "email": [{"smtp": {"host": "h", "username": "u"}}]}, "go together"),

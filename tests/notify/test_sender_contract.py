@@ -142,7 +142,7 @@ async def webhook() -> AsyncIterator[Trial]:
             return [(one["to"], f"{one['subject']}\n{one['text']}\n{one['html']}") for one in bodies]
 
         def nobody() -> None:
-            sender._url = "http://127.0.0.1:1/hook"
+            sender._api.url = "http://127.0.0.1:1/hook"
 
         yield Trial(
             sender,
