@@ -51,6 +51,26 @@ def test_what_cannot_be(notify: dict[str, Any], said: str, tmp_path: Path) -> No
     assert "u:p@" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("recovery", "said"),
+    [
+        ({}, "notify.email"),
+        ({"delay": "30m"}, "delay"),
+        ({"delay": "31d"}, "delay"),
+        ({"expires": "1m"}, "expires"),
+        ({"channel": "sms"}, "channel"),
+        ({"administrators": True}, "administrators"),
+    ],
+)
+def test_what_recovery_cannot_be(recovery: dict[str, Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    notify = {"email": [{"console": {}}]} if recovery else {}
+    document = {"upstreams": {"app": {"url": "http://127.0.0.1:1"}}, "mfa": {"recovery": recovery}, "notify": notify}
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError, match=said):
+        settings.load(file, {})
+
+
 def test_secrets_show_themselves_to_nobody(tmp_path: Path) -> None:
     smtp = {"host": "h", "username": "u", "password": "very-secret"}
     known = read(

@@ -11,11 +11,14 @@ from gateway.core.errors import ConfigError
 from gateway.crypto.keys import KeyRing
 from gateway.crypto.masters import Master, MasterStanding, key_id
 from gateway.crypto.sealing import Sealer, Unsealable
+from gateway.identity.session_rows import revoke
 from gateway.mfa import sealed
+from gateway.mfa.recovery import Recoveries
 from gateway.mfa.sealed import GRACE, Need
 from gateway.store.sql import Records
 from gateway.store.tables import backup_codes, factors, kept
 from tests.mfa.conftest import MASTER, Room, somebody
+from tests.rig.letters import Letters
 
 NEW = b"n" * 32
 BOTH = Sealer([NEW, MASTER])
@@ -113,6 +116,25 @@ async def test_an_old_key_is_needed_for_secrets_until_they_are_sealed_anew(room:
     assert "secrets of factors" not in await needs(room, NEW)
     await reseal(room)
     assert "secrets of factors" not in await needs(room)
+
+
+async def test_for_the_links_of_open_recoveries(room: Room) -> None:
+    letters = Letters()
+    recoveries = Recoveries(
+        room.records, room.clock, room.ledger, room.mac,
+        unbind=room.enrolment.unbind, revoke=revoke, letters=letters, by_email=True,
+    )  # fmt: skip
+    await room.bind()
+    room.clock.advance(DAY)
+    begun = await recoveries.ask(somebody())
+    assert (await needs(room))["open recoveries"] == Need("open recoveries", 1, begun.expires_at)
+    assert "open recoveries" not in await needs(room, NEW)
+    room.mac.use([NEW, MASTER])
+    room.clock.advance(DAY)
+    await recoveries.turn()
+    assert [(await needs(room, master))["open recoveries"].count for master in (MASTER, NEW)] == [1, 1], "one of each"
+    await recoveries.cancel(letters.asked_[0][1])
+    assert "open recoveries" not in await needs(room)
 
 
 async def test_for_backup_codes_that_still_count(room: Room) -> None:
