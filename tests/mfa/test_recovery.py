@@ -217,23 +217,26 @@ async def test_only_macs_of_the_links_are_kept_and_no_event_holds_one(way: Way_)
     assert not any(secret in known for secret in secrets)
 
 
-@pytest.mark.parametrize(
-    "made",
-    ["", ".", "x", "{id}", "{id}.", "{other}.{secret}", "{id}.{secret}x", "{token}\0", "%00", "é.é",
-     "\ud800.\udfff", "a" * 100_000, "{id}." + "A" * 43, " {token}", "{token} "],
-)  # fmt: skip
-async def test_what_is_no_link_is_one_error_and_one_event(made: str, way: Way_) -> None:
+NO_LINKS = ("", ".", "x", "{id}", "{id}.", "{other}.{secret}", "{id}.{secret}x", "{token}\0", "%00", "é.é",
+            "\ud800.\udfff", "a" * 100_000, "{id}." + "A" * 43, " {token}", "{token} ")  # fmt: skip
+
+
+async def test_what_is_no_link_is_one_error_and_one_event(way: Way_) -> None:
     token = await way.link()
     recovery_id, _, secret = token.partition(".")
-    tried = made.replace("{token}", token).replace("{id}", recovery_id).replace("{secret}", secret)
-    tried = tried.replace("{other}", "AAAAAAAAAAAAAAAA")
-    way.ledger.events.clear()
-    error = await refused(way.recoveries.use(ANN, tried, HOME))
-    assert (error.status, [event.kind for event in way.ledger.events]) == (410, [Kind.RECOVERY_FAILED])
-    assert way.ledger.events[0].detail == {"what": "link"}
-    assert str(await refused(way.recoveries.look(ANN, tried))) == str(error)
-    assert str(await refused(way.recoveries.cancel(tried))) == str(error)
-    assert str(await refused(way.recoveries.look_cancel(tried))) == str(error)
+    said = set()
+    for made in NO_LINKS:
+        tried = made.replace("{token}", token).replace("{id}", recovery_id).replace("{secret}", secret)
+        tried = tried.replace("{other}", "AAAAAAAAAAAAAAAA")
+        way.ledger.events.clear()
+        error = await refused(way.recoveries.use(ANN, tried, HOME))
+        assert (error.status, [event.kind for event in way.ledger.events]) == (410, [Kind.RECOVERY_FAILED]), made
+        assert way.ledger.events[0].detail == {"what": "link"}
+        said.add(str(error))
+        said.add(str(await refused(way.recoveries.look(ANN, tried))))
+        said.add(str(await refused(way.recoveries.cancel(tried))))
+        said.add(str(await refused(way.recoveries.look_cancel(tried))))
+    assert len(said) == 1
     assert (await way.row()).state == State.READY
     assert await way.left(factors) == 2
 
