@@ -40,6 +40,8 @@ class Kind(StrEnum):
     FACTOR_COPIED = "factor_copied"
     MFA_REQUIRED = "mfa_required"
     MFA_REQUIREMENT_LIFTED = "mfa_requirement_lifted"
+    CODE_SENT = "code_sent"
+    CODE_REFUSED = "code_refused"
     BACKUP_CODE_USED = "backup_code_used"
     BACKUP_CODES_MADE = "backup_codes_made"
     TRUSTED_DEVICE_ADDED = "trusted_device_added"

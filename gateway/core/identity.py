@@ -46,10 +46,11 @@ class Proof:
     """Whether the device made sure who its user is, by a PIN or a finger: alone it is two factors then."""
 
 
-AMR: Mapping[str, str] = {"password": "pwd", "totp": "otp", "backup_code": "kba"}
+AMR: Mapping[str, str] = {"password": "pwd", "totp": "otp", "sms": "sms", "email": "otp", "backup_code": "kba"}
 """Factor name → RFC 8176 authentication method reference.
 
-A backup code is a look-up secret; RFC 8176 has no word of its own for it, `kba` is the nearest."""
+A backup code is a look-up secret; RFC 8176 has no word of its own for it, `kba` is the nearest. Nor has it one
+for codes by e-mail, which are one-time passwords."""
 
 FIRST_FACTORS = frozenset({"password"})
 """Factors that open a session. Every other one raises it to what it `reaches` when it stands beside one of these."""

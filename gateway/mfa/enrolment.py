@@ -60,6 +60,14 @@ SKEW = 60.0
 """Seconds that a proof may seem to lie in the future, after the clock was corrected."""
 
 
+_WHICH = {
+    "totp": "An authenticator app",
+    "webauthn": "A security key",
+    "sms": "A telephone number",
+    "email": "An e-mail address",
+}
+
+
 class Permit(StrEnum):
     """Whether somebody may change their factors now, or what they have to do first."""
 
@@ -148,8 +156,7 @@ class Enrolment:
         devices = [one for one in enrolled if one.kind != self._backup_codes.name]
         off = next((one for one in devices if one.disabled), None)
         if off is not None:
-            which = "An authenticator app" if off.kind == self._totp.name else "A security key"
-            hint = f"{which} was turned off after too many wrong answers. Remove it and set it up anew."
+            hint = f"{_WHICH[off.kind]} was turned off after too many wrong answers. Remove it and set it up anew."
         elif devices and left.few and offered:
             hint = f"You have {left.count or 'no'} backup code{'' if left.count == 1 else 's'} left. Make new ones."
         return Status(tuple(enrolled), self.required(identity), left.count, left.expires_at, hint)
@@ -349,7 +356,7 @@ class Enrolment:
         await self.demand(identity)
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             if not await self._count_devices(connection, identity.tenant, identity.subject):
-                raise UserError("ERR-MFA-NO-DEVICE", "Set up an authenticator app or a security key first.", 409)
+                raise UserError("ERR-MFA-NO-DEVICE", "Set up another second factor first.", 409)
             codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
             await self._records.bump(connection, identity.tenant, identity.subject)
         await self._tell(

@@ -17,6 +17,7 @@ from gateway.core.contracts import Factor
 from gateway.core.errors import NotProven
 from gateway.core.identity import Level, Proof
 from gateway.mfa.attempts import LIFE, Attempts
+from gateway.mfa.codes.factor import SentCode
 from gateway.store.sql import Records
 from gateway.store.tables import backup_codes, users
 from gateway.store.tables import factors as rows
@@ -66,6 +67,19 @@ class Factors:
         self._clock = clock
         self.names = tuple(built)
         self.attempts = Attempts(records, clock)
+
+    def sent(self, name: str) -> SentCode | None:
+        """The factor `name`, where its answer is sent first; else None."""
+        found = self._built.get(name)
+        return found if isinstance(found, SentCode) else None
+
+    async def addresses(self, tenant: str, subject: str) -> dict[str, str]:
+        """Where codes of this user can be sent, masked, by the id of the factor."""
+        found: dict[str, str] = {}
+        for factor in self._built.values():
+            if isinstance(factor, SentCode):
+                found |= await factor.addresses(tenant, subject)
+        return found
 
     async def counts(self) -> dict[str, float]:
         """How many factors are enrolled, by kind; for the metrics."""

@@ -1,6 +1,7 @@
 """The step-up conversation: ask, answer, prove.
 
-A challenge is either open or over. What an answer does to it is this table and nothing else:
+A challenge is either open or over. What an answer does to it, or a wish to have a code sent, is this table and nothing
+else:
 
 ```text
 state  outcome       next   what the caller gets
@@ -8,8 +9,10 @@ open   right         over   a Proof                 the one way to a proof
 open   wrong         open   ERR-MFA-INVALID
 open   throttled     open   ERR-MFA-THROTTLED       nothing was checked
 open   disabled      open   ERR-MFA-DISABLED        nothing was checked
-open   not offered   open   ERR-MFA-METHOD          nothing was checked
-over   (any)         over   ERR-MFA-CHALLENGE       nothing was checked
+open   not offered   open   ERR-MFA-METHOD          nothing was checked, nothing was sent
+open   sent          open   where the code went     of factors whose answer is sent first
+open   too soon      open   ERR-MFA-RESEND          nothing was sent
+over   (any)         over   ERR-MFA-CHALLENGE       nothing was checked, nothing was sent
 ```
 
 - *Over* is one state: answered, expired, never begun and somebody else's look and answer exactly alike. A
@@ -42,6 +45,7 @@ from gateway.core.identity import Identity, Level, Proof, Session
 from gateway.core.rule import StepUpDemand
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_token
+from gateway.mfa.codes.factor import NOWHERE, VERIFY, Sending, Standing
 from gateway.mfa.factors import NOTHING, Checked, Factors
 
 LIFETIME = 600.0
@@ -58,16 +62,19 @@ class State(StrEnum):
 
 
 class Outcome(StrEnum):
-    """Of an answer."""
+    """Of an answer, or of a wish to have a code sent."""
 
     RIGHT = "right"
     WRONG = "wrong"
     THROTTLED = "throttled"
     DISABLED = "disabled"
     NOT_OFFERED = "not_offered"
+    SENT = "sent"
+    TOO_SOON = "too_soon"
 
 
 PROOF = ""
+CODE_SENT = "sent"
 GONE = "ERR-MFA-CHALLENGE"
 
 NEXT: Mapping[tuple[State, Outcome], tuple[State, str]] = {
@@ -76,9 +83,11 @@ NEXT: Mapping[tuple[State, Outcome], tuple[State, str]] = {
     (State.OPEN, Outcome.THROTTLED): (State.OPEN, "ERR-MFA-THROTTLED"),
     (State.OPEN, Outcome.DISABLED): (State.OPEN, "ERR-MFA-DISABLED"),
     (State.OPEN, Outcome.NOT_OFFERED): (State.OPEN, "ERR-MFA-METHOD"),
+    (State.OPEN, Outcome.SENT): (State.OPEN, CODE_SENT),
+    (State.OPEN, Outcome.TOO_SOON): (State.OPEN, "ERR-MFA-RESEND"),
     **{(State.OVER, outcome): (State.OVER, GONE) for outcome in Outcome},
 }
-"""`(state, outcome)` → `(next state, error code or PROOF)`."""
+"""`(state, outcome)` → `(next state, error code, PROOF or CODE_SENT)`."""
 
 STATUS: Mapping[str, int] = {
     GONE: 410,
@@ -86,6 +95,7 @@ STATUS: Mapping[str, int] = {
     "ERR-MFA-THROTTLED": 429,
     "ERR-MFA-DISABLED": 403,
     "ERR-MFA-METHOD": 400,
+    "ERR-MFA-RESEND": 429,
 }
 """HTTP status of each error."""
 
@@ -96,6 +106,8 @@ COUNTED: Mapping[str, str] = {
     "ERR-MFA-THROTTLED": "throttled",
     "ERR-MFA-DISABLED": "disabled",
     "ERR-MFA-METHOD": "not_offered",
+    CODE_SENT: "sent",
+    "ERR-MFA-RESEND": "resend_refused",
 }
 """What each is called in metrics."""
 
@@ -105,9 +117,15 @@ DETAIL: Mapping[str, str] = {
     "ERR-MFA-THROTTLED": "Too many tries.",
     "ERR-MFA-DISABLED": "This method was turned off after too many wrong answers. It has to be set up anew.",
     "ERR-MFA-METHOD": "This method does not answer this question.",
+    "ERR-MFA-RESEND": "Codes were sent already.",
 }
 
-WRONG: Mapping[str, str] = {"webauthn": "The answer of that key was not accepted. Please try again."}
+_SENT_WRONG = "That code is not right, too old, or a newer one was sent."
+WRONG: Mapping[str, str] = {
+    "webauthn": "The answer of that key was not accepted. Please try again.",
+    "sms": _SENT_WRONG,
+    "email": _SENT_WRONG,
+}
 """By factor, instead of what is said of codes."""
 
 
@@ -139,7 +157,8 @@ class StepUps:
         *,
         count: Callable[[str, str], None] = lambda factor, outcome: None,
     ) -> None:
-        """`count(factor, outcome)` is called for every challenge asked (`any`, `asked`) and every answer judged."""
+        """`count(factor, outcome)` is called for every challenge asked (`any`, `asked`), every answer judged and every
+        code sent or not."""
         self._kv = kv
         self._factors = factors
         self._clock = clock
@@ -238,15 +257,87 @@ class StepUps:
             await self._ledger.record(replace(about, kind=Kind.FACTOR_COPIED, severity=Severity.ALARM, detail=detail))
         raise _error(code, checked, known)
 
+    async def send(
+        self,
+        ticket: str,
+        identity: Identity,
+        factor: str,
+        *,
+        to: str = "",
+        language: str = "en",
+        address: str = "",
+        agent: str = "",
+        request_id: str = "",
+    ) -> Sending:
+        """Have a code sent that answers `ticket` and nothing else; the one before is void.
+
+        `to` is the id of the factor, for who has several addresses; empty: the one used last. Whether the address works
+        is not told. Raises `UserError` with a code of the table above; `ERR-MFA-RESEND` says in `retry_after` when one
+        would be sent. Raises `StoreAway`, and then nothing was.
+        """
+        challenge = await self._open(ticket, identity)
+        if challenge is None:
+            raise _error(GONE)
+        outcome, sending = await self._dispatch(challenge, identity, factor, to, language)
+        _, code = NEXT[State.OPEN, outcome]
+        known = factor if outcome is not Outcome.NOT_OFFERED else "other"
+        detail: dict[str, Any] = {"factor": known, "outcome": code}
+        if code == CODE_SENT:
+            detail = {"factor": known, "id": sending.id, "about": VERIFY}
+            if sending.held_back:
+                detail["held_back"] = sending.held_back
+        elif sending.whose:
+            detail = {"factor": known, "id": sending.id, "why": sending.whose}
+        self._count(known, COUNTED[code])
+        self._ledger.note(
+            Event(
+                Kind.CODE_SENT if code == CODE_SENT else Kind.CODE_REFUSED,
+                Severity.INFO if code == CODE_SENT else Severity.NOTICE,
+                tenant=identity.tenant,
+                user=identity.user,
+                session=identity.session.id if identity.session else "",
+                address=address,
+                agent=agent,
+                request_id=request_id,
+                detail=detail,
+            )
+        )
+        if code == CODE_SENT:
+            return sending
+        raise _error(code, Checked(wait=sending.wait), known)
+
+    async def standing(self, challenge: Challenge, identity: Identity, factor: str) -> Standing | None:
+        """How it stands with codes that are sent, for `challenge`; None for every other factor."""
+        sent = self._factors.sent(factor) if factor in challenge.offered else None
+        if sent is None:
+            return None
+        return await sent.standing(identity.tenant, identity.subject, _asked(challenge, identity))
+
+    async def _dispatch(
+        self, challenge: Challenge, identity: Identity, factor: str, to: str, language: str
+    ) -> tuple[Outcome, Sending]:
+        if factor not in challenge.offered:
+            return await self._not_offered(identity, factor), NOWHERE
+        sent = self._factors.sent(factor)
+        if sent is None:
+            return Outcome.NOT_OFFERED, NOWHERE
+        sending = await sent.send(identity.tenant, identity.subject, _asked(challenge, identity), to, language)
+        if not sending.masked:
+            return Outcome.NOT_OFFERED, NOWHERE
+        return (Outcome.TOO_SOON if sending.wait > 0 else Outcome.SENT), sending
+
+    async def _not_offered(self, identity: Identity, factor: str) -> Outcome:
+        enrolled = await self._factors.of(identity.tenant, identity.subject)
+        disabled = any(one.kind == factor and one.disabled for one in enrolled)
+        return Outcome.DISABLED if disabled else Outcome.NOT_OFFERED
+
     async def _judge(
         self, challenge: Challenge, identity: Identity, factor: str, answer: str
     ) -> tuple[Outcome, Checked]:
         tenant, subject = identity.tenant, identity.subject
         if factor not in challenge.offered:
-            enrolled = await self._factors.of(tenant, subject)
-            disabled = any(one.kind == factor and one.disabled for one in enrolled)
-            return (Outcome.DISABLED if disabled else Outcome.NOT_OFFERED), NOTHING
-        asked = Asked(identity.session.id if identity.session else "", challenge.ticket, challenge.demand.level)
+            return await self._not_offered(identity, factor), NOTHING
+        asked = _asked(challenge, identity)
         checked = await self._factors.check(
             tenant, subject, factor, answer, hint=identity.level >= Level.AAL1, asked=asked
         )
@@ -284,6 +375,10 @@ class StepUps:
         if not mine or session.version < kept["version"] or kept["expires_at"] <= self._clock.now():
             return None
         return kept
+
+
+def _asked(challenge: Challenge, identity: Identity) -> Asked:
+    return Asked(identity.session.id if identity.session else "", challenge.ticket, challenge.demand.level)
 
 
 def _bound(identity: Identity, session: Session, ticket: str) -> tuple[str, ...]:

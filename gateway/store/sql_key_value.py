@@ -40,10 +40,8 @@ class SqlKeyValue:
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
         """As the contract says."""
-        row = {"value": value, "number": None, "expires_at": self._clock.now() + ttl}
         async with self._records.begin() as connection:
-            statement = _insert(connection).values(key=key, tenant=_tenant(key), **row)
-            await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row))
+            await write(connection, key, value, self._clock.now() + ttl)
         await self._sweep()
 
     async def claim(self, key: str, ttl: float) -> bool:
@@ -108,6 +106,13 @@ class SqlKeyValue:
         some = select(kept.c.key).where(kept.c.expires_at <= self._clock.now()).limit(SWEEP_AT_MOST)
         async with self._records.begin() as connection:
             await connection.execute(delete(kept).where(kept.c.key.in_(some)))
+
+
+async def write(connection: AsyncConnection, key: str, value: bytes, expires_at: float) -> None:
+    """Keep `value` until `expires_at`, replacing what was there, in the transaction of somebody else."""
+    row = {"value": value, "number": None, "expires_at": expires_at}
+    statement = _insert(connection).values(key=key, tenant=_tenant(key), **row)
+    await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row))
 
 
 def _insert(connection: AsyncConnection) -> Any:

@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -259,6 +259,16 @@ outbox = Table(
     Index("outbox_to", "target", "kind", "state"),
     Index("outbox_of", "tenant", "subject", "kind", "state"),
     Index("outbox_known_as", "via", "reference"),
+)
+
+code_sends = Table(
+    "code_sends",
+    metadata,
+    Column("tenant", Text, primary_key=True),  # empty for addresses, which are the same whoever sends there
+    Column("whose", Text, primary_key=True),  # a user, or the MAC of an address; see mfa.codes.sends
+    Column("sent", JSON, nullable=False),  # [[at, bound], …], oldest first
+    Column("expires_at", Float, nullable=False),
+    Index("code_sends_until", "expires_at"),
 )
 
 kept = Table(

@@ -10,20 +10,25 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.core.clock import ManualClock
+from gateway.core.contracts import Factor
 from gateway.core.events import Event, Kind
 from gateway.core.identity import DEFAULT_TENANT, Identity, Proof, Session, amr_of, level_of
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
 from gateway.mfa import otp
 from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.codes.binding import Addresses
+from gateway.mfa.email import Email
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
+from gateway.mfa.sms import Sms
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import users
+from tests.rig.post import RecordingPost
 from tests.rig.postgres import EITHER, either
 
 MASTER = b"m" * 32
@@ -51,7 +56,11 @@ class Room:
     """The whole room over one database; a second one over the same file is a second process."""
 
     def __init__(
-        self, records: Records, clock: ManualClock, offered: tuple[str, ...] = ("totp", "backup_code")
+        self,
+        records: Records,
+        clock: ManualClock,
+        offered: tuple[str, ...] = ("totp", "backup_code"),
+        post: RecordingPost | None = None,
     ) -> None:
         self.records = records
         self.clock = clock
@@ -63,7 +72,12 @@ class Room:
         self.mac = Mac([MASTER])
         self.totp = Totp(records, self.sealer, clock)
         self.backup_codes = BackupCodes(records, self.mac, clock)
-        built = {"totp": self.totp, "backup_code": self.backup_codes}
+        self.post = post or RecordingPost()
+        self.sms = Sms(records, self.sealer, self.mac, clock, self.post)
+        self.email = Email(records, self.sealer, self.mac, clock, self.post)
+        built: dict[str, Factor] = {
+            "totp": self.totp, "sms": self.sms, "email": self.email, "backup_code": self.backup_codes,
+        }  # fmt: skip
         self.factors = Factors(records, {name: built[name] for name in offered}, clock)
         self.stepups = StepUps(
             self.kv, self.factors, clock, self.ledger, self.mac, count=lambda *what: self.counted.append(what)
@@ -80,6 +94,10 @@ class Room:
             required_groups=["admins"],
             count=lambda *what: self.setups.append(what),
         )
+        self.addresses = {
+            factor.name: Addresses(factor, self.enrolment, self.factors.attempts, self.kv, clock, self.ledger)
+            for factor in (self.sms, self.email)
+        }
 
     def code(self, secret: bytes, steps: int = 0) -> str:
         """What the device shows, `steps` from now."""
