@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from gateway.gate import Spend
     from gateway.identity.session_store import SessionStore
     from gateway.limits.standings import Standings
+    from gateway.mfa.codes.factor import SentCode
     from gateway.mfa.recovery_letters import RecoveryLetters
     from gateway.mfa.webauthn.security_keys import Workshop
     from gateway.settings import Settings, WebAuthn
@@ -144,6 +145,8 @@ class People:
         if settings.mfa.webauthn is not None:
             keys_of_people = _workshop(settings.mfa.webauthn, settings.origin, records, keys, kept, clock)
             built["webauthn"] = keys_of_people.factor
+        sent = _sent_codes(settings, records, keys, clock, post)
+        built |= {factor.name: factor for factor in sent}
         self.factors = Factors(records, {name: built[name] for name in settings.mfa.factors}, clock)
         self.enrolment = Enrolment(
             records,
@@ -157,6 +160,14 @@ class People:
             required_groups=settings.mfa.required_groups,
             count=metrics.factor_setup,
         )
+        addresses = {}
+        if sent:
+            from gateway.mfa.codes.binding import Addresses
+
+            addresses = {
+                factor.name: Addresses(factor, self.enrolment, self.factors.attempts, kept, clock, recorder)
+                for factor in sent
+            }
         self.trusted: TrustedDevices | None = None
         if (trusted := settings.mfa.trusted_devices) is not None:
             self.trusted = TrustedDevices(
@@ -206,6 +217,7 @@ class People:
             interrupted=self.interrupted,
             recoveries=self.recoveries,
             security_keys=keys_of_people.security_keys(self.enrolment, recorder) if keys_of_people else None,
+            addresses=addresses,
             jwks=keys.signer.jwks,
             risk=self.risk.score,
             learn=self.risk.learn,
@@ -234,6 +246,20 @@ class People:
         self._passwords.close()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
+
+
+def _sent_codes(settings: Settings, records: Records, keys: KeyRing, clock: Clock, post: Post | None) -> list[SentCode]:
+    """The factors whose answers are sent first, as they are configured."""
+    made: list[SentCode] = []
+    if post is not None and settings.mfa.sms is not None:
+        from gateway.mfa.sms import Sms
+
+        made.append(Sms(records, keys.sealer, keys.mac, clock, post))
+    if post is not None and settings.mfa.email is not None:
+        from gateway.mfa.email import Email
+
+        made.append(Email(records, keys.sealer, keys.mac, clock, post))
+    return made
 
 
 def _letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:

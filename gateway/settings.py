@@ -803,15 +803,35 @@ class WebAuthn(Strict):
         return self
 
 
+class SmsCodes(Strict):
+    """Codes in text messages. NIST SP 800-63B-4 calls them restricted: offer something better beside them."""
+
+
+def _knowingly(value: Any) -> Any:
+    if value is not True:
+        raise ValueError("write `counts_as_second_factor: true`, or leave `mfa.email` out")
+    return value
+
+
+class EmailCodes(Strict):
+    """Codes in e-mails. NIST SP 800-63B-4 does not count them: a mailbox opens with a password."""
+
+    counts_as_second_factor: Annotated[Literal[True], BeforeValidator(_knowingly)] = Field(
+        description="`true`: that is known, and they count here nevertheless. It has to be written."
+    )
+
+
 class Mfa(Strict):
     """Second factors."""
 
     later: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("sms", "email", "push"), "`totp`, `webauthn` and `backup_codes` for now"
+        ("push",), "`totp`, `webauthn`, `sms`, `email` and `backup_codes` for now"
     )
 
     totp: Totp | None = setting({}, "Codes of an authenticator app; `null`: not offered.")
     webauthn: WebAuthn | None = setting(None, "Security keys and passkeys; left out: not offered.")
+    sms: SmsCodes | None = setting(None, "Codes in text messages, over `notify.sms`; left out: not offered.")
+    email: EmailCodes | None = setting(None, "Codes in e-mails, over `notify.email`; left out: not offered.")
     backup_codes: BackupCodes | None = setting({}, "Ten codes on paper; `null`: not offered.")
     trusted_devices: TrustedDevices | None = setting(
         None, "Browsers that people may trust, instead of a second factor, for rules that allow it; left out: none."
@@ -827,7 +847,13 @@ class Mfa(Strict):
     @property
     def factors(self) -> tuple[str, ...]:
         """Configured second factors, as policies name them."""
-        offered = {"webauthn": self.webauthn, "totp": self.totp, "backup_code": self.backup_codes}
+        offered = {
+            "webauthn": self.webauthn,
+            "totp": self.totp,
+            "sms": self.sms,
+            "email": self.email,
+            "backup_code": self.backup_codes,
+        }
         return tuple(name for name, settings in offered.items() if settings is not None)
 
     @property
@@ -1199,8 +1225,8 @@ class Settings(Strict):
     )
     identity: IdentitySources = setting({}, "Who knows the users.")
     sessions: SessionTimes = setting({}, "How long somebody stays signed in.")
-    mfa: Mfa = setting({}, "Second factors.")
     notify: Notify = setting({}, "How people are reached.")
+    mfa: Mfa = setting({}, "Second factors.")
     risk: RiskSettings = setting({}, "How strange a request is.")
     headers: Headers = setting({}, "What the service is told.")
     request: RequestLimits = setting({}, "How large a request may be.")
@@ -1261,6 +1287,16 @@ class Settings(Strict):
                 raise ValueError("`webauthn` needs a `public_url` that begins with https://, or browsers offer no keys")
             if not host.isascii():
                 raise ValueError(f"`webauthn` needs the name in `public_url` as browsers write it: {_punycode(host)}")
+        return value
+
+    @field_validator("mfa")
+    @classmethod
+    def _carried(cls, value: Mfa, info: ValidationInfo) -> Mfa:
+        """Codes that are sent need somebody who carries them."""
+        notify = info.data.get("notify")
+        for channel in ("sms", "email"):
+            if notify is not None and getattr(value, channel) is not None and channel not in notify.channels:
+                raise ValueError(f"nobody carries the codes of `{channel}`; name a sender in `notify.{channel}`")
         return value
 
     _warnings: tuple[Problem, ...] = PrivateAttr(())

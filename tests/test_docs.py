@@ -164,7 +164,7 @@ def test_every_policy_is_taken(block: Block, tmp_path: Path) -> None:
     book = load(
         file,
         upstreams=named.split(","),
-        factors=("webauthn", *Mfa().factors),
+        factors=("webauthn", *Mfa().factors, "sms", "email"),
         admin_groups=("admins",),
         trusted=30 * 86400.0,
         environ={},

@@ -30,7 +30,7 @@ store:
 keys: data/keys                     # made on first start in the embedded default; or env / mounted files
 identity: {local: {}}               # oidc: […], ldap: […], jwt: […], introspection: […], api_keys: {}
 sessions: {idle: 1h, absolute: 24h, per_user: 5}
-mfa: {totp: {issuer: Sallyport}, backup_codes: {}}   # sms, email, webauthn, trusted_devices, push
+mfa: {totp: {issuer: Sallyport}, backup_codes: {}}   # webauthn, sms, email, trusted_devices
 risk: {}                            # signals and weights; geoip: path to an mmdb
 headers: {style: x-forwarded}       # or remote; assertion: {algorithm: ES256, lifetime: 60s}; signatures: {...}
 """
@@ -380,7 +380,21 @@ ONE_MISTAKE = [
     (LEAST + "store: {shared: {url: 'rediss://x', key: a.pem}}\n", "2: `store.shared`: a `key` without a"),
     (LEAST + "store: {shared: {url: 'redis://x', prefix: 'a b'}}\n", "2: `store.shared.prefix` is not written right"),
     (LEAST + "identity: {oidc: []}\n", "2: `identity.oidc` is not there yet (`local` users for now)"),
-    (LEAST + "mfa: {sms: {}}\n", "2: `mfa.sms` is not there yet"),
+    (LEAST + "mfa: {push: {}}\n", "2: `mfa.push` is not there yet"),
+    (LEAST + "mfa: {sms: {}}\n", "2: `mfa`: nobody carries the codes of `sms`; name a sender in `notify.sms`"),
+    (
+        LEAST + "mfa: {email: {counts_as_second_factor: true}}\nnotify: {sms: [{console: {}}]}\n",
+        "2: `mfa`: nobody carries the codes of `email`; name a sender in `notify.email`",
+    ),
+    (LEAST + "mfa: {email: {}}\n", "2: `mfa.email.counts_as_second_factor` is missing"),
+    (
+        LEAST + "mfa: {email: {counts_as_second_factor: false}}\n",
+        "2: `mfa.email.counts_as_second_factor`: write `counts_as_second_factor: true`, or leave",
+    ),
+    (
+        LEAST + "mfa: {email: {counts_as_second_factor: yes please}}\n",
+        "2: `mfa.email.counts_as_second_factor`: write `counts_as_second_factor: true`",
+    ),
     (LEAST + "mfa: {totp: {isuer: x}}\n", "2: `mfa.totp.isuer` is not a known key (did you mean `issuer`?)"),
     (LEAST + "mfa: {totp: {issuer: 'a:b'}}\n", "2: `mfa.totp.issuer` is not written right"),
     (LEAST + "sessions: {idle: 2h, absolute: 1h}\n", "2: `sessions`: `idle` is longer than `absolute`"),

@@ -46,7 +46,10 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "Requests that could not be counted for all replicas; did: refuse, local, allow",
         ("limit", "did"),
     ),
-    "challenges": ("Answers to step-up challenges; outcome: passed, failed, throttled", ("factor", "outcome")),
+    "challenges": (
+        "Step-up challenges; outcome: asked, sent, resend_refused, passed, failed, throttled, disabled …",
+        ("factor", "outcome"),
+    ),
     "factor_setups": ("Second factors being set up; outcome: started, completed, failed", ("factor", "outcome")),
     "trusted_device_uses": (
         "Sign-ins with the cookie of a trusted browser; outcome: used, repeated, void, stolen",

@@ -31,6 +31,8 @@ FACTORS: Final[Mapping[str, str]] = {
     "totp": "An authenticator app",
     "backup_code": "A set of backup codes",
     "webauthn": "A passkey or security key",
+    "sms": "A telephone number for codes",
+    "email": "An e-mail address for codes",
     "all": "Every second factor",
 }
 

@@ -144,12 +144,13 @@ def _as_far_as_readable(config: Path | None, environ: Mapping[str, str]) -> _Sur
         return None
     data = _mapping(data)
     mfa, store = _mapping(data.get("mfa")), _mapping(data.get("store"))
-    offered = {"totp": "totp", "backup_codes": "backup_code"}
+    offered = {"totp": "totp", "backup_codes": "backup_code"}  # where nothing is said of them
+    wanted = [name for name in ("webauthn", "sms", "email") if mfa.get(name) is not None]
     groups = mfa.get("required_groups", ["admins"])
     return _Surroundings(
         policies=path.parent / str(data.get("policies") or "policies"),
         upstreams=tuple(_mapping(data.get("upstreams"))),
-        factors=[name for key, name in offered.items() if mfa.get(key, {}) is not None],
+        factors=[*wanted, *(name for key, name in offered.items() if mfa.get(key, {}) is not None)],
         admin_groups=[str(group) for group in groups] if isinstance(groups, list) else ["admins"],
         people=store.get("records") != settings.NONE,
         counters=store.get("shared") != settings.NONE,

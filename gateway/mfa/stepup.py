@@ -287,7 +287,7 @@ class StepUps:
             if sending.held_back:
                 detail["held_back"] = sending.held_back
         elif sending.whose:
-            detail = {"factor": known, "id": sending.id, "why": sending.whose}
+            detail = {"factor": known, "why": sending.whose}
         self._count(known, COUNTED[code])
         self._ledger.note(
             Event(
@@ -322,9 +322,9 @@ class StepUps:
         if sent is None:
             return Outcome.NOT_OFFERED, NOWHERE
         sending = await sent.send(identity.tenant, identity.subject, _asked(challenge, identity), to, language)
-        if not sending.masked:
-            return Outcome.NOT_OFFERED, NOWHERE
-        return (Outcome.TOO_SOON if sending.wait > 0 else Outcome.SENT), sending
+        if sending.wait > 0:
+            return Outcome.TOO_SOON, sending
+        return (Outcome.SENT if sending.id else Outcome.NOT_OFFERED), sending
 
     async def _not_offered(self, identity: Identity, factor: str) -> Outcome:
         enrolled = await self._factors.of(identity.tenant, identity.subject)

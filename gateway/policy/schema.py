@@ -165,7 +165,9 @@ class StepUp(Strict):
         "aal2", description="Assurance level: `aal1` one factor, `aal2` two, `aal3` two with a hardware key."
     )
     factors: Texts | None = Field(
-        None, description="Factors that count: `webauthn`, `totp`, `backup_code`; left out: any that reaches `level`."
+        None,
+        description="Factors that count: `webauthn`, `totp`, `sms`, `email`, `backup_code`; left out: any that reaches "
+        "`level`.",
     )
     max_age: Duration | None = Field(None, description="Oldest proof that still counts; left out: any age.")
     trusted_devices: Literal["allow", "forbid"] | None = Field(

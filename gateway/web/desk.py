@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.identity.sessions import Sessions
     from gateway.identity.throttle import SignInThrottle
     from gateway.limits.standings import Standings
+    from gateway.mfa.codes.binding import Addresses
     from gateway.mfa.enrolment import Enrolment
     from gateway.mfa.factors import Factors
     from gateway.mfa.interrupted import InterruptedRequests
@@ -60,6 +61,8 @@ class Desk:
     """Browsers that people trust; None: none can be."""
     security_keys: SecurityKeys | None = None
     """Where they are configured."""
+    addresses: Mapping[str, Addresses] = field(default_factory=dict)
+    """Who binds the addresses of each factor whose answer is sent first, by its name."""
     prefix: str = "/.sallyport/"
     """Path under which everything here lives; starts and ends with `/`."""
 

@@ -28,7 +28,7 @@ from gateway.mfa import otp
 from gateway.mfa.attempts import Attempts
 from gateway.mfa.codes import code as codes
 from gateway.mfa.codes.code import LIFETIME, Question
-from gateway.mfa.codes.factor import ENROL, Sending, SentCode
+from gateway.mfa.codes.factor import ENROL, SentCode, TooSoon
 from gateway.mfa.enrolment import Enrolment, one_line
 from gateway.mfa.sealed import place_of
 from gateway.store.sql_key_value import write
@@ -102,18 +102,13 @@ class Addresses:
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "address"})
             raise error from None
         setup_id = f"{self.factor.name}.{new_token()}"
-        waiting = {"address": to, "had_factors": had_factors, "expires_at": self._clock.now() + LIFETIME}
-        async with self.factor.records.begin(identity.tenant, identity.subject) as connection:
-            await self._room_for(connection, identity, to)
-            sending = await self._send(connection, identity, setup_id, to, language)
-            if sending.wait <= 0:
-                await write(
-                    connection,
-                    _place(self._setup, identity, setup_id),
-                    self._sealed(identity, setup_id, waiting),
-                    waiting["expires_at"],
-                )
-        return self._sent(identity, setup_id, sending, place)
+        until = self._clock.now() + LIFETIME
+        waiting = {"address": to, "had_factors": had_factors, "expires_at": until}
+        row = _place(self._setup, identity, setup_id)
+        sealed = self.factor.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=row)
+        setup = await self._send(identity, setup_id, to, language, place, (row, sealed, until))
+        self._enrolment.count(self.factor.name, "started")
+        return setup
 
     async def again(
         self,
@@ -127,9 +122,8 @@ class Addresses:
     ) -> Setup:
         """Send another code; the one before is void. Raises `UserError`: `ERR-MFA-SETUP`, `ERR-MFA-RESEND`."""
         waiting = await self._waiting(identity, setup_id)
-        async with self.factor.records.begin(identity.tenant, identity.subject) as connection:
-            sending = await self._send(connection, identity, setup_id, waiting["address"], language)
-        return self._sent(identity, setup_id, sending, Place(address, agent, request_id))
+        place = Place(address, agent, request_id)
+        return await self._send(identity, setup_id, waiting["address"], language, place)
 
     async def look(self, identity: Identity, setup_id: str) -> Setup:
         """The open setup once more, for a page. Raises `UserError` `ERR-MFA-SETUP`."""
@@ -164,6 +158,7 @@ class Addresses:
         async with self.factor.records.read() as connection:
             sent = await codes.live(connection, question, now)
         if sent is None or not digits or not codes.is_right(self.factor.mac, question, sent, digits):
+            self._enrolment.count(self.factor.name, "failed")
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "code"})
             raise UserError("ERR-MFA-INVALID", "That code is not right, too old, or a newer one was sent.")
 
@@ -187,16 +182,27 @@ class Addresses:
         return Proof(self.factor.name, now), backup
 
     async def _send(
-        self, connection: AsyncConnection, identity: Identity, setup_id: str, to: str, language: str
-    ) -> Sending:
-        return await self.factor.dispatch(
-            connection, self._question(identity, setup_id), "", to, about=ENROL, bound=False, language=language
-        )
-
-    def _sent(self, identity: Identity, setup_id: str, sending: Sending, place: Place) -> Setup:
-        if sending.wait > 0:
-            self._tell(Kind.CODE_REFUSED, identity, place, {"why": sending.whose})
-            raise too_soon(sending.wait)
+        self,
+        identity: Identity,
+        setup_id: str,
+        to: str,
+        language: str,
+        place: Place,
+        row: tuple[str, bytes, float] | None = None,
+    ) -> Setup:
+        """`row`, of a new setup, is kept in the same transaction."""
+        question = self._question(identity, setup_id)
+        try:
+            async with self.factor.records.begin(identity.tenant, identity.subject) as connection:
+                if row is not None:
+                    await self._room_for(connection, identity, to)
+                    await write(connection, *row)
+                sending = await self.factor.dispatch(
+                    connection, question, "", to, about=ENROL, bound=False, language=language
+                )
+        except TooSoon as soon:
+            self._tell(Kind.CODE_REFUSED, identity, place, {"why": soon.whose})
+            raise UserError("ERR-MFA-RESEND", "Codes were sent already.", 429, soon.wait) from None
         held = {"held_back": sending.held_back} if sending.held_back else {}
         self._tell(Kind.CODE_SENT, identity, place, {"about": ENROL, **held}, Severity.INFO)
         return Setup(setup_id, sending.masked, sending.again_in)
@@ -233,10 +239,6 @@ class Addresses:
     def _question(self, identity: Identity, setup_id: str) -> Question:
         return Question(identity.tenant, identity.subject, _session(identity), self._setup, setup_id)
 
-    def _sealed(self, identity: Identity, setup_id: str, waiting: dict[str, Any]) -> bytes:
-        row = _place(self._setup, identity, setup_id)
-        return self.factor.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=row)
-
     async def _waiting(self, identity: Identity, setup_id: str) -> dict[str, Any]:
         row = _place(self._setup, identity, setup_id)
         sealed = await self._kv.get(row)
@@ -271,11 +273,6 @@ class Addresses:
                 detail={"factor": self.factor.name, **detail},
             )
         )
-
-
-def too_soon(wait: float) -> UserError:
-    """`ERR-MFA-RESEND`."""
-    return UserError("ERR-MFA-RESEND", "Codes were sent already.", 429, wait)
 
 
 def _over() -> UserError:

@@ -14,14 +14,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.errors import UserError
+from gateway.core.errors import SallyportError, UserError
 from gateway.core.identity import Level, Proof
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
@@ -58,14 +58,14 @@ class Target:
 class Sending:
     """What became of a wish to have a code sent."""
 
-    masked: str = ""
-    """Where it went; empty: that address is not theirs, or out of use, and nothing was done."""
     id: str = ""
-    """Of the factor."""
+    """Of the factor; empty, with no `wait`: that address is not theirs, or out of use, and nothing was done."""
+    masked: str = ""
+    """Where it went."""
     wait: float = 0.0
     """Above 0.0: nothing was sent; seconds until it would be."""
     whose: str = ""
-    """Whose limit that is: `user`, `address`."""
+    """Whose limit that is: `user`, `address`, `post`."""
     again_in: float = 0.0
     """Seconds until another one may be asked for."""
     held_back: str = ""
@@ -87,10 +87,20 @@ class Standing:
 NOWHERE = Sending()
 
 
+class TooSoon(SallyportError):  # noqa: N818
+    """Nothing is sent now."""
+
+    def __init__(self, wait: float, whose: str) -> None:
+        """`wait` in seconds; `whose` limit it is: `user`, `address`, `post`."""
+        super().__init__(whose)
+        self.wait = wait
+        self.whose = whose
+
+
 class SentCode(ABC):
     """What `mfa.sms` and `mfa.email` have in common: everything but their names."""
 
-    name: ClassVar[str]
+    name: str
     """As in YAML; the channel of `Post` too."""
 
     def __init__(self, records: Records, sealer: Sealer, mac: Mac, clock: Clock, post: Post) -> None:
@@ -160,17 +170,24 @@ class SentCode(ABC):
         `NOWHERE` where `to` is not an address in use of theirs. Raises `StoreAway`, and then nothing was done.
         """
         question = Question(tenant, subject, asked.session, self.name, asked.ticket)
+        try:
+            sending = await self._send(question, to, language)
+        except TooSoon as soon:
+            return Sending(to, wait=soon.wait, whose=soon.whose)
+        await self._sweep()
+        return sending
+
+    async def _send(self, question: Question, to: str, language: str) -> Sending:
+        tenant, subject = question.tenant, question.subject
         async with self.records.begin(tenant, subject) as connection:
             usable = [one for one in await self._bound(connection, tenant, subject) if one[3]]
             usable.sort(key=lambda one: -one[2])
             found = next((one for one in usable if to in ("", one[0])), None)
             if found is None:
                 return NOWHERE
-            sending = await self.dispatch(
+            return await self.dispatch(
                 connection, question, found[0], found[1], about=VERIFY, bound=True, language=language
             )
-        await self._sweep()
-        return sending
 
     async def dispatch(
         self,
@@ -185,7 +202,8 @@ class SentCode(ABC):
     ) -> Sending:
         """Count, draw, keep and post a code to `address`, in the transaction of `connection` about its user.
 
-        `bound`: whether it is their own for certain, or about to be.
+        `bound`: whether it is their own for certain, or about to be. Raises `TooSoon`, so that the transaction ends and
+        nothing of it has happened.
         """
         tenant, subject, now = question.tenant, question.subject, self.clock.now()
         masked = self.masked(address)
@@ -200,7 +218,7 @@ class SentCode(ABC):
             now=now,
         )
         if counted.wait > 0:
-            return Sending(masked, factor_id, wait=counted.wait, whose=counted.whose)
+            raise TooSoon(counted.wait, counted.whose)
         drawn, held_back = codes.draw(), ""
         expires_at = await codes.keep(connection, self.mac, question, factor_id, drawn, now)
         try:
@@ -216,9 +234,11 @@ class SentCode(ABC):
                 expires_at=expires_at,
             )
         except UserError as error:
+            if error.retry_after > 0:
+                raise TooSoon(error.retry_after, "post") from error
             held_back = error.code
         again_in = await sends.again_in(connection, tenant, subject, self.name, now)
-        return Sending(masked, factor_id, again_in=again_in, held_back=held_back)
+        return Sending(factor_id, masked, again_in=again_in, held_back=held_back)
 
     async def again_in(self, tenant: str, subject: str) -> float:
         """Seconds until this user may have another code."""

@@ -437,6 +437,19 @@ async def test_an_address_that_may_not_be_written_to_looks_like_any_other(room: 
     assert room.counted[-2] == ("sms", "sent")
 
 
+async def test_a_post_that_takes_no_more_says_how_long_and_voids_nothing(room: Room) -> None:
+    await own(room)
+    asked = await ask(room)
+    await asked.send()
+    room.clock.advance(30)
+    room.post.refuses = UserError("ERR-THROTTLED", "Too many.", 429, 77.0)
+    error = await refused(asked.send())
+    assert (error.code, error.retry_after) == ("ERR-MFA-RESEND", 77.0)
+    assert room.ledger.of(Kind.CODE_REFUSED)[0].detail["why"] == "post"
+    room.post.refuses = None
+    assert await asked.answer(room.post.last)
+
+
 async def test_without_the_database_nothing_has_happened(room: Room) -> None:
     await own(room)
     asked = await ask(room)
