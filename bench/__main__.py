@@ -27,6 +27,7 @@ KINDS = (
     "limits",
     "shared",
     "kept",
+    "factors",
 )
 """Each is a module of this package with `measure(options)`."""
 

@@ -1,8 +1,9 @@
 """Passwords: argon2id (RFC 9106), off the event loop.
 
 Parameters are OWASP's first choice for argon2id, 19 MiB, two passes, one lane: about 20 ms of one core. A pool of two
-threads bounds memory (two times 19 MiB) and keeps a flood of sign-ins from taking every core; a queue that is full is
-told to come back later. An older hash is replaced at the next successful sign-in.
+threads bounds memory (two times 19 MiB) and keeps a flood of sign-ins from taking every core; they stand back for the
+event loop, so that whoever is signed in already does not wait for those who sign in. A queue that is full is told to come
+back later. An older hash is replaced at the next successful sign-in.
 
 Strength follows NIST SP 800-63B-4, section 3.1.1: at least 8 characters (a second factor can be asked for), long ones
 welcome, no rules about kinds of characters, none of the passwords everybody tries. Comparison is of RFC 8265
@@ -12,11 +13,14 @@ OpaqueStrings: what looks the same on two keyboards is the same password, and no
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import threading
 import unicodedata
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.core.errors import StoreAway, UserError
@@ -31,6 +35,8 @@ LANES = 1
 MIN_LENGTH = 8
 MAX_LENGTH = 128
 THREADS = 2
+NICE = 5
+"""How far the threads stand back; Linux knows it of each thread."""
 QUEUE = 64
 """How many may wait for a thread: a second and a half at most."""
 
@@ -41,7 +47,7 @@ class Passwords:
     """Hashes and compares. `close` ends its threads."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords", initializer=_stand_back)
         self._waiting = 0
         # Well-formed, with today's parameters, and of no password: comparing with it costs what any other costs.
         salt, tag = (b64encode(secrets.token_bytes(size)).rstrip(b"=").decode() for size in (16, 32))
@@ -97,6 +103,13 @@ def check_strength(password: str, name: str = "") -> None:
         raise UserError("ERR-PASSWORD-WEAK", "The password is too close to the user name.")
     if len(set(folded)) < 4 or is_common(folded):
         raise UserError("ERR-PASSWORD-WEAK", "This password is among the first that anybody would try.")
+
+
+def _stand_back() -> None:
+    """Have the operating system prefer everybody else to this thread."""
+    me = threading.get_native_id()
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + NICE))
 
 
 def _bytes(password: str) -> bytes:

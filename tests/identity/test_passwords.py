@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from argon2.low_level import Type, hash_secret
 
 from gateway.core.errors import StoreAway, UserError
 from gateway.identity import passwords as module
-from gateway.identity.passwords import Passwords, check_strength
+from gateway.identity.passwords import NICE, Passwords, check_strength
 
 
 async def test_a_hash_is_argon2id_with_the_documented_parameters(passwords: Passwords) -> None:
@@ -136,3 +137,12 @@ def test_weak_ones_and_why(password: str, why: str) -> None:
 
 def test_a_name_in_a_long_password_is_no_harm() -> None:
     check_strength("annabelle.smith walks the dog", "annabelle.smith")
+
+
+async def test_hashing_stands_back_for_the_loop() -> None:
+    passwords = Passwords()
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    theirs = await passwords._off_the_loop(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    passwords.close()
+    assert theirs == min(19, mine + NICE)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
