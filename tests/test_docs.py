@@ -23,9 +23,10 @@ from gateway import settings
 from gateway.audit.access_log import AccessLog
 from gateway.audit.metrics import COUNTERS, HISTOGRAMS, PREFIX, READ
 from gateway.cli import COMMANDS, Parser
-from gateway.commands import reference
+from gateway.commands import conversations, reference
 from gateway.core.events import Kind
 from gateway.core.reasons import Reason
+from gateway.mfa import recovery_states, stepup
 from gateway.policy.load import load
 from gateway.settings import Mfa
 from gateway.web.api.openapi import ENDPOINTS
@@ -325,6 +326,24 @@ def test_every_header_and_every_claim_towards_a_service_is_listed() -> None:
 def test_the_references_are_those_of_the_code(kind: str) -> None:
     """`make docs` writes them."""
     assert text_of(f"reference/{kind}.md").strip() == reference.markdown_of(kind).strip()
+
+
+def test_the_diagrams_are_those_of_the_tables() -> None:
+    """`make docs` draws them."""
+    assert text_of("reference/conversations.md") == conversations.markdown()
+
+
+def test_every_arrow_of_a_table_is_in_its_diagram() -> None:
+    text = text_of("reference/conversations.md")
+    for (state, outcome), (after, code) in stepup.NEXT.items():
+        happens = outcome.value.replace("_", " ")
+        arrow = rf"^    {state.value} --> {after.value}: (.*, )?{happens}(,.*)? → {code or 'a proof'}$"
+        assert re.search(arrow, text, re.MULTILINE), (state, outcome)
+    for (before, event), then in recovery_states.NEXT.items():
+        arrow = rf"^    {before.value} --> {then.value}: (.*, )?{event.value}(,.*)?$"
+        assert re.search(arrow, text, re.MULTILINE), (before, event)
+    arrows = re.findall(r"^    \w+ --> \w+: (.*?)(?: → .*)?$", text, re.MULTILINE)
+    assert sum(len(each.split(", ")) for each in arrows) == len(stepup.NEXT) + len(recovery_states.NEXT)
 
 
 # -- manners ---------------------------------------------------------------------------------------------------------

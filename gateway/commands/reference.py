@@ -97,10 +97,12 @@ def write(folder: Path) -> list[Path]:
 
 def files() -> Mapping[str, str]:
     """Name under `docs/` → content."""
+    from gateway.commands import conversations
     from gateway.commands.common import as_json
 
     schemas = {f"schema/{kind}.json": as_json(schema_of(kind)) + "\n" for kind in TITLES}
-    return schemas | {f"reference/{kind}.md": markdown_of(kind) for kind in ("config", "policy")}
+    references = {f"reference/{kind}.md": markdown_of(kind) for kind in ("config", "policy")}
+    return schemas | references | {"reference/conversations.md": conversations.markdown()}
 
 
 def _written(file: Path, text: str) -> Path:
