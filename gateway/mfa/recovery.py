@@ -19,7 +19,6 @@ the machine is the last (`sallyport user reset`). Its states and what leads from
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
-from gateway.core.errors import StoreAway, UserError
+from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
 from gateway.crypto.mac import Mac
@@ -55,8 +54,6 @@ from gateway.mfa.recovery_states import (
 from gateway.store.sql import Records
 from gateway.store.tables import factors, users
 from gateway.store.tables import recoveries as rows
-
-_log = logging.getLogger("sallyport")
 
 DAY = 86_400.0
 A_DAY = 3
@@ -322,14 +319,9 @@ class Recoveries:
         async with self._records.read(long=True) as connection:
             whose = (await connection.execute(query)).all()
         for tenant, subject in whose:
-            try:
-                async with self._records.begin(tenant, subject) as connection:
-                    settled = await self._settle(connection, tenant, subject, now)
-                await self._tell_all(settled)
-            except StoreAway:
-                raise
-            except Exception:  # of one person, and nobody else's recovery stands still for it; it is tried again
-                _log.exception("the recovery of %s/%s could not go on", tenant, subject)
+            async with self._records.begin(tenant, subject) as connection:
+                settled = await self._settle(connection, tenant, subject, now)
+            await self._tell_all(settled)
         await self._sweep(now)
         return len(whose)
 
