@@ -2,8 +2,8 @@
 
 Parameters are OWASP's first choice for argon2id, 19 MiB, two passes, one lane: about 20 ms of one core. A pool of two
 threads bounds memory (two times 19 MiB) and keeps a flood of sign-ins from taking every core; they stand back for the
-event loop, so that whoever is signed in already does not wait for those who sign in. A queue that is full is told to come
-back later. An older hash is replaced at the next successful sign-in.
+event loop, so that whoever is signed in does not wait for those who sign in. A queue that is full is told to come back
+later. An older hash is replaced at the next successful sign-in.
 
 Strength follows NIST SP 800-63B-4, section 3.1.1: at least 8 characters (a second factor can be asked for), long ones
 welcome, no rules about kinds of characters, none of the passwords everybody tries. Comparison is of RFC 8265
