@@ -26,11 +26,15 @@ from gateway.core.identity import DEFAULT_TENANT, Identity, Level, Proof, amr_of
 from gateway.core.rule import StepUpDemand
 from gateway.mfa import backup_codes, otp
 from gateway.mfa.attempts import LIFE, RUN, WAIT
+from gateway.mfa.codes.code import LIFETIME
 from gateway.mfa.stepup import DETAIL, WRONG
 from gateway.mfa.webauthn import ceremony
+from gateway.settings import Mfa
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.tables import factors, metadata
+from tests.mfa.codes.conftest import own
+from tests.mfa.codes.conftest import wrong as not_it
 from tests.mfa.conftest import NOW
 from tests.mfa.webauthn.conftest import KeyRoom
 from tests.rig.authenticator import Authenticator
@@ -106,6 +110,29 @@ async def a_security_key(room: KeyRoom, subject: str) -> Held:
     return Held(answer, lambda asked: answer(asked, signature=b"x" * 70), (key.credential,))
 
 
+def a_code_sent_to(name: str, address: str) -> Callable[[KeyRoom, str], Awaitable[Held]]:
+    """`{}` in `address` is another one for each person."""
+
+    async def bind(room: KeyRoom, subject: str) -> Held:
+        mine = address.format(7 if subject == ANN else 8)
+        await own(room, mine, subject, f"{name}-{subject}-{room.clock.now():.0f}")
+        sent: dict[Asked, str] = {}
+
+        async def right(asked: Asked) -> str:
+            factor = room.sms if name == "sms" else room.email
+            sending = await factor.send(DEFAULT_TENANT, subject, asked, "", "en")
+            if sending.id and not sending.wait:  # else the one that was sent before counts still, if there is one
+                sent[asked] = room.post.last
+            return sent.get(asked, "123456")
+
+        async def wrong(asked: Asked) -> str:
+            return not_it(sent.get(asked, "123456"))
+
+        return Held(right, wrong, (mine,))
+
+    return bind
+
+
 TRIALS = {
     trial.name: trial
     for trial in (
@@ -117,6 +144,13 @@ TRIALS = {
             Level.AAL2,
             ("kba", "pwd", "mfa"),
             backup_codes.LIFETIME,
+        ),
+        *(
+            Trial(name, a_code_sent_to(name, to), Proof(name, 0.0), Level.AAL2, amr, LIFETIME, True)
+            for name, to, amr in (
+                ("sms", "+90532123451{}", ("pwd", "sms", "mfa")),
+                ("email", "somebody{}@example.com", ("otp", "pwd", "mfa")),
+            )
         ),
         Trial(
             "webauthn",
@@ -175,6 +209,12 @@ async def replica(place: Place, room: KeyRoom, clock: ManualClock) -> AsyncItera
     opened = await Records.open(place, clock=clock)
     yield KeyRoom(opened, clock)
     await opened.close()
+
+
+def test_every_factor_there_is_is_tried(room: KeyRoom) -> None:
+    every = Mfa.model_construct(**dict.fromkeys(Mfa.model_fields, True))
+    assert sorted(every.factors) == sorted(TRIALS)
+    assert set(room.factors.names) == set(TRIALS)
 
 
 def judge(room: KeyRoom, trial: Trial) -> Factor:
@@ -330,7 +370,7 @@ async def test_whatever_is_wrong_is_told_in_the_same_words(room: KeyRoom, trial:
     for way in ways:
         if trial.name == "backup_code":
             held = await trial.bind(room, ANN)  # there are ten
-        clock.advance(HOUR)  # each of them begins a run of its own
+        clock.advance(3 * HOUR)  # each of them begins a run of its own, and may have a code sent
         ann, asked = await question(room)
         room.ledger.events.clear()
         room.counted.clear()
@@ -466,7 +506,7 @@ async def test_a_store_that_goes_away_at_any_step_proves_nothing(
     for at, after in moments():
         if trial.name == "backup_code":
             held = await trial.bind(room, ANN)
-        clock.advance(HOUR)
+        clock.advance(3 * HOUR)
         ann, asked = await question(room)
         answer = await held.right(asked)
         store = Faulty(at, after)

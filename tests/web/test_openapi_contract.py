@@ -67,9 +67,16 @@ class Threaded:
         self._loop.close()
 
     async def _run(self) -> None:
-        offered = {"webauthn": {}, "totp": {}, "backup_codes": {}, "trusted_devices": {}}
+        offered = {
+            "webauthn": {}, "totp": {}, "backup_codes": {}, "trusted_devices": {}, "sms": {}, "recovery": {},
+            "email": {"counts_as_second_factor": True},
+        }  # fmt: skip
+        console: list[dict[str, object]] = [{"console": {}}]
         patient = {"wait": "60s"}  # a machine that is busy with other tests is not overload
-        config = {"public_url": "http://localhost", "mfa": offered, "connections": patient}
+        config = {
+            "public_url": "http://localhost", "mfa": offered, "connections": patient,
+            "notify": {"sms": console, "email": console},
+        }  # fmt: skip
         async with running(self._folder, config=config) as self.gateway:
             self._up.set()
             await self._done.wait()

@@ -34,9 +34,11 @@ class KeyRoom(Room):
         super().__init__(records, clock)
         workshop = Workshop(records, self.sealer, self.mac, self.kv, clock, us or RelyingParty("Sallyport", ORIGIN))
         self.webauthn = workshop.factor
-        self.factors = Factors(
-            records, {"webauthn": self.webauthn, "totp": self.totp, "backup_code": self.backup_codes}, clock
-        )
+        built = {
+            "webauthn": self.webauthn, "totp": self.totp, "sms": self.sms, "email": self.email,
+            "backup_code": self.backup_codes,
+        }  # fmt: skip
+        self.factors = Factors(records, built, clock)
         self.stepups = StepUps(
             self.kv, self.factors, clock, self.ledger, self.mac, count=lambda *what: self.counted.append(what)
         )
