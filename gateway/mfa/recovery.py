@@ -12,6 +12,8 @@ the machine is the last (`sallyport user reset`). Its states and what leads from
   statement that claims it, beside being told at once (`proven`): no way in that forgets to tell leaves it open.
 - The links hold 256 random bits; kept are MACs of them under a key that is not in the database. A token that is old,
   used, another's, cut or made up is one error, after the same work.
+- The delay begins when the letter that tells of it has been taken over by whoever carries it. Where there was none, or
+  it was given up, nobody could object, and nothing is sent.
 - Whoever asks is told the same whether there is an address or not. Three times a day, one at a time.
 - Nobody approves what they have asked for themselves, nor anything about their own account; and whoever asked must
   be an administrator still.
@@ -19,17 +21,18 @@ the machine is the last (`sallyport user reset`). Its states and what leads from
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
-from gateway.core.errors import UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
 from gateway.crypto.mac import Mac
@@ -54,6 +57,8 @@ from gateway.mfa.recovery_states import (
 from gateway.store.sql import Records
 from gateway.store.tables import factors, users
 from gateway.store.tables import recoveries as rows
+
+_log = logging.getLogger("sallyport")
 
 DAY = 86_400.0
 A_DAY = 3
@@ -93,6 +98,10 @@ class Letters(Protocol):
         agent: str,
     ) -> bool:
         """It was asked for; `token` cancels it. `due_at` is when its link will be sent; 0.0: administrators decide."""
+        ...
+
+    async def told_at(self, connection: AsyncConnection, tenant: str, subject: str, at: float) -> float:
+        """When the letter written `at` that moment was taken over by whoever carries it; `NEVER`: it was not."""
         ...
 
     async def ready(
@@ -319,9 +328,14 @@ class Recoveries:
         async with self._records.read(long=True) as connection:
             whose = (await connection.execute(query)).all()
         for tenant, subject in whose:
-            async with self._records.begin(tenant, subject) as connection:
-                settled = await self._settle(connection, tenant, subject, now)
-            await self._tell_all(settled)
+            try:
+                async with self._records.begin(tenant, subject) as connection:
+                    settled = await self._settle(connection, tenant, subject, now)
+                await self._tell_all(settled)
+            except StoreAway:
+                raise
+            except Exception:  # of one person, and nobody else's recovery stands still for it; it is tried again
+                _log.exception("the recovery of %s/%s could not go on", tenant, subject)
         await self._sweep(now)
         return len(whose)
 
@@ -403,12 +417,13 @@ class Recoveries:
         if row is None:
             raise AssertionError
         begun = recovery(row)
-        if self._letters is not None:
-            await self._letters.asked(
-                connection, begun.tenant, begun.subject, f"{recovery_id}.{secret}",
-                at=now, due_at=due_at if way is Way.EMAIL else 0.0, until=expires_at, address=place.address,
-                agent=place.agent,
-            )  # fmt: skip
+        told = self._letters is not None and await self._letters.asked(
+            connection, begun.tenant, begun.subject, f"{recovery_id}.{secret}",
+            at=now, due_at=due_at if way is Way.EMAIL else 0.0, until=expires_at, address=place.address,
+            agent=place.agent,
+        )  # fmt: skip
+        if not told:
+            await connection.execute(update(rows).where(this(row)).values(cancel=""))
         return begun
 
     async def _settle(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> list[Recovery]:
@@ -420,6 +435,10 @@ class Recoveries:
         row = await first(connection, mine, rows.c.state == State.WAITING, rows.c.due_at <= now)
         if row is None or not self.by_email or self._letters is None:
             return changed
+        if row.cancel:
+            told_at = await self._letters.told_at(connection, tenant, subject, row.asked_at)
+            if now < told_at + row.due_at - row.asked_at:
+                return changed  # the delay is one in which they know
         secret = new_token()
         ready = await claim(
             connection, Input.DUE, this(row), now=now,
@@ -427,10 +446,10 @@ class Recoveries:
         )  # fmt: skip
         if ready is None:
             return changed
-        sent = await self._letters.ready(
+        sent = row.cancel and await self._letters.ready(
             connection, tenant, subject, f"{row.id}.{secret}", at=now, until=ready.expires_at
         )
-        if not sent:
+        if not sent:  # nobody was told before, or can be told now
             ready = await claim(connection, Input.UNREACHABLE, this(row), now=now, link=None)
         return [*changed, *([ready] if ready is not None else [])]
 
@@ -463,7 +482,7 @@ class Recoveries:
         recovery_id, _, secret = token.partition(".")
         async with self._records.read() as connection:
             row = await first(connection, rows.c.id == recovery_id)
-        kept = row.cancel if row is not None else self._mac.token("recovery-cancel", "nobody")
+        kept = row.cancel if row is not None and row.cancel else self._mac.token("recovery-cancel", "nobody")
         mine = self._mac.verify(kept, "recovery-cancel", recovery_id, secret)
         return row if mine and row is not None and row.state in OPEN else None
 

@@ -15,12 +15,14 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.agents import recognised
+from gateway.core.identity import NEVER
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.posted import place_of
 from gateway.store.outbox_table import new_token, put
-from gateway.store.tables import users
+from gateway.store.tables import outbox, users
 
 CHANNEL: Final = "email"
+ASKED: Final = "recovery_asked"
 
 
 class RecoveryLetters:
@@ -61,9 +63,26 @@ class RecoveryLetters:
             advice = "If you know nothing of this, stop it here, and tell whoever looks after your account:"
             facts = []
         return await self._put(
-            connection, tenant, subject, "recovery_asked", "Somebody asks to get back into your account", said, advice,
+            connection, tenant, subject, ASKED, "Somebody asks to get back into your account", said, advice,
             [("When", _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
         )  # fmt: skip
+
+    async def told_at(self, connection: AsyncConnection, tenant: str, subject: str, at: float) -> float:
+        """As the protocol says. What the outbox has forgotten since was sent when it was written."""
+        query = (
+            select(outbox.c.state, outbox.c.settled_at, outbox.c.delivery)
+            .where(
+                outbox.c.tenant == tenant,
+                outbox.c.subject == subject,
+                outbox.c.kind == ASKED,
+                outbox.c.created_at == at,
+            )
+            .order_by(outbox.c.id.desc())
+        )
+        row = (await connection.execute(query)).first()
+        if row is None:
+            return at
+        return float(row.settled_at) if row.state == "sent" and row.delivery != "undelivered" else NEVER
 
     async def ready(
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float

@@ -42,7 +42,8 @@ class House:
         assert location(await visitor.fill(await visitor.get("recover"), "recover")) == f"{OURS}recover"
 
     async def delay(self) -> None:
-        """A day goes by, and the house is kept."""
+        """A day goes by after the letter, and the house is kept."""
+        await self.gateway.app._outbox.turn()  # type: ignore[union-attr]
         self.gateway.clock.advance(DAY)
         await self.gateway.app.people.recoveries.turn()  # type: ignore[union-attr]
 
@@ -207,3 +208,32 @@ async def test_a_restart_in_between_changes_nothing(house: House) -> None:
     await house.delay()
     bob.port = house.gateway.port
     await follow(bob, await house.link(GO_ON))
+
+
+async def test_where_the_first_letter_is_refused_there_is_no_second_one(house: House) -> None:
+    bob = house.visit()
+    house.mail.rcpt = ["550 5.1.1 nobody of that name"] * 20
+    await house.asked(bob)
+    await house.gateway.app._outbox.turn()  # type: ignore[union-attr]
+    house.mail.rcpt = []
+    await house.delay()
+    await house.delay()
+    await house.gateway.app._outbox.turn()  # type: ignore[union-attr]
+    assert not {STOP, GO_ON} & {each["Subject"] for each in house.mail.box}
+    assert await house.told(Kind.RECOVERY_READY) == 0
+
+
+async def test_the_delay_begins_when_the_first_letter_is_taken_over(house: House) -> None:
+    bob = house.visit()
+    house.mail.rcpt = ["451 4.3.0 not now"] * 20
+    await house.asked(bob)
+    await house.gateway.app._outbox.turn()  # type: ignore[union-attr]
+    house.mail.rcpt = []
+    house.gateway.clock.advance(DAY - 60)
+    await house.gateway.app._outbox.turn()  # type: ignore[union-attr]
+    assert await house.link(STOP)
+    house.gateway.clock.advance(3600)
+    await house.gateway.app.people.recoveries.turn()  # type: ignore[union-attr]
+    assert await house.told(Kind.RECOVERY_READY) == 0, "a day after it was asked for, an hour after they know"
+    await house.delay()
+    assert await house.told(Kind.RECOVERY_READY) == 1

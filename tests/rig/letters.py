@@ -14,6 +14,8 @@ class Letters:
     asked_: list[tuple[str, str, float, float]] = field(default_factory=list)
     ready_: list[tuple[str, str, float]] = field(default_factory=list)
     nowhere: bool = False
+    late: float = 0.0
+    """Seconds until the first one is taken over."""
     fails: bool = False
 
     async def asked(
@@ -31,6 +33,9 @@ class Letters:
     ) -> bool:
         self.asked_.append((subject, token, due_at, until))
         return not self.nowhere
+
+    async def told_at(self, connection: AsyncConnection, tenant: str, subject: str, at: float) -> float:
+        return at + self.late
 
     async def ready(
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
