@@ -108,6 +108,7 @@ class App:
         self._enrolled: Mapping[str, float] = {}
         self._people = 0
         self._able: Mapping[str, float] = {}
+        self._demanded: Mapping[str, float] = {}
         self._trusted = 0
         self._rounds = 0
         self._started = False
@@ -235,6 +236,7 @@ class App:
         read("enrolments", lambda: self._enrolled)
         read("users", lambda: float(self._people))
         read("users_able", lambda: self._able)
+        read("mfa_required", lambda: self._demanded)
         read("trusted_devices", lambda: float(self._trusted))
         read("open_tunnels", lambda: float(len(self.wire.streams.tunnels)))
         if (sharing := self.sharing) is not None:
@@ -393,6 +395,7 @@ class App:
             if self._rounds % COUNT_EVERY == 0:
                 self._enrolled = await people.factors.counts()
                 self._people, self._able = await people.factors.adoption()
+                self._demanded = await people.demands.counts()
                 if people.trusted is not None:
                     self._trusted = await people.trusted.count()
                 await people.recoveries.turn()

@@ -28,6 +28,7 @@ from gateway.identity.session_rows import SessionRows, revoke
 from gateway.identity.sessions import Sessions
 from gateway.identity.throttle import SignInThrottle
 from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.demands import Demands
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
@@ -134,7 +135,8 @@ class People:
             from gateway.identity.session_keys import SessionKeys
 
             store = SessionKeys(redis, records, keys.sealer, terms)
-        self.sessions = Sessions(store, records, clock, recorder, terms)
+        self.demands = Demands(records, clock, recorder, settings.mfa.demands)
+        self.sessions = Sessions(store, records, clock, recorder, terms, dues=self.demands)
         self.session_cookie = SessionCookie(self.sessions, Cookies.over(settings.scheme))
 
         totp = Totp(records, keys.sealer, clock)
@@ -159,6 +161,7 @@ class People:
             enrol_within=settings.mfa.enrol_within,
             required_groups=settings.mfa.required_groups,
             count=metrics.factor_setup,
+            demands=self.demands,
         )
         addresses = {}
         if sent:

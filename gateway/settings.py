@@ -35,13 +35,14 @@ from pydantic_core import CoreSchema
 
 from gateway.core.errors import ConfigError, Problem
 from gateway.policy import document, problems
-from gateway.policy.schema import Name, Strict, Texts
+from gateway.policy.schema import Name, Strict, Texts, Users
 from gateway.policy.units import Duration, Percent, Size
 from gateway.store.place import POSTGRESQL, Place, server
 from gateway.store.redis_where import Where
 
 if TYPE_CHECKING:
     from gateway.identity.session_store import Terms
+    from gateway.mfa.demands import Demand
 
 DEFAULT_FILE = "config.yaml"
 FILE_VARIABLE = "SALLYPORT_CONFIG"
@@ -820,6 +821,36 @@ class EmailCodes(Strict):
         description="`true`: that is known, and they count here nevertheless. It has to be written."
     )
 
+class Require(Strict):
+    """Whoever fits everything that is named must have a second factor."""
+
+    groups: Texts | None = setting(None, "Groups; being in one is enough.")
+    tenants: Texts | None = setting(None, "Tenants; without tenants of your own everybody is in `default`.")
+    users: Users | None = setting(None, "User names.")
+    factors: Texts | None = setting(None, "Factors that will do; left out: any but backup codes.")
+    grace: Duration = setting(
+        "0s", "How long they have to set one up, from when they are first seen.", ge=0, le=365 * 86400
+    )
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Require:
+        if self.groups is None and self.tenants is None and self.users is None:
+            raise ValueError("this is about nobody; name `groups`, `tenants` or `users`")
+        return self
+
+    @property
+    def demand(self) -> Demand:
+        """As factors want to know it."""
+        from gateway.mfa.demands import Demand
+
+        return Demand(
+            groups=frozenset(self.groups or ()),
+            tenants=frozenset(self.tenants or ()),
+            users=frozenset(self.users or ()),
+            factors=frozenset(self.factors or ()),
+            grace=self.grace,
+        )
+
 
 class Mfa(Strict):
     """Second factors."""
@@ -839,10 +870,36 @@ class Mfa(Strict):
     recovery: Recovery | None = setting(
         None, "A way back in by e-mail for people who have lost every second factor; left out: none. Needs `notify`."
     )
-    enrol_within: Duration = setting("5m", "How fresh a sign-in must be to set up a first factor.")
+    enrol_within: Duration = setting("5m", "How fresh a proof must be to set up or remove a factor.", gt=0, le=300)
     required_groups: Texts | tuple[()] = setting(
-        ("admins",), "Administrators: rules that let only these groups in ask for aal2, whatever they say."
+        ("admins",),
+        "Administrators: they must have a second factor, and rules that let only them in ask for aal2.",
     )
+
+    require: tuple[Require, ...] = setting(
+        (), "Who else must have a second factor, and how long they have to set it up."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Mfa:
+        devices = [name for name in self.factors if name != "backup_code"]
+        if self.require and not devices:
+            raise ValueError("`require` demands second factors, but none that could be set up is configured")
+        for one in self.require:
+            for name in one.factors or ():
+                if name not in devices:
+                    raise ValueError(f"`require` demands `{name}`, which cannot be set up; use {', '.join(devices)}")
+        return self
+
+    @property
+    def demands(self) -> tuple[Demand, ...]:
+        """Of everybody, administrators first. Where nothing could be set up nobody can be told to."""
+        from gateway.mfa.demands import Demand
+
+        if all(name == "backup_code" for name in self.factors):
+            return ()
+        administrators = (Demand(groups=frozenset(self.required_groups)),) if self.required_groups else ()
+        return (*administrators, *(one.demand for one in self.require))
 
     @property
     def factors(self) -> tuple[str, ...]:

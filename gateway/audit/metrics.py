@@ -82,6 +82,7 @@ READ: Final[Mapping[str, tuple[str, str, str]]] = {
     "enrolments": ("gauge", "Second factors enrolled", "factor"),
     "users": ("gauge", "People who may sign in", ""),
     "users_able": ("gauge", "Of them, who could answer with a second factor now; `any`: with one at least", "factor"),
+    "mfa_required": ("gauge", "People who must have a second factor, and those of them who have none", "state"),
     "trusted_devices": ("gauge", "Browsers that people trust", ""),
     "sessions": ("gauge", "Sessions alive", ""),
     "policy_reload_success": ("gauge", "1 when the last reading of the policies succeeded", ""),

@@ -32,6 +32,9 @@ class Reason(StrEnum):
     RISK_STEP_UP = "risk_step_up"
     """The risk score reached the rule's `step_up_at`."""
 
+    MFA_ENROL = "mfa_enrol"
+    """The caller must have a second factor, and has to set one up before anything else."""
+
     # no
     NO_RULE = "no_rule"
     """No rule matches; what no rule allows is refused."""

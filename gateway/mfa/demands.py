@@ -20,10 +20,11 @@ sessions near at hand are looked up anew.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, String, and_, case, cast, exists, false, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
@@ -92,6 +93,12 @@ class Demands:
         personal = (Demand(users=frozenset({identity.user})),) if identity.required_from != NEVER else ()
         return (*(one for one in self._demands if one.holds(identity)), *personal)
 
+    async def lacking(self, identity: Identity) -> tuple[Demand, ...]:
+        """Those that are about this user and not met, over or not."""
+        async with self._records.read() as connection:
+            kinds = await devices(connection, identity.tenant, identity.subject)
+        return tuple(one for one in self.on(identity) if not one.met_by(kinds))
+
     async def enrol_by(self, identity: Identity) -> float:
         """As the contract `Dues` says."""
         demands = [one for one in self._demands if one.holds(identity)]
@@ -127,6 +134,30 @@ class Demands:
         """Take that word back; what the configuration demands of them stays. Raises likewise."""
         await self._say(tenant, subject, None)
         await self._tell(Kind.MFA_REQUIREMENT_LIFTED, tenant, user, {"by": by})
+
+    async def counts(self) -> dict[str, float]:
+        """How many people must have a second factor (`required`), and have none that will do: in time (`due`), or not
+        any more (`overdue`); for the metrics."""
+        now = self._clock.now()
+        personal = users.c.mfa_required_from.is_not(None)
+        required: list[ColumnElement[bool]] = [personal]
+        lacking = [personal & ~_has(frozenset())]
+        overdue = [lacking[0] & (users.c.mfa_required_from <= now)]
+        for one in self._demands:
+            known = select(func.min(demanded.c.since)).where(
+                demanded.c.tenant == users.c.tenant,
+                demanded.c.subject == users.c.subject,
+                demanded.c.demand.in_(one.names),
+            )
+            lacks = _is_about(one) & ~_has(one.factors)
+            required.append(_is_about(one))
+            lacking.append(lacks)
+            overdue.append(lacks & (known.scalar_subquery() <= now - one.grace) if one.grace > 0 else lacks)
+        columns = [func.count(case((or_(*each), 1))) for each in (required, lacking, overdue)]
+        query = select(*columns).select_from(users).where(users.c.disabled.is_(False))
+        async with self._records.read(long=True) as connection:
+            found = (await connection.execute(query)).one()
+        return {"required": float(found[0]), "due": float(found[1] - found[2]), "overdue": float(found[2])}
 
     async def _say(self, tenant: str, subject: str, at: float | None) -> None:
         this = (users.c.tenant == tenant, users.c.subject == subject)
@@ -168,10 +199,30 @@ async def must_have(connection: AsyncConnection, tenant: str, subject: str, at: 
 
 async def devices(connection: AsyncConnection, tenant: str, subject: str) -> frozenset[str]:
     """Kinds of devices that somebody has and that work."""
-    query = select(rows.c.kind.distinct()).where(
-        rows.c.tenant == tenant, rows.c.subject == subject, rows.c.failures < LIFE, rows.c.kind.not_in(NO_DEVICE)
-    )
+    working = (rows.c.failures < LIFE, rows.c.kind.not_in(NO_DEVICE))
+    query = select(rows.c.kind).where(rows.c.tenant == tenant, rows.c.subject == subject, *working).distinct()
     return frozenset((await connection.scalars(query)).all())
+
+
+def _is_about(demand: Demand) -> ColumnElement[bool]:
+    """`Demand.holds`, of a row of `users`."""
+    fits: list[ColumnElement[bool]] = []
+    if demand.groups:
+        text = cast(users.c.groups, String)  # a list in JSON; `replace` tells upper from lower case everywhere
+        fits.append(or_(*(func.replace(text, json.dumps(group), "") != text for group in sorted(demand.groups))))
+    if demand.tenants:
+        fits.append(users.c.tenant.in_(sorted(demand.tenants)))
+    if demand.users:
+        fits.append(users.c.name.in_(sorted(demand.users)))
+    return and_(*fits) if fits else false()
+
+
+def _has(kinds: Collection[str]) -> ColumnElement[bool]:
+    """Whether the user of a row has a device that works, of one of `kinds` if there are any."""
+    will_do = rows.c.kind.in_(sorted(kinds)) if kinds else rows.c.kind.not_in(NO_DEVICE)
+    return exists().where(
+        rows.c.tenant == users.c.tenant, rows.c.subject == users.c.subject, rows.c.failures < LIFE, will_do
+    )
 
 
 async def _since(connection: AsyncConnection, tenant: str, subject: str, named: Collection[str]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Who is let through. Pure: the same question gets the same answer, from the gate, from an example, from `explain`.
 
-Order: is there a rule → is it open → who is it → may they → is it too strange → is their session young enough → have
-they proven enough, with the right thing, recently enough, given how strange it is. Every reason to step up is given,
-not only the first.
+Order: is there a rule → is it open → who is it → may they → is it too strange → have they what they must have → is
+their session young enough → have they proven enough, with the right thing, recently enough, given how strange it is.
+Every reason to step up is given, not only the first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _PUBLIC = Allow((Reason.PUBLIC,))
 _GRANTED = Allow((Reason.GRANTED,))
 _NO_RULE = Refuse((Reason.NO_RULE,))
 _NOT_ALLOWED = Refuse((Reason.NOT_ALLOWED,))
+_ENROL_FIRST = Refuse((Reason.MFA_ENROL,))
 _RISK_REFUSED = Refuse((Reason.RISK_REFUSED,))
 RISK_MAX_AGE = 600.0
 """Seconds for which a second factor answers for how strange a request is, where the rule names no `max_age`. The
@@ -63,6 +64,8 @@ def decide(rule: Rule | None, facts: Facts, identity: Identity | None, risk: Sco
     thresholds = rule.risk
     if thresholds.refuse_at is not None and risk.value >= thresholds.refuse_at:
         return _RISK_REFUSED
+    if now >= identity.enrol_by:
+        return _ENROL_FIRST
     demand = rule.step_up
     if rule.session is not None and _too_old(rule.session, identity, now):
         return SignIn((Reason.SESSION_TOO_OLD,), demand)

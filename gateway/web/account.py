@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.identity import Identity, Level
+from gateway.core.identity import NEVER, Identity, Level
 from gateway.web import forms
 from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER, NobodyHere
@@ -132,6 +132,7 @@ async def _page(
         two_factors=identity.level >= Level.AAL2,
         confirmed=ago(identity.auth_time, now),
         required=status.required,
+        enrol_by=day(identity.enrol_by) if identity.enrol_by != NEVER else "",
         factors=[
             {
                 "id": one.id,

@@ -6,6 +6,7 @@
 4. `challenged`  who is not signed in, or has to prove it again, is told how
 5. `counted`     too many requests of one address end here, before a cookie is looked up or a password hashed
 6. `same_origin` an unsafe method comes from a page of ours, with a body we are willing to read
+7. `owing`       who must have a second factor, and has had the time for it, sets one up before anything else
 
 Where a browser's request comes from: `Sec-Fetch-Site` cannot be forged by a page and wins; without it `Origin` has
 to name us. With neither the request is refused: a program that uses the session cookie sends `Origin` itself.
@@ -42,6 +43,17 @@ GUESSING = (
     "login", "verify/", "enrol/", "enrol-key", "recover", "api/v1/mfa/verify", "api/v1/mfa/setup/",
     "api/v1/mfa/webauthn/", "api/v1/mfa/recovery",
 )  # fmt: skip
+
+OPEN = frozenset(
+    {
+        "login", "logout", "enrol-first", "enrol", "enrol-key", "recover",
+        "whoami", "jwks.json", "client.js", "api/openapi.json", "api/docs",
+        "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/challenge", "api/v1/mfa/verify", "api/v1/mfa/setup/totp",
+    }
+)  # fmt: skip
+"""What is open to somebody who must set up a second factor first: that, proving it with one that does not count for
+it, the way back in, signing out and in, and what is anybody's. Whatever is not named is closed to them."""
+OPEN_BELOW = ("enrol/", "recover/", "verify/", "static/", "api/v1/mfa/setup/", "api/v1/mfa/webauthn/")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -129,7 +141,36 @@ async def same_origin(request: web.Request, handler: Handler) -> web.StreamRespo
     return await handler(request)
 
 
-MIDDLEWARES: tuple[Middleware, ...] = (dressed, caught, introduced, challenged, counted, same_origin)
+@web.middleware
+async def owing(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """7. First things first."""
+    desk = request.app[DESK]
+    if not _is_open(request.path.removeprefix(desk.prefix)):
+        identity = await request[CALLER].identity()
+        if identity is not None and desk.clock.now() >= identity.enrol_by:
+            return _enrol_first(request)
+    return await handler(request)
+
+
+MIDDLEWARES: tuple[Middleware, ...] = (dressed, caught, introduced, challenged, counted, same_origin, owing)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_BELOW)
+
+
+def _enrol_first(request: web.Request) -> web.Response:
+    desk = request.app[DESK]
+    if wants_page(request):
+        back = request.raw_path if request.method in SAFE else desk.prefix + "account"
+        return redirect(f"{desk.prefix}enrol-first?next={quote(back, safe='')}")
+    return problem(
+        request,
+        403,
+        "ERR-MFA-ENROL",
+        "Your account must have a second factor. Set one up first.",
+        more={"enrol": f"{desk.prefix}enrol-first"},
+    )
 
 
 def _comes_from_us(request: web.Request) -> bool:

@@ -18,15 +18,14 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
-from gateway.core.identity import Identity, Proof
+from gateway.core.identity import NEVER, Identity, Proof
 from gateway.identity.device import LIFETIME as DEVICE_LIFETIME
 from gateway.identity.users import User, canonical
-from gateway.web import forms
+from gateway.web import enrol_first, forms
 from gateway.web.answers import challenge, page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
-from gateway.web.security_keys import enrol_page
 from gateway.web.trusted import stand_in
 from gateway.web.words import LOST
 
@@ -84,9 +83,8 @@ async def submit(request: web.Request) -> web.Response:
     _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity, {} if known else {"new_browser": True})
 
     after = onward(request, after, resume)
-    first = enrol_page(request)
-    if first and desk.enrolment.required(identity) and not await desk.factors.usable(identity.tenant, identity.subject):
-        after = f"{desk.prefix}{first}?next={quote(after, safe='')}"
+    if identity.enrol_by != NEVER:
+        after = enrol_first.location(desk.prefix, after)
     answer = redirect(after)
     token = await stand_in(request, token, identity, answer)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))

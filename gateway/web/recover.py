@@ -22,12 +22,11 @@ from gateway.core.rule import StepUpDemand
 from gateway.mfa.enrolment import SKEW
 from gateway.mfa.recovery import Place, off
 from gateway.mfa.recovery_states import Recovery, State
-from gateway.web import forms
+from gateway.web import enrol_first, forms
 from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER, ProofTooOld
 from gateway.web.desk import DESK
 from gateway.web.proof import FRESH
-from gateway.web.security_keys import enrol_page
 from gateway.web.words import moment, span
 
 
@@ -81,7 +80,7 @@ async def use_link(request: web.Request) -> web.Response:
         back = f"{desk.prefix}recover/link?token={quote(token, safe='')}"
         return redirect(f"{desk.prefix}login?reauth=1&next={quote(back, safe='')}")
     await desk.recoveries.use(identity, token, _place(request))
-    answer = redirect(f"{desk.prefix}{enrol_page(request) or 'account'}")
+    answer = redirect(enrol_first.location(desk.prefix, f"{desk.prefix}account"))
     opened = await _sign_in(request, identity, shown)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, opened, None if opened else 0))
     return answer

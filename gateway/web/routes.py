@@ -6,7 +6,20 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from gateway.web import about, account, dialog, enrol, enrol_key, login, logout, recover, recoveries, resume, verify
+from gateway.web import (
+    about,
+    account,
+    dialog,
+    enrol,
+    enrol_first,
+    enrol_key,
+    login,
+    logout,
+    recover,
+    recoveries,
+    resume,
+    verify,
+)
 from gateway.web.api import openapi
 from gateway.web.guard import Handler
 
@@ -21,6 +34,8 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "dialog/done", dialog.done),
     ("GET", "verify/{ticket}", verify.show),
     ("POST", "verify/{ticket}", verify.submit),
+    ("GET", "enrol-first", enrol_first.show),
+    ("POST", "enrol-first", enrol_first.submit),
     ("GET", "enrol", enrol.show),
     ("POST", "enrol", enrol.begin),
     ("POST", "enrol/{setup}", enrol.confirm),

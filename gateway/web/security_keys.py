@@ -34,14 +34,6 @@ def elsewhere(request: web.Request) -> str:
     return keys.us.origin if keys is not None and keys.us.origin != request[CALLER].origin else ""
 
 
-def enrol_page(request: web.Request) -> str:
-    """Where somebody without any factor sets up their first one; empty: nowhere."""
-    desk = request.app[DESK]
-    if "totp" in desk.factors.names:
-        return "enrol"  # which leads to a key too
-    return "enrol-key" if desk.security_keys is not None else ""
-
-
 def not_offered(detail: str) -> UserError:
     """`ERR-MFA-METHOD`, in other words."""
     return UserError("ERR-MFA-METHOD", detail, 400)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.core.decision import Refuse, SignIn, StepUp, Throttle
+from gateway.core.decision import Decision, Refuse, SignIn, StepUp, Throttle
 from gateway.core.facts import Facts
 from gateway.core.page_headers import HEADERS
 from gateway.core.reasons import Reason
@@ -62,6 +62,7 @@ REFUSALS: dict[Reason, tuple[int, str]] = {
     Reason.UPSTREAM_TIMED_OUT: (504, "The service behind this address did not answer in time."),
     Reason.UPSTREAM_BUSY: (503, "The service behind this address is busy."),
     Reason.UPSTREAM_CIRCUIT_OPEN: (503, "The service behind this address is given a rest. Try again in a while."),
+    Reason.MFA_ENROL: (403, "Your account must have a second factor. Set one up first."),
     Reason.NO_RULE: (403, "Nothing here is open to you."),
     Reason.NOT_ALLOWED: (403, "You are not allowed to see this."),
     Reason.RISK_REFUSED: (403, "This request looks too unlike you. Try from a device and network you use often."),
@@ -178,6 +179,24 @@ def denied(decision: Refuse | Throttle, request_id: str, page: ErrorPage | None)
     """403, 429 and what the gate refuses for its own faults."""
     status = 429 if isinstance(decision, Throttle) else decision.status
     return refusal(decision.reasons[0], request_id, page, status)
+
+
+def owes_factor(decision: Decision) -> bool:
+    """Whether somebody has to set up a second factor before they are let through."""
+    return type(decision) is Refuse and decision.reasons[0] is Reason.MFA_ENROL
+
+
+def enrol_first(request_id: str, prefix: str) -> tuple[int, list[Header], bytes]:
+    """403 for a program: set up a second factor first. `prefix`: where our pages are; empty: there are none."""
+    status, detail = REFUSALS[Reason.MFA_ENROL]
+    return problem(status, Reason.MFA_ENROL, detail, request_id, {"enrol": enrol_location(prefix)} if prefix else None)
+
+
+def enrol_location(prefix: str, target: str = "", resume: str = "", lost: str = "") -> str:
+    """Where to set up a second factor, and where to go on afterwards; `resume`, `lost`: as for `login_location`."""
+    said = {"next": target, "resume": resume, "lost": lost}
+    asked = "&".join(f"{name}={quote(value, safe='')}" for name, value in said.items() if value)
+    return f"{prefix}enrol-first?{asked}" if asked else f"{prefix}enrol-first"
 
 
 def see_other(location: str, cookies: Iterable[str] = ()) -> tuple[int, list[Header], bytes]:

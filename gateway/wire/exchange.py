@@ -592,6 +592,8 @@ class Exchange:
         if isinstance(decision, SignIn | StepUp):
             prefix = self.wire.prefix if self.wire.desk is not None else ""
             self.reply(*answers.unauthorized(decision, self.request_id, prefix))
+        elif answers.owes_factor(decision):
+            self.reply(*answers.enrol_first(self.request_id, self.wire.prefix if self.wire.desk is not None else ""))
         elif not isinstance(decision, Allow):
             self.reply(*answers.denied(decision, self.request_id, None))
 

@@ -203,6 +203,8 @@ async def _say_no(reply: _Reply, facts: Facts, verdict: Verdict, original: Origi
         await _ask_for_proof(reply, facts, verdict, original, decision)
     elif isinstance(decision, Throttle):
         reply.refuse(decision.reasons[0], 429, ratelimit_headers(verdict.quotas))
+    elif answers.owes_factor(decision):
+        _ask_for_factor(reply, facts, original)
     elif isinstance(decision, Refuse):
         reply.refuse(decision.reasons[0], decision.status)
 
@@ -225,6 +227,15 @@ async def _ask_for_proof(
         await aside()
         ticket = await wire.stepups.begin(identity, decision.demand, return_to=back)
         location = f"{wire.prefix}verify/{ticket}"
+    reply.send(*answers.see_other(original.origin + location))
+
+
+def _ask_for_factor(reply: _Reply, facts: Facts, original: Original) -> None:
+    exchange, wire = reply.exchange, reply.exchange.wire
+    if not answers.is_navigation(facts) or wire.desk is None:
+        reply.send(*answers.enrol_first(exchange.request_id, wire.prefix if wire.desk is not None else ""))
+        return
+    location = answers.enrol_location(wire.prefix, _comes_back_to(facts, original))
     reply.send(*answers.see_other(original.origin + location))
 
 

@@ -60,6 +60,8 @@ async def answer(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
             await _to_sign_in(exchange, facts, verdict, decision)
         else:
             await _to_step_up(exchange, facts, verdict, decision)
+    elif answers.owes_factor(decision):
+        await _to_enrolment(exchange, facts, verdict)
     elif isinstance(decision, Throttle):
         await _waits_again(exchange)
         status, headers, body = answers.denied(decision, exchange.request_id, page)
@@ -105,6 +107,20 @@ async def _to_step_up(exchange: Exchange, facts: Facts, verdict: Verdict, decisi
     )
     said = f"?lost={lost}" if lost else ""
     exchange.reply(*answers.see_other(f"{exchange.wire.prefix}verify/{challenge}{said}"))
+
+
+async def _to_enrolment(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
+    wire, identity = exchange.wire, verdict.identity
+    if not answers.is_navigation(facts) or wire.desk is None:
+        exchange.reply(*answers.enrol_first(exchange.request_id, wire.prefix if wire.desk is not None else ""))
+        return
+    await aside()
+    ticket = lost = ""
+    if exchange.method == "POST" and identity is not None and identity.session is not None:
+        owner, whose = f"session:{identity.session.id}", f"user:{identity.user}"
+        ticket, lost = await _keep(exchange, facts, verdict, owner, whose)
+    back = _comes_back_to(exchange, facts, ticket)
+    exchange.reply(*answers.see_other(answers.enrol_location(wire.prefix, back, ticket, lost)))
 
 
 def _comes_back_to(exchange: Exchange, facts: Facts, ticket: str) -> str:

@@ -14,6 +14,7 @@ from gateway.core.clock import ManualClock, SystemClock
 from gateway.core.cookies import Cookies
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT, Proof
+from gateway.mfa.otp import new_secret
 from tests.rig.client import RawClient
 from tests.rig.messages import Response, Truncated
 from tests.rig.upstream import RecordingUpstream
@@ -109,16 +110,29 @@ class Gateway:
         return self._cookies[key]
 
     async def sign_in(self, user: str, *factors: str) -> bytes:
-        """A fresh session, without any page; `ann` is an admin, `bob` is not."""
+        """A fresh session, without any page; `ann` is an admin, with a second factor, `bob` is not."""
         known = await self.app.users.find(user)
         if known is None:
             groups = ("admins",) if user == "ann" else ()
             known = await self.app.users.add(user, PASSWORD, email=f"{user}@good.test", groups=groups)
+            if groups:
+                await self.bind(known.tenant, known.subject)
         now = self.clock.now()
         token, _ = await self.app.sessions.open(known, Proof("password", now), address="127.0.0.1", agent=AGENT)
         for factor in factors:
             token, _ = await self.app.sessions.prove(token, Proof(factor, now))
         return f"{Cookies.over('http').session}={token}".encode("ascii")
+
+    async def bind(self, tenant: str, subject: str) -> bytes:
+        """Give somebody an authenticator app, without any page; its secret."""
+        from gateway.mfa.totp import Totp
+
+        records, secret, now = self.app.records, new_secret(), self.clock.now()
+        async with records.begin(tenant, subject) as connection:
+            totp = Totp(records, self.app.keys.sealer, self.clock)
+            await totp.bind(connection, tenant, subject, secret=secret, label="", step=0, now=now)
+            await records.bump(connection, tenant, subject)
+        return secret
 
     def pass_time(self, seconds: float) -> None:
         """Let `seconds` pass, and have the data plane look at its deadlines."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from gateway.core.clock import Clock, ManualClock
-from gateway.core.contracts import Ledger
+from gateway.core.contracts import Dues, Ledger
 from gateway.crypto.sealing import Sealer
 from gateway.identity.session_keys import SessionKeys
 from gateway.identity.session_rows import SessionRows
@@ -32,9 +32,11 @@ PATIENT = 1.0
 MASTER = b"\x07" * 32
 
 
-def in_rows(records: Records, clock: Clock, ledger: Ledger, terms: Terms = TERMS) -> Sessions:
+def in_rows(
+    records: Records, clock: Clock, ledger: Ledger, terms: Terms = TERMS, *, dues: Dues | None = None
+) -> Sessions:
     """Sessions in the database."""
-    return Sessions(SessionRows(records, clock, terms), records, clock, ledger, terms)
+    return Sessions(SessionRows(records, clock, terms), records, clock, ledger, terms, dues=dues)
 
 
 def in_keys(redis: Redis, records: Records, clock: Clock, ledger: Ledger, terms: Terms = TERMS) -> Sessions:

@@ -32,6 +32,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.standings import Standings
 from gateway.mfa import otp
 from gateway.mfa.backup_codes import BackupCodes
+from gateway.mfa.demands import Demand, Demands
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
@@ -48,6 +49,7 @@ from tests.rig.described import demand_described
 from tests.rig.forms import Form, Forms
 from tests.rig.sessions import in_rows
 
+DAY = 86_400.0
 PASSWORD = "correct horse battery staple"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 P = "/.sallyport/"
@@ -56,6 +58,12 @@ LIMITS = [
     ("app", LimitSpec("per-key", ("header:x-api-key",), "sliding_window", 3, 60.0, 3, shadow=True)),
 ]
 """Rules' limits, for who looks at them."""
+DEMANDS = [
+    Demand(groups=frozenset({"admins"})),
+    Demand(groups=frozenset({"finance", "payroll"}), grace=14 * DAY),
+    Demand(users=frozenset({"kim"}), factors=frozenset({"webauthn"}), grace=7 * DAY),
+]
+"""Who must have a second factor."""
 
 
 @dataclass
@@ -193,7 +201,8 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     ledger = Recorder(EventTable(records), clock)
     passwords = Passwords()
     users = LocalUsers(records, passwords, clock, ledger)
-    sessions = in_rows(records, clock, ledger)
+    demands = Demands(records, clock, ledger, DEMANDS)
+    sessions = in_rows(records, clock, ledger, dues=demands)
     kv = MemoryKeyValue(clock)
     totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
     factors = Factors(records, {"totp": totp, "backup_code": codes}, clock)
@@ -206,7 +215,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         return house.risk
 
     limiter = Limiter(clock, ALGORITHMS)
-    enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport")
+    enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport", demands=demands)
     desk = Desk(
         clock=clock,
         mac=keys.mac,

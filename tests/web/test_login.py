@@ -145,8 +145,10 @@ async def test_who_is_signed_in_is_sent_straight_on(browser: Browser) -> None:
 
 async def test_administrators_without_a_second_factor_set_one_up_first(browser: Browser) -> None:
     answer = await browser.sign_in("ann", query="?next=/admin/users%3Fx=1")
-    assert answer.location == f"{P}enrol?next=%2Fadmin%2Fusers%3Fx%3D1"
-    page = await browser.get(answer.location)
+    assert answer.location == f"{P}enrol-first?next=%2Fadmin%2Fusers%3Fx%3D1"
+    first = await browser.get(answer.location)
+    assert f'href="{P}enrol?next=/admin/users%3Fx%3D1"' in first.text
+    page = await browser.get("enrol?next=/admin/users%3Fx%3D1")
     assert page.status == 200
     assert "Your account needs a second factor" in page.text
     assert page.form("enrol").fields["next"] == "/admin/users?x=1"
@@ -190,7 +192,8 @@ async def test_nobody_sends_on_what_somebody_else_kept(
     owner = f"session:{(await house.identity(browser)).session.id}"  # type: ignore[union-attr]
     ticket = await house.desk.interrupted.keep(owner, Interrupted("POST", "app.example.com", b"/x", (), b"secret=1"))
     other = visit()
-    await other.sign_in("ann")
+    await house.desk.users.add("carl", PASSWORD)
+    await other.sign_in("carl")
     assert (await other.get(f"resume/{ticket}")).status == 404
 
 

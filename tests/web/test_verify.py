@@ -36,7 +36,7 @@ async def test_a_new_administrator_enrols_right_after_signing_in_and_lands(
     house: House, browser: Browser, enrol: Callable[..., Any]
 ) -> None:
     signed_in = await browser.sign_in("ann", query="?next=/admin/")
-    assert signed_in.location == f"{P}enrol?next=%2Fadmin%2F"
+    assert signed_in.location == f"{P}enrol-first?next=%2Fadmin%2F"
     _, codes, done = await enrol(browser, "/admin/")
     assert len(codes) == 10
     assert 'href="/admin/"' in done.text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.identity import Proof
+from gateway.core.identity import NEVER, Proof
 from gateway.mfa.enrolment import Permit
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -31,6 +31,7 @@ async def standing(request: web.Request, _: Empty) -> MfaStatus:
         {
             "enrolled": bool(usable),
             "required": status.required,
+            "enrol_by": moment(me.enrol_by) if me.enrol_by != NEVER else None,
             "factors": list(usable),
             "backup_codes_left": status.backup_codes_left,
             "backup_codes_expire_at": moment(status.backup_codes_expire_at) if status.backup_codes_left else None,

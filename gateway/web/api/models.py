@@ -33,7 +33,10 @@ class MfaStatus(Answers):
     """Where the caller stands."""
 
     enrolled: bool = Field(description="Whether a second factor is set up and usable.")
-    required: bool = Field(description="Whether the caller's groups require one.")
+    required: bool = Field(description="Whether the caller must have one.")
+    enrol_by: datetime | None = Field(
+        description="Until when one has to be set up; then nothing else is open (403 ERR-MFA-ENROL). Null: it is done."
+    )
     factors: list[str] = Field(description="Factors that could be used now.", examples=[["totp", "backup_code"]])
     backup_codes_left: int
     backup_codes_expire_at: datetime | None

@@ -29,6 +29,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 COMMON = (
     (401, "ERR-SIGN-IN"),
     (403, "ERR-CSRF"),
+    (403, "ERR-MFA-ENROL"),
     (429, "ERR-THROTTLED"),
     (500, "ERR-FAULT"),
     (503, "ERR-STORE-AWAY"),
@@ -53,6 +54,7 @@ PROBLEM = {
                 "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
             },
         },
+        "enrol": {"type": "string", "description": "With ERR-MFA-ENROL: where a person sets up a second factor."},
         "acr_values": {"type": "string", "description": "With ERR-STEP-UP: the level needed (RFC 9470)."},
         "max_age": {"type": "integer", "description": "With ERR-STEP-UP: the oldest proof that counts, in seconds."},
     },

@@ -1,0 +1,38 @@
+"""Where each kind of second factor is set up, and what it is called there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.web.desk import DESK
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """A page that sets something up."""
+
+    page: str
+    """Below our prefix."""
+    label: str
+    needs: str
+    """What one needs for it."""
+
+
+SETUPS: Mapping[str, SetUp] = {
+    "webauthn": SetUp(
+        "enrol-key",
+        "Security key or passkey",
+        "A key that you plug in or hold to your phone, or a device that opens with your finger, face or PIN.",
+    ),
+    "totp": SetUp("enrol", "Authenticator app", "An app on your phone that shows six-digit codes."),
+}
+"""By kind."""
+
+
+def setups(request: web.Request, kinds: Collection[str] = ()) -> tuple[SetUp, ...]:
+    """Those that are offered here, in the operator's order; of `kinds` only, if there are any."""
+    names = request.app[DESK].factors.names
+    return tuple(SETUPS[name] for name in names if name in SETUPS and (not kinds or name in kinds))
