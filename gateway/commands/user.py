@@ -12,15 +12,20 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.commands.common import add_config, add_json, as_json
+from gateway.commands.common import add_config, add_json, as_json, as_table, when
 from gateway.commands.opened import opened
+from gateway.core.identity import NEVER, Identity
 
 if TYPE_CHECKING:
     from gateway.identity.local import LocalUsers
     from gateway.identity.users import User
+    from gateway.mfa.demands import Demands
+    from gateway.settings import Settings
 
+BY = "command line"
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """Without those that are mistaken for each other."""
 
@@ -29,7 +34,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Add `user` to the command line."""
     parser = subparsers.add_parser(
         "user",
-        help="add, list, disable and enable users, change passwords",
+        help="add, list, disable and enable users, change passwords, require second factors",
         description="Who has an account here. A running gateway sees every change within a second.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -45,12 +50,24 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_config(listing)
     add_json(listing)
 
+    showing = actions.add_parser("show", help="show one account, and what it must have")
+    _add_name(showing)
+    add_json(showing)
+
     _add_name(actions.add_parser("disable", help="let somebody in no more, and end their sessions at once"))
     _add_name(actions.add_parser("enable", help="let somebody in again"))
 
     _add_name(
         actions.add_parser("reset", help="unbind the second factors of somebody who has lost them; ends their sessions")
     )
+
+    requiring = actions.add_parser(
+        "require-mfa", help="demand of somebody that they set up a second factor, or take that back"
+    )
+    _add_name(requiring)
+    how = requiring.add_mutually_exclusive_group()
+    how.add_argument("--grace", default="0s", metavar="DURATION", help="how long they have, as 7d (default: none)")
+    how.add_argument("--lift", action="store_true", help="take it back; what the configuration demands stays")
 
     changing = actions.add_parser("passwd", help="give somebody another password, and end their sessions at once")
     _add_name(changing)
@@ -64,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     actions: dict[str, Callable[[argparse.Namespace], Awaitable[None]]] = {
         "add": _add,
         "list": _list,
+        "show": _show,
+        "require-mfa": _require,
         "disable": _disable,
         "enable": _enable,
         "passwd": _passwd,
@@ -135,7 +154,7 @@ async def _reset(args: argparse.Namespace) -> None:
             totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
             factors = Factors(records, {totp.name: totp, codes.name: codes}, clock)
             enrolment = Enrolment(records, totp, codes, factors, clock, recorder, issuer="")
-            await enrolment.reset(user.tenant, user.subject, user=user.name, by="command line")
+            await enrolment.reset(user.tenant, user.subject, user=user.name, by=BY)
             terms = read.sessions.terms
             sessions = Sessions(SessionRows(records, clock, terms), records, clock, recorder, terms)
             await sessions.end_all(user.tenant, user.subject)
@@ -146,16 +165,79 @@ async def _reset(args: argparse.Namespace) -> None:
     print("whoever signs in next sets up the first one: give a new password too where the old one may be known")
 
 
+async def _require(args: argparse.Namespace) -> None:
+    from gateway.core.clock import SystemClock
+    from gateway.core.errors import ConfigError
+    from gateway.policy.units import duration
+
+    try:
+        grace = duration(args.grace)
+    except ValueError as error:
+        raise ConfigError(f"--grace: {error}") from error
+    async with _demanded(args) as (demands, user, read):
+        if args.lift:
+            await demands.lift(user.tenant, user.subject, user=user.name, by=BY)
+            still = " What the configuration demands of them stays." if demands.on(_identity(user)) else ""
+            print(f"{user.name} need not have a second factor for an administrator's sake.{still}")
+            return
+        if set(read.mfa.factors) <= {"backup_code"}:
+            raise ConfigError("no second factor could be set up: `mfa` offers none", "write mfa: {totp: {}}")
+        at = SystemClock().now() + grace
+        await demands.require(user.tenant, user.subject, user=user.name, at=at, by=BY)
+    print(f"{user.name} must have a second factor " + (f"from {when(at)} on" if grace else "from now on"))
+
+
+async def _show(args: argparse.Namespace) -> None:
+    async with _demanded(args) as (demands, user, _):
+        me = replace(_identity(user), required_from=user.required_from)
+        must, by = bool(demands.on(me)), await demands.enrol_by(me, begin=False)
+        kinds = sorted(await demands.kinds(me))
+    if args.json:
+        print(as_json({**_as_json(user), "devices": kinds, "required": must, "enrol_by": by if by < NEVER else None}))
+        return
+    owed = f", to be set up by {when(by)}" if 0.0 < by < NEVER else ", overdue" if by == 0.0 else ""
+    print(
+        as_table(
+            [
+                ("name", user.name),
+                ("status", "disabled" if user.disabled else "active"),
+                ("groups", ", ".join(sorted(user.groups)) or "-"),
+                ("email", user.email or "-"),
+                ("second factor", ", ".join(kinds) or "none"),
+                ("required", f"yes{owed}" if must else "no"),
+            ]
+        )
+    )
+
+
 async def _list(args: argparse.Namespace) -> None:
     async with _people(args) as people:
         users = await people.all()
     if args.json:
         print(as_json([_as_json(user) for user in users]))
         return
-    rows = [("NAME", "STATUS", "GROUPS", "EMAIL"), *(_as_row(user) for user in users)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print(as_table([("NAME", "STATUS", "MFA", "GROUPS", "EMAIL"), *(_as_row(user) for user in users)]))
+
+
+@asynccontextmanager
+async def _demanded(args: argparse.Namespace) -> AsyncIterator[tuple[Demands, User, Settings]]:
+    """What is demanded of everybody, and the user that is named."""
+    from gateway import settings
+    from gateway.core.clock import SystemClock
+    from gateway.core.errors import UserError
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.passwords import Passwords
+    from gateway.mfa.demands import Demands
+
+    read, clock, passwords = settings.load(args.config, os.environ), SystemClock(), Passwords()
+    try:
+        async with opened(read) as (records, recorder):
+            user = await LocalUsers(records, passwords, clock, recorder).find(args.user)
+            if user is None:
+                raise UserError("ERR-USER-UNKNOWN", f"There is no user {args.user}.")
+            yield Demands(records, clock, recorder, read.mfa.demands), user, read
+    finally:
+        passwords.close()
 
 
 @asynccontextmanager
@@ -208,8 +290,15 @@ def _add_password(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--generate", action="store_true", help="make a password up and show it once")
 
 
-def _as_row(user: User) -> tuple[str, str, str, str]:
-    return user.name, "disabled" if user.disabled else "active", ",".join(sorted(user.groups)) or "-", user.email or "-"
+def _identity(user: User) -> Identity:
+    """As the configuration knows them; what an administrator said of them is left out."""
+    return Identity(user.tenant, user.subject, user.name, groups=user.groups)
+
+
+def _as_row(user: User) -> tuple[str, ...]:
+    status, groups = "disabled" if user.disabled else "active", ",".join(sorted(user.groups))
+    required = when(user.required_from) if user.required_from != NEVER else "-"
+    return user.name, status, required, groups or "-", user.email or "-"
 
 
 def _as_json(user: User) -> dict[str, object]:
@@ -221,4 +310,5 @@ def _as_json(user: User) -> dict[str, object]:
         "groups": sorted(user.groups),
         "disabled": user.disabled,
         "created_at": user.created_at,
+        "mfa_required_from": user.required_from if user.required_from != NEVER else None,
     }

@@ -95,12 +95,16 @@ class Demands:
 
     async def lacking(self, identity: Identity) -> tuple[Demand, ...]:
         """Those that are about this user and not met, over or not."""
-        async with self._records.read() as connection:
-            kinds = await devices(connection, identity.tenant, identity.subject)
+        kinds = await self.kinds(identity)
         return tuple(one for one in self.on(identity) if not one.met_by(kinds))
 
-    async def enrol_by(self, identity: Identity) -> float:
-        """As the contract `Dues` says."""
+    async def kinds(self, identity: Identity) -> frozenset[str]:
+        """Of the devices that this user has and that work."""
+        async with self._records.read() as connection:
+            return await devices(connection, identity.tenant, identity.subject)
+
+    async def enrol_by(self, identity: Identity, *, begin: bool = True) -> float:
+        """As the contract `Dues` says. Without `begin` no time begins: what has not begun is never due."""
         demands = [one for one in self._demands if one.holds(identity)]
         if not demands and identity.required_from == NEVER:
             return NEVER
@@ -110,15 +114,15 @@ class Demands:
             kinds = await devices(connection, tenant, subject)
             since = await _since(connection, tenant, subject, named)
         unknown = [one for one in demands if one.grace > 0 and since.keys().isdisjoint(one.names)]
-        if unknown:
+        if unknown and begin:
             since = await self._begin(tenant, subject, unknown, named)
         now = self._clock.now()
         due = NEVER
         for one in demands:
             if not one.met_by(kinds):
-                known = [since[name] for name in one.names if name in since]
                 # The clock may have been set back since; nobody gets more time by that.
-                due = min(due, min([now, *known]) + one.grace if one.grace > 0 else AT_ONCE)
+                known = [min(now, since[name]) + one.grace for name in one.names if name in since]
+                due = min([due, *known]) if one.grace > 0 else AT_ONCE
         return due if kinds else min(due, identity.required_from)
 
     async def require(self, tenant: str, subject: str, *, user: str, at: float, by: str) -> None:

@@ -47,15 +47,15 @@ async def show(request: web.Request) -> web.Response:
     left = identity.enrol_by - desk.clock.now()
     lacking = await desk.enrolment.demands.lacking(identity)
     kinds = {kind for one in lacking for kind in one.factors} if all(one.factors for one in lacking) else set()
-    ways, again, instead, lost = setups(request, kinds), False, "", False
+    ways, again, instead, recover = setups(request, kinds), False, "", False
     if not await desk.factors.of(identity.tenant, identity.subject):
         if not await may_bind_first(request, identity):
             instead = UNUSUAL
         else:
             again = await desk.enrolment.may_change(identity) is Permit.SIGN_IN_AGAIN
     elif not await desk.factors.usable(identity.tenant, identity.subject):
-        lost = desk.recoveries.by_email
-        instead = "Your second factor is out of use." + ("" if lost else f" {ASK}")
+        recover = desk.recoveries.by_email
+        instead = "Your second factor is out of use." + ("" if recover else f" {ASK}")
     if not ways and not instead:
         instead = ASK
     answer = page(
@@ -67,7 +67,7 @@ async def show(request: web.Request) -> web.Response:
         ways=() if again or instead else ways,
         again=again,
         instead=instead,
-        recover=lost,
+        recover=recover,
         next=after,
         resume=resume,
         onward=onward,

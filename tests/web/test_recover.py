@@ -106,7 +106,7 @@ async def test_from_the_question_nobody_can_answer_to_a_new_factor(
     assert len(await house.desk.factors.of("default", (await house.identity(browser)).subject)) == 2, "not by looking"
     old = browser.cookies["sallyport"]
     done = await browser.fill(page, "recover/link")
-    assert (done.status, done.location) == (303, f"{P}enrol")
+    assert (done.status, done.location) == (303, f"{P}enrol-first?next=%2F.sallyport%2Faccount")
 
     assert await house.desk.sessions.find(old) is None
     assert await house.desk.sessions.find(elsewhere.cookies["sallyport"]) is None
@@ -166,7 +166,7 @@ async def test_the_password_is_asked_for_again_even_where_somebody_is_signed_in(
     assert (late.status, late.location.startswith(f"{P}login?reauth=1&next=")) == (303, True)
     assert await house.told(Kind.RECOVERED) == []
     page = await again(browser, link)
-    assert (await browser.fill(page, "recover/link")).location == f"{P}enrol"
+    assert (await browser.fill(page, "recover/link")).location.startswith(f"{P}enrol-first?")
 
 
 async def test_asking_takes_a_password_that_was_just_shown(

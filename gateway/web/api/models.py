@@ -49,6 +49,22 @@ class MfaStatus(Answers):
     )
 
 
+class Requirement(Takes):
+    """A second factor, demanded of somebody."""
+
+    grace: int = Field(default=0, ge=0, le=31_536_000, description="Seconds they have to set one up.")
+
+
+class Required(Answers):
+    """What somebody must have."""
+
+    user: str
+    required: bool = Field(description="Whether they must have a second factor, by whosever word.")
+    required_from: datetime | None = Field(description="From when on, by an administrator's word about them.")
+    enrol_by: datetime | None = Field(description="Until when they have to set one up; null: they have one, or time.")
+    devices: list[str] = Field(description="Kinds of the second factors they have, backup codes left out.")
+
+
 class Method(Answers):
     """One factor of the caller."""
 
