@@ -821,6 +821,7 @@ class EmailCodes(Strict):
         description="`true`: that is known, and they count here nevertheless. It has to be written."
     )
 
+
 class Require(Strict):
     """Whoever fits everything that is named must have a second factor."""
 

@@ -13,8 +13,8 @@ def test_everything_works_without_scripts(house: House, browser: Browser) -> Non
     assert not browser.runs_scripts
     browser.go("/public/form").fill("Message", "without scripts").press("Send to /admin/form").see("Sign in")
     browser.sign_in("ann", "a wrong password").see("Sign in", "not right")
-    browser.sign_in("ann").see("Set up an authenticator app")
-    browser.press("Start").unfold("I cannot scan it")
+    browser.sign_in("ann").see("Set up a second factor")
+    browser.press("Authenticator app").press("Start").unfold("I cannot scan it")
     phone = Phone("".join(browser.texts("#secret")).replace(" ", ""), house.clock)
     browser.fill("Six-digit code", phone.code).press("Confirm").see("Save your backup codes")
     browser.press("I have saved them").see("Send it on?")

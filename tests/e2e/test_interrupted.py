@@ -132,8 +132,8 @@ def test_thrown_away(house: House, browser: Browser) -> None:
 def test_enrolment_in_between(house: House, browser: Browser) -> None:
     """An administrator without a factor, with a form in hand: nothing of it is lost."""
     submission = fill(browser.go("/public/form"))
-    browser.press("Send to /admin/form").sign_in("ann").see("Set up an authenticator app")
-    browser.press("Start")
+    browser.press("Send to /admin/form").sign_in("ann").see("Set up a second factor")
+    browser.press("Authenticator app").press("Start")
     phone = Phone(browser.hidden_text("#secret").replace(" ", ""), house.clock)
     browser.fill("Six-digit code", phone.code).press("Confirm").press("I have saved them").see("Send it on?")
     browser.press("Send it now").see("Received once", "You are ann.")

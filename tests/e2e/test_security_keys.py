@@ -37,8 +37,8 @@ def set_up(browser: Browser, name: str = "Blue one") -> list[str]:
 
 
 def test_a_key_is_set_up_on_the_way_in_and_asked_for_later(house: House, browser: Browser) -> None:
-    browser.go("/admin/").sign_in("ann").see("Set up an authenticator app")
-    browser.press("Use a security key or passkey instead")
+    browser.go("/admin/").sign_in("ann").see("Set up a second factor", "Authenticator app")
+    browser.press("Security key or passkey")
     assert len(set_up(browser)) == 10
     browser.press("I have saved them").see("A service behind Sallyport", "You are ann.")
     browser.go("/.sallyport/account").see("Ann Lee", "Blue one", "two factors")

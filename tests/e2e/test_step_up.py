@@ -24,7 +24,9 @@ def enrol(house: House, browser: Browser) -> tuple[Phone, list[str]]:
 
 def test_a_new_administrator_sets_one_up_on_the_way_in(house: House, browser: Browser) -> None:
     browser.go("/admin/").see("Sign in")
-    browser.sign_in("ann")
+    browser.sign_in("ann").see("Set up a second factor", "before you go on")
+    browser.look("enrol-first")
+    browser.press("Authenticator app")
     _, codes = enrol(house, browser)
     assert len(set(codes)) == 10
     assert [one for one in house.received if one.target.startswith("/admin")] == []
@@ -99,10 +101,10 @@ def test_guessing_codes_ends_in_waiting(house: House, browser: Browser) -> None:
 
 def test_an_old_sign_in_cannot_set_one_up(house: House, browser: Browser) -> None:
     """An unlocked screen is not enough to bind a stranger's phone."""
-    browser.go("/").sign_in("ann").see("Set up an authenticator app")
+    browser.go("/").sign_in("ann").see("Set up a second factor")
     house.clock.leap(6 * 60)
-    browser.go("/admin/").see("One more step is needed", "sign in once more")
-    browser.look("unready")
+    browser.go("/admin/").see("Set up a second factor", "sign in once more")
+    browser.look("enrol-first-again")
     browser.press("Sign in again").see("Sign in", "once more")
     browser.look("sign-in-again")
-    browser.sign_in("ann").see("Set up an authenticator app")
+    browser.sign_in("ann").see("Set up a second factor", "Authenticator app")

@@ -10,11 +10,13 @@ import pytest
 from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
 from gateway.core.events import Kind
-from gateway.core.identity import Level, Proof
+from gateway.core.identity import NEVER, Level, Proof
 from gateway.identity.local import LocalUsers
 from gateway.identity.session_store import Lifetimes
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
+from gateway.mfa.demands import Demand, Demands
+from gateway.store.sql import Records
 from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.ledger import Remembered
 from tests.rig.sessions import HOUR, TERMS, Stores
@@ -709,3 +711,38 @@ async def test_who_ends_the_sessions_of_others_is_named(
         (Kind.SESSIONS_ENDED, "ann", {"count": 1, "by": "root"}),
         (Kind.SESSIONS_ENDED, "ann", {"count": 0, "by": "root"}),
     ]
+
+
+async def test_what_is_owed_is_asked_whenever_a_session_is_looked_up(
+    stores: Stores, ann: User, bob: User, clock: ManualClock
+) -> None:
+    """And what another process says of somebody is seen with the next look."""
+    demands = Demands(stores.records, clock, Remembered(), [Demand(groups=frozenset({"admins"}))])
+    here = await stores.sessions(dues=demands)
+    proof = Proof("password", clock.now())
+    token, identity = await here.open(ann, proof, address="192.0.2.1", agent="test")
+    assert identity.enrol_by == 0.0
+    assert await here.find(token) == identity
+    token, proven = await here.prove(token, Proof("totp", clock.now()))
+    assert (await here.extend(token)).enrol_by == proven.enrol_by == 0.0
+    again = await here.again(proven)
+    assert again is not None
+    assert again.enrol_by == 0.0
+
+    token, identity = await here.open(bob, proof, address="192.0.2.1", agent="test")
+    await here.refresh()
+    assert (await here.find(token), identity.enrol_by) == (identity, NEVER)
+    elsewhere = await Records.open(stores.records.place, clock=clock)
+    said = Demands(elsewhere, clock, Remembered())
+    await said.require(bob.tenant, bob.subject, user="bob", at=clock.now() + 5.0, by="ann")
+    near = here.near(token)
+    assert near is not None
+    assert near.enrol_by == NEVER
+    await here.refresh()
+    found = await here.find(token)
+    assert found is not None
+    assert (found.required_from, found.enrol_by) == (clock.now() + 5.0, clock.now() + 5.0)
+    await said.lift(bob.tenant, bob.subject, user="bob", by="ann")
+    await here.refresh()
+    assert await here.find(token) == identity
+    await elsewhere.close()

@@ -39,9 +39,11 @@ def in_rows(
     return Sessions(SessionRows(records, clock, terms), records, clock, ledger, terms, dues=dues)
 
 
-def in_keys(redis: Redis, records: Records, clock: Clock, ledger: Ledger, terms: Terms = TERMS) -> Sessions:
+def in_keys(
+    redis: Redis, records: Records, clock: Clock, ledger: Ledger, terms: Terms = TERMS, *, dues: Dues | None = None
+) -> Sessions:
     """Sessions in Redis."""
-    return Sessions(SessionKeys(redis, records, Sealer([MASTER]), terms), records, clock, ledger, terms)
+    return Sessions(SessionKeys(redis, records, Sealer([MASTER]), terms), records, clock, ledger, terms, dues=dues)
 
 
 class Timed(Redis):
@@ -84,9 +86,11 @@ class Stores:
         self._ending = ending
         self._opened: list[Redis] = []
 
-    async def sessions(self, *, ledger: Ledger | None = None, terms: Terms = TERMS) -> Sessions:
+    async def sessions(
+        self, *, ledger: Ledger | None = None, terms: Terms = TERMS, dues: Dues | None = None
+    ) -> Sessions:
         """Beside whoever uses the database here."""
-        return await self._on(self.records, self.clock, ledger or Remembered(), terms)
+        return await self._on(self.records, self.clock, ledger or Remembered(), terms, dues=dues)
 
     async def replica(
         self, *, terms: Terms = TERMS, clock: ManualClock | None = None, where: Where | None = None
@@ -108,11 +112,18 @@ class Stores:
         return redis
 
     async def _on(
-        self, records: Records, clock: ManualClock, ledger: Ledger, terms: Terms, where: Where | None = None
+        self,
+        records: Records,
+        clock: ManualClock,
+        ledger: Ledger,
+        terms: Terms,
+        where: Where | None = None,
+        *,
+        dues: Dues | None = None,
     ) -> Sessions:
         if self.where is None:
-            return in_rows(records, clock, ledger, terms)
-        return in_keys(await self.redis(where), records, clock, ledger, terms)
+            return in_rows(records, clock, ledger, terms, dues=dues)
+        return in_keys(await self.redis(where), records, clock, ledger, terms, dues=dues)
 
     async def generation(self, user: User) -> int:
         """How often everything of theirs was ended."""
