@@ -469,3 +469,30 @@ def test_security_keys_are_bound_to_the_public_url(load: Any, url: str, origin: 
 def test_security_keys_where_they_cannot_work(refused: Any, url: str, words: str, said: str) -> None:
     found = refused(KEYS.format(url=url, words=words))
     assert any(said in one for one in found), found
+
+
+def test_who_must_have_a_second_factor(load: Any) -> None:
+    require = "  - {groups: [finance], grace: 14d}\n  - {users: [Ann], factors: [totp]}\n  - {tenants: [default]}\n"
+    demands = load(LEAST + f"mfa:\n  require:\n{require}").mfa.demands
+    assert [one.grace for one in demands] == [0.0, 14 * 86400.0, 0.0, 0.0]
+    assert [one.names for one in demands] == [
+        ("group:admins",), ("group:finance",), ("user:ann totp",), ("tenant:default",)
+    ]  # fmt: skip
+    assert load(LEAST + "mfa: {totp: null, backup_codes: null}\n").mfa.demands == ()
+
+
+@pytest.mark.parametrize(
+    ("mfa", "words"),
+    [
+        ("{require: [{grace: 7d}]}", "this is about nobody"),
+        ("{require: [{groups: [a], factors: [backup_code]}]}", "cannot be set up"),
+        ("{require: [{groups: [a], factors: [webauthn]}]}", "cannot be set up; use totp"),
+        ("{totp: null, require: [{groups: [a]}]}", "none that could be set up"),
+        ("{require: [{groups: [a], grace: 400d}]}", "grace"),
+        ("{enrol_within: 6m}", "enrol_within"),
+    ],
+)
+def test_a_demand_nobody_could_meet(load: Any, mfa: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(LEAST + f"mfa: {mfa}\n")
+    assert words in str(caught.value)

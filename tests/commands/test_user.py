@@ -154,9 +154,9 @@ def test_disabling_enabling_and_the_list(sallyport: Sallyport) -> None:
     assert (said.code, said.out) == (0, "disabled bob; every session of theirs is over\n")
     assert not verifies(sallyport, "bob", PASSWORD)
     assert sallyport("user", "list").out.splitlines() == [
-        "NAME  STATUS    GROUPS  EMAIL",
-        "ann   active    a,b     ann@example.com",
-        "bob   disabled  -       -",
+        "NAME  STATUS    MFA  GROUPS  EMAIL",
+        "ann   active    -    a,b     ann@example.com",
+        "bob   disabled  -    -       -",
     ]
     assert sallyport("user", "enable", "bob").out == "enabled bob\n"
     assert verifies(sallyport, "bob", PASSWORD)
@@ -265,3 +265,39 @@ def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyp
     assert asyncio.run(left(token)) == ((), False)
     assert ("factor_removed", "ann") in sallyport.events()
     assert sallyport("user", "reset", "nobody").code == 1
+
+
+def test_a_second_factor_is_demanded_and_taken_back(sallyport: Sallyport) -> None:
+    for name, groups in (("ann", "admins"), ("bob", "")):
+        sallyport("user", "add", name, "--password-stdin", "--groups", groups, stdin=PASSWORD)
+    before = int(SystemClock().now())
+    said = sallyport("user", "require-mfa", "BOB", "--grace", "7d")
+    assert said.code == 0
+    assert said.out.startswith("bob must have a second factor from 2")
+    shown = sallyport("user", "show", "bob", "--json").json
+    assert before + 7 * 86400 <= shown["enrol_by"] == shown["mfa_required_from"] <= before + 7 * 86400 + 60
+    assert (shown["required"], shown["devices"]) == (True, [])
+    assert [row.split()[2][:2] for row in sallyport("user", "list").out.splitlines()[1:]] == ["-", "20"]
+    assert "required       yes, to be set up by 20" in sallyport("user", "show", "bob").out
+    assert sallyport("user", "require-mfa", "bob").out == "bob must have a second factor from now on\n"
+    said = sallyport("user", "require-mfa", "bob", "--lift")
+    assert said.out == "bob need not have a second factor for an administrator's sake.\n"
+    assert "required       no" in sallyport("user", "show", "bob").out
+    assert "required       yes, overdue" in sallyport("user", "show", "ann").out
+    assert "What the configuration demands of them stays." in sallyport("user", "require-mfa", "ann", "--lift").out
+    assert sallyport.events()[-3:] == [
+        ("mfa_required", "bob"), ("mfa_requirement_lifted", "bob"), ("mfa_requirement_lifted", "ann")
+    ]  # fmt: skip
+
+
+def test_a_demand_that_makes_no_sense(sallyport: Sallyport) -> None:
+    sallyport("user", "add", "bob", "--password-stdin", stdin=PASSWORD)
+    assert sallyport("user", "require-mfa", "eve").code == 1
+    said = sallyport("user", "require-mfa", "bob", "--grace", "week")
+    assert (said.code, "--grace: not a duration" in said.err) == (2, True)
+    assert sallyport("user", "require-mfa", "bob", "--grace", "7d", "--lift").code == 2
+    config = sallyport.folder / "config.yaml"
+    config.write_text(config.read_text() + "mfa: {totp: null, backup_codes: null, required_groups: []}\n")
+    said = sallyport("user", "require-mfa", "bob")
+    assert (said.code, "no second factor could be set up" in said.err) == (2, True)
+    assert sallyport("user", "show", "bob", "--json").json["required"] is False

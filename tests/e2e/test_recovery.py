@@ -57,8 +57,8 @@ def test_who_has_lost_everything_is_back_in_a_day_later(house: House, browser: B
     browser.go(f"{OURS}recover/link?token={letters.ready_[0][1]}").see("Sign in")
     browser.sign_in("bob").see("Remove your second factors?")
     browser.look("recover-link")
-    browser.press("Yes, remove them").see("Set up an authenticator app", "Your account needs a second factor")
-    browser.go("/").see("One more step is needed")
+    browser.press("Yes, remove them").see("Set up a second factor", "Your account must have one")
+    browser.go("/").see("Set up a second factor")
     browser.go(f"{OURS}recover/link?token={letters.ready_[0][1]}").see("That is over", "ERR-RECOVERY")
 
 

@@ -10,16 +10,12 @@ import pytest
 from gateway.settings import Mfa, WebAuthn
 from tests.e2e.browser import Browser
 from tests.e2e.conftest import visiting
-from tests.e2e.house import ROOT, House, open_house
+from tests.e2e.house import House, open_house
 
 
 @pytest.fixture
 def house(tmp_path: Path, furnished: Path) -> Iterator[House]:
-    policy = tmp_path / "policy.yaml"  # the project's own, but that any factor counts
-    rules = (ROOT / "policies" / "default.yaml").read_text()
-    assert "factors: [totp, backup_code], " in rules
-    policy.write_text(rules.replace("factors: [totp, backup_code], ", ""))
-    with open_house(tmp_path, furnished, mfa=Mfa(webauthn=WebAuthn()), policies=policy) as one:
+    with open_house(tmp_path, furnished, mfa=Mfa(webauthn=WebAuthn())) as one:
         yield one
 
 
