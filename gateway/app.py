@@ -19,7 +19,7 @@ from gateway.audit.metrics import Metrics
 from gateway.audit.recorder import Recorder
 from gateway.catalog import ALGORITHMS
 from gateway.core.clock import Clock, SystemClock
-from gateway.core.contracts import KeyValue
+from gateway.core.contracts import Callback, KeyValue
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, SallyportError, StoreAway
 from gateway.core.events import Event, Kind, Severity
@@ -186,12 +186,17 @@ class App:
         self.records, self.keys = await open_records(self.settings, place, self.clock)
         notices, post = None, None
         if self.settings.notify.channels:
-            from gateway.post import make_notices, make_outbox, make_post
+            from gateway.audit.deliveries import Deliveries
+            from gateway.post import make_callbacks, make_notices, make_outbox, make_post
 
             notices = make_notices(self.settings, self.metrics.notification)
             post = make_post(self.settings, self.keys.sealer, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
+        callbacks: Mapping[str, Callback] = {}
+        deliveries = None
         if post is not None:
+            callbacks = make_callbacks(self.settings, self.clock)
+            deliveries = Deliveries(self.records, self.clock, self.recorder, self.metrics.delivery_report)
             self._outbox = make_outbox(
                 self.settings, self.records, self.keys.sealer, self.clock, self.recorder, self.metrics
             )
@@ -207,6 +212,8 @@ class App:
             metrics=self.metrics,
             redis=self.redis,
             post=post,
+            callbacks=callbacks,
+            deliveries=deliveries,
         )
         self.users, self.sessions = people.users, people.sessions
         return people

@@ -17,7 +17,7 @@ from typing import NoReturn
 from gateway import __version__
 from gateway.core.errors import ConfigError, SallyportError
 
-COMMANDS = ("run", "check", "explain", "test", "schema", "user", "session", "recovery", "key", "limit", "db")
+COMMANDS = ("run", "check", "explain", "test", "schema", "user", "session", "recovery", "address", "key", "limit", "db")
 
 
 class Parser(argparse.ArgumentParser):

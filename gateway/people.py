@@ -9,6 +9,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.core.contracts import Factor, KeyValue, Post
+from gateway.core.contracts import Callback, Factor, KeyValue, Post
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, StoreAway
 from gateway.crypto.keys import KeyRing
@@ -45,6 +46,7 @@ from gateway.web.desk import Desk
 from gateway.web.pages import error_page
 
 if TYPE_CHECKING:
+    from gateway.audit.deliveries import Deliveries
     from gateway.audit.metrics import Metrics
     from gateway.audit.recorder import Recorder
     from gateway.core.clock import Clock
@@ -110,6 +112,8 @@ class People:
         metrics: Metrics,
         redis: Redis | None = None,
         post: Post | None = None,
+        callbacks: Mapping[str, Callback] | None = None,
+        deliveries: Deliveries | None = None,
     ) -> None:
         """Sessions are kept in `redis`, where there is one; tries to sign in are counted in `tries`; `post` takes codes
         to people, where somebody carries them.
@@ -225,6 +229,8 @@ class People:
             risk=self.risk.score,
             learn=self.risk.learn,
             trusted=self.trusted,
+            callbacks=callbacks or {},
+            deliveries=deliveries,
             prefix=settings.prefix,
         )
         self._private: Path | None = None

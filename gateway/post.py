@@ -5,9 +5,9 @@ Loaded where `notify` names a sender, and of the senders only those it names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.audit.notices import CHANNEL, Count, Notices
@@ -15,17 +15,23 @@ from gateway.core.errors import ConfigError
 from gateway.identity.users import canonical_email
 from gateway.mfa.posted import Posted, opened
 from gateway.notify.outbox import Limits, Outbox
-from gateway.notify.route import Route
+from gateway.notify.route import Route, names
+from gateway.settings import EmailSender, SmsSender
 from gateway.store.outbox_table import OutboxTable
 
 if TYPE_CHECKING:
     from gateway.audit.metrics import Metrics
     from gateway.core.clock import Clock
-    from gateway.core.contracts import Ledger, Sender
+    from gateway.core.contracts import Callback, Ledger, Sender
     from gateway.crypto.sealing import Sealer
     from gateway.notify.sigv4 import AwsKeys
-    from gateway.settings import Aws, EmailSender, Settings, SmsSender, Webhook
+    from gateway.settings import Aws, Settings, Webhook
     from gateway.store.sql import Records
+
+COMMON: Final = frozenset({"webhook", "console"})
+"""Kinds of senders that carry anything; those of another channel than e-mail have it before their name."""
+
+T = TypeVar("T", EmailSender, SmsSender)
 
 
 def make_notices(settings: Settings, count: Count = lambda channel, outcome: None) -> Notices | None:
@@ -61,7 +67,7 @@ def make_outbox(
     notify = settings.notify
     senders = {
         CHANNEL: [_mail(each, settings, clock) for each in notify.email],
-        "sms": [_sms(each, clock) for each in notify.sms],
+        "sms": [_sms(each, name, settings, clock) for name, each in _named(notify.sms, "sms")],
     }
     return Outbox(
         OutboxTable(records),
@@ -72,6 +78,51 @@ def make_outbox(
         count=metrics.notification,
         opened=partial(opened, sealer),
     )
+
+
+def make_callbacks(settings: Settings, clock: Clock) -> Mapping[str, Callback]:
+    """How what senders tell is read, by their names. Raises `ConfigError` for a certificate that is none."""
+    found: dict[str, Callback] = {}
+    senders: list[tuple[str, EmailSender | SmsSender]] = [*_named(settings.notify.email, CHANNEL)]
+    senders += _named(settings.notify.sms, "sms")
+    for name, each in senders:
+        if (hook := each.webhook) is not None and hook.callbacks:
+            from gateway.notify.webhook import WebhookCallback
+
+            found[name] = WebhookCallback(hook.key, clock)
+        if (aws := _at_aws(each)) is not None and aws.topic:
+            found[name] = _topic(aws, clock)
+        if isinstance(each, SmsSender) and (twilio := each.twilio) is not None and twilio.callbacks:
+            from gateway.notify.twilio import TwilioCallback
+
+            url = f"{settings.public_url}{settings.prefix}callbacks/{name}"
+            found[name] = TwilioCallback(url, twilio.token.get_secret_value())
+        if isinstance(each, SmsSender) and (vonage := each.vonage) is not None and vonage.signature_secret is not None:
+            from gateway.notify.vonage import VonageCallback
+
+            found[name] = VonageCallback(vonage.key, vonage.signature_secret.get_secret_value(), clock)
+    return found
+
+
+def _named(senders: Sequence[T], channel: str) -> list[tuple[str, T]]:
+    """Each with its name, as `Route` tells them apart."""
+    kinds = [next(kind for kind, said in sender if said is not None) for sender in senders]
+    prefix = "" if channel == CHANNEL else f"{channel}-"
+    return list(zip(names([prefix + kind if kind in COMMON else kind for kind in kinds]), senders, strict=True))
+
+
+def _at_aws(wanted: EmailSender | SmsSender) -> Aws | None:
+    return wanted.sns if isinstance(wanted, SmsSender) else wanted.ses
+
+
+def _topic(aws: Aws, clock: Clock) -> Callback:
+    from gateway.notify.topic import Topic
+
+    try:
+        pinned = aws.certificate.read_bytes() if aws.certificate is not None else None
+        return Topic(aws.topic, clock, certificate=pinned)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{aws.certificate}: no certificate can be read from it: {error}") from error
 
 
 def _mail(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
@@ -106,7 +157,8 @@ def _mail(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
     return _hook(wanted.webhook, clock, CHANNEL) if wanted.webhook is not None else _console(CHANNEL)
 
 
-def _sms(wanted: SmsSender, clock: Clock) -> Sender:
+def _sms(wanted: SmsSender, name: str, settings: Settings, clock: Clock) -> Sender:
+    callback = f"{settings.public_url}{settings.prefix}callbacks/{name}"
     if (twilio := wanted.twilio) is not None:
         from gateway.notify.twilio import TwilioSender
 
@@ -114,6 +166,7 @@ def _sms(wanted: SmsSender, clock: Clock) -> Sender:
             twilio.account,
             twilio.token.get_secret_value(),
             sender=twilio.from_,
+            callback=callback if twilio.callbacks else "",
             url=twilio.url,
             timeout=twilio.timeout,
         )
@@ -121,7 +174,12 @@ def _sms(wanted: SmsSender, clock: Clock) -> Sender:
         from gateway.notify.vonage import VonageSender
 
         return VonageSender(
-            vonage.key, vonage.secret.get_secret_value(), sender=vonage.from_, url=vonage.url, timeout=vonage.timeout
+            vonage.key,
+            vonage.secret.get_secret_value(),
+            sender=vonage.from_,
+            callback=callback if vonage.signature_secret is not None else "",
+            url=vonage.url,
+            timeout=vonage.timeout,
         )
     if (sns := wanted.sns) is not None:
         from gateway.notify.sns import SnsSender

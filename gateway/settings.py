@@ -980,6 +980,7 @@ class Webhook(Strict):
     secret: Annotated[Secret, AfterValidator(_hook_secret), WithJsonSchema({"type": "string"})] = Field(
         description="What both sides know: `whsec_` and 24 to 64 random bytes in base64."
     )
+    callbacks: bool = setting(False, "Let it tell what became of each message, signed with the same secret.")
     ca: PathField | None = setting(None, "Authorities to believe (PEM); left out: the system's.")
     timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
 
@@ -1011,6 +1012,7 @@ class Twilio(Strict):
     account: Word = Field(description="The account's SID, `AC…`.")
     token: SecretText = Field(description="Its auth token.")
     from_: From = Field(alias="from", description="A number, a name, or the SID of a messaging service, `MG…`.")
+    callbacks: bool = setting(False, "Have it tell what became of each message; needs a `public_url` it can reach.")
     url: ApiUrl = setting("https://api.twilio.com", "Another endpoint, as of an edge or a region.")
     timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
 
@@ -1021,6 +1023,9 @@ class Vonage(Strict):
     key: Word = Field(description="The API's key.")
     secret: SecretText = Field(description="Its secret.")
     from_: From = Field(alias="from", description="A number or a name.")
+    signature_secret: SecretText | None = setting(
+        None, "The account's signature secret: have it tell what became of each message."
+    )
     url: ApiUrl = setting("https://api.nexmo.com", "Another endpoint, as of a region.")
     timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
 
@@ -1032,6 +1037,10 @@ class Aws(Strict):
     access_key: Word = Field(description="ID of an access key.")
     secret_key: SecretText = Field(description="The key.")
     session_token: SecretText | None = setting(None, "For a key that does not last.")
+    topic: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:sns:[a-z0-9-]{6,32}:[0-9]{12}:[A-Za-z0-9_-]{1,256})?$")] = (
+        setting("", "ARN of the topic that tells what became of each message; empty: it is not told.")
+    )
+    certificate: PathField | None = setting(None, "What the topic signs with (PEM); left out: fetched from Amazon.")
     url: ApiUrl = setting("", "Another endpoint than that of the region.")
     timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
 

@@ -65,6 +65,10 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("channel", "outcome"),
     ),
     "deliveries": ("Tries of each sender; outcome: accepted, refused, failed, unsure", ("sender", "outcome")),
+    "delivery_reports": (
+        "What senders told later; outcome: delivered, undelivered, bounced, complained, repeated, unknown, refused",
+        ("sender", "outcome"),
+    ),
     "interrupted": (
         "Requests of browsers that were interrupted; outcome: kept, resumed, given_back, large, busy, elsewhere",
         ("outcome",),
@@ -213,6 +217,10 @@ class Metrics:
         """A sender was asked to take a message over."""
         self._counters["deliveries"][sender, outcome] += 1
         self._histograms["delivery_duration_seconds"][sender].new.append(seconds)
+
+    def delivery_report(self, sender: str, outcome: str) -> None:
+        """A sender told what became of a message, or somebody pretended to be one."""
+        self._counters["delivery_reports"][sender, outcome] += 1
 
     def interrupted(self, outcome: str) -> None:
         """A request was interrupted, or went on."""

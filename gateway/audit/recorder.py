@@ -47,6 +47,7 @@ FLOODS: Final = frozenset(
         Kind.SIGN_IN_THROTTLED,
         Kind.STEP_UP_THROTTLED,
         Kind.RECOVERY_FAILED,
+        Kind.CALLBACK_REFUSED,
         Kind.FAULT,
     }
 )

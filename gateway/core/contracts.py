@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gateway.core.events import Event
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity, Level, Proof
-    from gateway.core.message import Message, Receipt
+    from gateway.core.message import Message, Receipt, Report
 
 
 def key(tenant: str, kind: str, *parts: str) -> str:
@@ -180,6 +180,17 @@ class Sender(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Callback(Protocol):
+    """What does a provider tell us?"""
+
+    async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
+        """What it tells; empty where that is nothing about the end of a message.
+
+        Raises `Broken` for what is not from them, not meant for us, too old, or cannot be read.
+        """
         ...
 
 

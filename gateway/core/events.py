@@ -64,6 +64,10 @@ class Kind(StrEnum):
     USER_ENABLED = "user_enabled"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name, not a secret
     NOTIFICATION_FAILED = "notification_failed"
+    MESSAGE_UNDELIVERED = "message_undelivered"
+    ADDRESS_SUPPRESSED = "address_suppressed"
+    ADDRESS_RELEASED = "address_released"
+    CALLBACK_REFUSED = "callback_refused"
     KEY_ROTATED = "key_rotated"
     KEY_RETIRED = "key_retired"
     LIMIT_RESET = "limit_reset"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,18 @@ class Receipt:
 
     reference: str = ""
     """What they call it, and will call it when they tell what became of it; may be empty."""
+
+
+Outcome = Literal["delivered", "undelivered", "bounced", "complained"]
+"""`bounced`: the address takes nothing, now and later. `complained`: its owner calls it unwanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What whoever took a message over tells of it later."""
+
+    reference: str
+    """What they call the message, as in `Receipt`."""
+    outcome: Outcome
+    key: str
+    """The same each time this is told, and for nothing else."""

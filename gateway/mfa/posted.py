@@ -17,6 +17,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import Undelivered, UserError
 from gateway.crypto.sealing import Sealer, Unsealable
 from gateway.store.outbox_table import crowded, new_token, put
+from gateway.store.suppressed_table import is_suppressed
 from gateway.store.tables import users
 
 KIND: Final = "code"
@@ -105,6 +106,8 @@ class Posted:
     ) -> None:
         """As the contract says."""
         if channel not in self._channels:
+            raise _unreachable()
+        if await is_suppressed(connection, tenant, channel, to):
             raise _unreachable()
         title, said, advice = WORDS[about]
         now, token = self._clock.now(), new_token()

@@ -34,7 +34,7 @@ class Route:
     """The senders of one channel; names tell them apart, the second of a kind being `smtp-2`."""
 
     def __init__(self, senders: Sequence[Sender], clock: Clock, timed: Timed) -> None:
-        self._senders = list(zip(_names(senders), senders, strict=True))
+        self._senders = list(zip(names([sender.name for sender in senders]), senders, strict=True))
         self._clock = clock
         self._timed = timed
         self._resting: dict[str, float] = {}
@@ -76,10 +76,11 @@ class Route:
         return sorted(self._senders, key=lambda one: self._resting.get(one[0], 0.0) > now)
 
 
-def _names(senders: Sequence[Sender]) -> list[str]:
-    names: list[str] = []
+def names(kinds: Sequence[str]) -> list[str]:
+    """A name for each: the second `smtp` is `smtp-2`."""
+    found: list[str] = []
     count: Counter[str] = Counter()
-    for sender in senders:
-        count[sender.name] += 1
-        names.append(sender.name if count[sender.name] == 1 else f"{sender.name}-{count[sender.name]}")
-    return names
+    for kind in kinds:
+        count[kind] += 1
+        found.append(kind if count[kind] == 1 else f"{kind}-{count[kind]}")
+    return found

@@ -8,14 +8,23 @@ It has no key against doing a thing twice: what may have been taken over can com
 from __future__ import annotations
 
 import base64
+import hmac
 import math
+from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
-from gateway.core.message import Message, Receipt
+from gateway.core.errors import Broken
+from gateway.core.message import Message, Outcome, Receipt, Report
 from gateway.notify.api import Api
 
 URL: Final = "https://api.twilio.com"
+OUTCOMES: Final[Mapping[str, Outcome]] = {
+    "delivered": "delivered",
+    "undelivered": "undelivered",
+    "failed": "undelivered",
+}
+"""Their words for an end; what is on its way has others."""
 OPTED_OUT: Final = 21610
 LONGEST: Final = 36_000
 """Seconds that a message may be kept by them."""
@@ -55,3 +64,39 @@ class TwilioSender:
     async def close(self) -> None:
         """Let go of connections."""
         await self._api.close()
+
+
+class TwilioCallback:
+    """A `Callback`: what became of a message, as they post it to `StatusCallback`
+    (https://www.twilio.com/docs/usage/security#validating-requests).
+
+    The signature is an HMAC over the URL as they know it and every field, in base64. It has no time in it: what they
+    said once is recognised by whoever keeps it.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        """`url` is where they post to, from the configuration alone; `token` the account's auth token."""
+        self._url = url
+        self._token = token.encode()
+
+    async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
+        """As the contract says."""
+        try:
+            fields = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=200)
+        except ValueError:
+            raise Broken("not a form") from None
+        given = headers.get("X-Twilio-Signature", "")
+        if not hmac.compare_digest(given.encode(errors="replace"), signature(self._token, self._url, fields)):
+            raise Broken("not signed by them")
+        told = dict(fields)
+        outcome = OUTCOMES.get(told.get("MessageStatus", ""))
+        if outcome is None:
+            return ()
+        reference = told.get("MessageSid", "")
+        return (Report(reference, outcome, f"{reference}/{outcome}"),)
+
+
+def signature(token: bytes, url: str, fields: Sequence[tuple[str, str]]) -> bytes:
+    """What Twilio signs a request with."""
+    said = url + "".join(name + value for name, value in sorted(set(fields)))
+    return base64.b64encode(hmac.digest(token, said.encode(), "sha1"))

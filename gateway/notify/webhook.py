@@ -13,14 +13,26 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
 from gateway.core.clock import Clock
-from gateway.core.message import Message, Receipt
+from gateway.core.errors import Broken
+from gateway.core.message import Message, Outcome, Receipt, Report
 from gateway.notify.api import Api
 
+FRESH = 300.0
+"""Seconds that what is signed may be old, or clocks differ."""
+MOST_SIGNATURES = 5
+"""Several may be given while a secret is replaced."""
+OUTCOMES: Mapping[str, Outcome] = {
+    "delivered": "delivered",
+    "undelivered": "undelivered",
+    "bounced": "bounced",
+    "complained": "complained",
+}
 NOT_NOW = frozenset({408, 425, 429})
 
 
@@ -64,9 +76,38 @@ class WebhookSender:
 def signed(secret: bytes, token: str, now: float, body: bytes) -> dict[str, str]:
     """The three headers of Standard Webhooks for `body`."""
     at = str(int(now))
-    mac = hmac.digest(secret, b".".join((token.encode(), at.encode(), body)), "sha256")
+    mac = hmac.digest(secret, b".".join((token.encode(errors="replace"), at.encode(), body)), "sha256")
     return {
         "webhook-id": token,
         "webhook-timestamp": at,
         "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
     }
+
+
+class WebhookCallback:
+    """A `Callback` of the same program: JSON with `id` (as it called the message) and `status` (an `Outcome`), signed
+    in the same way with the same secret.
+    """
+
+    def __init__(self, secret: bytes, clock: Clock) -> None:
+        self._secret = secret
+        self._clock = clock
+
+    async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
+        """As the contract says."""
+        token, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        made = float(at) if at.isascii() and at.isdigit() and len(at) < 16 else 0.0
+        right = signed(self._secret, token, made, body)["webhook-signature"].encode()
+        good = False
+        for given in headers.get("webhook-signature", "").split(" ")[:MOST_SIGNATURES]:
+            good |= hmac.compare_digest(given.encode(errors="replace"), right)
+        if not good or not token or abs(self._clock.now() - made) > FRESH:
+            raise Broken("not signed by them, or not now")
+        try:
+            news = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            news = None
+        if not isinstance(news, dict) or not isinstance(news.get("id"), str):
+            raise Broken("not an object with an id")
+        outcome = OUTCOMES.get(str(news.get("status", "")))
+        return () if outcome is None else (Report(news["id"], outcome, token),)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, u
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.sql import Records
+from gateway.store.suppressed_table import is_suppressed
 from gateway.store.tables import outbox
 
 HOUR: Final = 3600.0
@@ -142,10 +143,14 @@ async def put(
     token: str = "",
     sealed: bytes | None = None,
 ) -> bool:
-    """Have a message sent once this transaction is committed; False where too many wait for that address already.
+    """Have a message sent once this transaction is committed.
+
+    False where too many wait for that address already, and where nothing is sent there any more.
 
     `sealed` is what of it must not be read in the database; it is bound to `token`, which `new_token` makes.
     """
+    if await is_suppressed(connection, tenant, channel, target):
+        return False
     there = (
         select(func.count())
         .select_from(outbox)

@@ -46,16 +46,8 @@ class SqlKeyValue:
 
     async def claim(self, key: str, ttl: float) -> bool:
         """As the contract says."""
-        now = self._clock.now()
-        row = {"value": b"", "number": None, "expires_at": now + ttl}
         async with self._records.begin() as connection:
-            statement = (
-                _insert(connection)
-                .values(key=key, tenant=_tenant(key), **row)
-                .on_conflict_do_update(index_elements=["key"], set_=row, where=kept.c.expires_at <= now)
-                .returning(kept.c.key)
-            )
-            claimed = (await connection.execute(statement)).first() is not None
+            claimed = await claim(connection, key, self._clock.now(), ttl)
         await self._sweep()
         return claimed
 
@@ -113,6 +105,18 @@ async def write(connection: AsyncConnection, key: str, value: bytes, expires_at:
     row = {"value": value, "number": None, "expires_at": expires_at}
     statement = _insert(connection).values(key=key, tenant=_tenant(key), **row)
     await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row))
+
+
+async def claim(connection: AsyncConnection, key: str, now: float, ttl: float) -> bool:
+    """`KeyValue.claim`, as part of a transaction."""
+    row = {"value": b"", "number": None, "expires_at": now + ttl}
+    statement = (
+        _insert(connection)
+        .values(key=key, tenant=_tenant(key), **row)
+        .on_conflict_do_update(index_elements=["key"], set_=row, where=kept.c.expires_at <= now)
+        .returning(kept.c.key)
+    )
+    return (await connection.execute(statement)).first() is not None
 
 
 def _insert(connection: AsyncConnection) -> Any:

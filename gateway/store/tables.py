@@ -29,7 +29,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -254,7 +254,7 @@ outbox = Table(
     Column("via", Text, nullable=False, server_default=text("''")),  # the sender that took it over
     Column("sealed", LargeBinary),  # a code, until it is settled; see mfa.posted
     Column("reference", Text, nullable=False, server_default=text("''")),  # what that sender calls it
-    Column("delivery", Text, nullable=False, server_default=text("''")),  # what it told later: delivered, undelivered
+    Column("delivery", Text, nullable=False, server_default=text("''")),  # what it told later: core.message.Outcome
     Index("outbox_due", "state", "due_at"),
     Index("outbox_to", "target", "kind", "state"),
     Index("outbox_of", "tenant", "subject", "kind", "state"),
@@ -269,6 +269,16 @@ code_sends = Table(
     Column("sent", JSON, nullable=False),  # [[at, bound], …], oldest first
     Column("expires_at", Float, nullable=False),
     Index("code_sends_until", "expires_at"),
+)
+
+suppressed = Table(
+    "suppressed",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("target", Text, primary_key=True),  # an address that nothing is sent to
+    Column("why", Text, nullable=False),  # bounced, complained
+    Column("at", Float, nullable=False),
 )
 
 kept = Table(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 if TYPE_CHECKING:
+    from gateway.audit.deliveries import Deliveries
     from gateway.core.clock import Clock
-    from gateway.core.contracts import Ledger
+    from gateway.core.contracts import Callback, Ledger
     from gateway.core.decision import Score
     from gateway.core.facts import Facts
     from gateway.core.identity import Identity
@@ -63,6 +64,10 @@ class Desk:
     """Where they are configured."""
     addresses: Mapping[str, Addresses] = field(default_factory=dict)
     """Who binds the addresses of each factor whose answer is sent first, by its name."""
+    callbacks: Mapping[str, Callback] = field(default_factory=dict)
+    """By sender: how what it tells is read."""
+    deliveries: Deliveries | None = None
+    """Keeps what senders tell; None where nobody sends anything."""
     prefix: str = "/.sallyport/"
     """Path under which everything here lives; starts and ends with `/`."""
 

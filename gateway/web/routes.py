@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.web import (
     about,
     account,
+    callbacks,
     dialog,
     enrol,
     enrol_first,
@@ -59,6 +60,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "account/sessions/{session}/end", account.end_session),
     ("POST", "account/sessions/end-others", account.end_others),
     ("POST", "account/sessions/extend", account.extend),
+    ("POST", callbacks.PATH + "{sender}", callbacks.take),
     ("GET", "whoami", about.whoami),
     ("GET", "jwks.json", about.jwks),
     ("GET", "client.js", about.client),

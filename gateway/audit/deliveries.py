@@ -1,0 +1,99 @@
+"""What providers tell of messages they took over: kept beside each, counted, and told where it is bad news.
+
+    sent ──▶ delivered
+     │ └───▶ undelivered
+     └─────▶ bounced, complained     the address is sent nothing any more, until an administrator has it otherwise
+
+Who tells has shown who they are before (`Callback`). They are believed about a message they have, and of it only what
+became of it: the address is the one we wrote to, not one they name. A thing is believed once: it is claimed in the
+transaction that keeps it, so a copy of an old bounce cannot undo what an administrator has mended since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from sqlalchemy import select, update
+
+from gateway.core.clock import Clock
+from gateway.core.contracts import Ledger, key
+from gateway.core.events import Event, Kind, Severity
+from gateway.core.message import Outcome, Report
+from gateway.store.sql import Records
+from gateway.store.sql_key_value import claim
+from gateway.store.suppressed_table import Suppressed, release, suppress
+from gateway.store.tables import outbox
+
+REMEMBERED: Final = 8 * 86_400.0
+"""Seconds that what was told is recognised: longer than a message can be looked up."""
+AFTER: Final[Mapping[Outcome, tuple[str, ...]]] = {
+    "delivered": ("",),
+    "undelivered": ("",),
+    "bounced": ("", "delivered", "undelivered"),
+    "complained": ("", "delivered", "undelivered", "bounced"),
+}
+"""By outcome: after which others it can come."""
+
+Became = Literal["kept", "repeated", "unknown"]
+Count = Callable[[str, str], None]
+
+
+def uncounted(sender: str, what: str) -> None:
+    """For who counts nothing."""
+
+
+class Deliveries:
+    """Keeps what providers tell."""
+
+    def __init__(
+        self, records: Records, clock: Clock, ledger: Ledger, count: Count = lambda sender, what: None
+    ) -> None:
+        """`count` is told `(sender, what)`: an outcome, `repeated`, `unknown`, `refused`."""
+        self._records = records
+        self._clock = clock
+        self._ledger = ledger
+        self._count = count
+
+    async def report(self, sender: str, told: Report) -> Became:
+        """Keep it. `unknown`: that sender has no such message (any more). Raises `StoreAway`."""
+        now, suppressed = self._clock.now(), False
+        async with self._records.begin() as connection:
+            columns = outbox.c.id, outbox.c.tenant, outbox.c.channel, outbox.c.target, outbox.c.kind, outbox.c.content
+            query = select(*columns).where(outbox.c.via == sender, outbox.c.reference == told.reference)
+            row = (await connection.execute(query.order_by(outbox.c.id.desc()))).first() if told.reference else None
+            became: Became = "unknown"
+            if row is not None:
+                mine = key(row.tenant, "callback", sender, told.key)
+                became = "kept" if await claim(connection, mine, now, REMEMBERED) else "repeated"
+            if row is not None and became == "kept":
+                this = outbox.c.id == row.id, outbox.c.delivery.in_(AFTER[told.outcome])
+                await connection.execute(update(outbox).where(*this).values(delivery=told.outcome))
+                if told.outcome in ("bounced", "complained"):
+                    one = Suppressed(row.channel, row.target, told.outcome, now)
+                    suppressed = await suppress(connection, row.tenant, one)
+        self._count(sender, told.outcome if became == "kept" else became)
+        if row is not None and became == "kept" and told.outcome != "delivered":
+            self._tell(row, sender, told.outcome, suppressed)
+        return became
+
+    def refused(self, sender: str, address: str) -> None:
+        """Somebody at `address` pretends to be `sender` (empty: one we do not have)."""
+        self._count(sender or "none", "refused")
+        detail = {"sender": sender} if sender else {}
+        self._ledger.note(Event(Kind.CALLBACK_REFUSED, Severity.NOTICE, address=address, detail=detail))
+
+    async def release(self, tenant: str, channel: str, target: str, *, by: str) -> bool:
+        """Send to an address again; False where nothing kept us. Raises `StoreAway`."""
+        async with self._records.begin() as connection:
+            released = await release(connection, tenant, channel, target)
+        if released:
+            self._ledger.note(Event(Kind.ADDRESS_RELEASED, tenant=tenant, detail={"channel": channel, "by": by}))
+        return released
+
+    def _tell(self, row: Any, sender: str, outcome: Outcome, suppressed: bool) -> None:
+        user = str(row.content.get("user", ""))
+        detail = {"sender": sender, "channel": row.channel, "kind": row.kind, "outcome": outcome}
+        self._ledger.note(Event(Kind.MESSAGE_UNDELIVERED, Severity.NOTICE, row.tenant, user, detail=detail))
+        if suppressed:
+            self._ledger.note(Event(Kind.ADDRESS_SUPPRESSED, Severity.WARNING, row.tenant, user, detail=detail))
