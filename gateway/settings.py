@@ -1327,11 +1327,11 @@ class Settings(Strict):
             raise ValueError("this is about people who sign in; remove it, or keep `store.records`")
         return value
 
-    @field_validator("notify")
+    @field_validator("mfa")
     @classmethod
-    def _letters_of_recovery(cls, value: Notify, info: ValidationInfo) -> Notify:
-        mfa = info.data.get("mfa")
-        if mfa is not None and mfa.recovery is not None and not value.email:
+    def _letters_of_recovery(cls, value: Mfa, info: ValidationInfo) -> Mfa:
+        notify = info.data.get("notify")
+        if notify is not None and value.recovery is not None and not notify.email:
             raise ValueError("`mfa.recovery` sends letters; say in `notify.email` who carries them")
         return value
 
