@@ -53,6 +53,7 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "recover"): "a fresh password, for who has lost the rest: tests/web/test_recover.py",
     ("POST", "recover/link"): "a fresh password, for who has lost the rest: tests/web/test_recover.py",
     ("POST", "recover/cancel"): "whoever has the letter may stop it",
+    ("POST", "callbacks/{sender}"): "it is about no account, and signed by a provider: tests/web/test_callbacks.py",
     ("POST", "mfa/recovery"): "a fresh password, for who has lost the rest: tests/web/test_recover.py",
 }
 """What changes something, and why no fresh second factor is asked for."""
