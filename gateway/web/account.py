@@ -6,12 +6,13 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER, Identity, Level
+from gateway.mfa.recovery import Place
 from gateway.web import forms
 from gateway.web.answers import page, redirect
-from gateway.web.caller import CALLER, NobodyHere
+from gateway.web.caller import CALLER, NobodyHere, ProofTooOld
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
-from gateway.web.proof import end_what_rested_on_it, fresh
+from gateway.web.proof import SECOND_FACTOR, end_what_rested_on_it, fresh
 from gateway.web.trusted import cookie_of
 from gateway.web.words import ago, browser, day, label, later, span
 
@@ -24,6 +25,7 @@ NOTICES = {
     "extended": "You stay signed in here.",
     "trusted-forgotten": "That browser is trusted no more.",
     "trusted-all-forgotten": "No browser is trusted any more.",
+    "recovery-stopped": "It is stopped. If you did not ask for it, somebody else knows your password: have it changed.",
     "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
 }
 """By the value of `done`: what a redirect may say, so that no words travel in a URL."""
@@ -110,6 +112,17 @@ async def extend(request: web.Request) -> web.Response:
     return redirect(request.app[DESK].prefix + "account?done=extended")
 
 
+async def stop_recovery(request: web.Request) -> web.Response:
+    """Nothing is lost: whoever can press this has shown a second factor."""
+    identity = await fresh(request)
+    await forms.read(request, "account", _session(identity))
+    desk, caller = request.app[DESK], request[CALLER]
+    if identity.level < Level.AAL2:
+        raise ProofTooOld(SECOND_FACTOR)
+    await desk.recoveries.proven(identity, Place(**caller.place))
+    return redirect(desk.prefix + "account?done=recovery-stopped")
+
+
 async def _page(
     request: web.Request, identity: Identity, *, notice: str = "", error: UserError | None = None
 ) -> web.Response:
@@ -128,6 +141,7 @@ async def _page(
         notice=notice,
         error=error.detail if error else "",
         me=identity,
+        recovering=await desk.recoveries.of(identity) is not None,
         administers=desk.enrolment.administers(identity),
         two_factors=identity.level >= Level.AAL2,
         confirmed=ago(identity.auth_time, now),

@@ -55,6 +55,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "account", account.show),
     ("POST", "account/factors/{factor}/remove", account.remove_factor),
     ("POST", "account/backup-codes", account.new_backup_codes),
+    ("POST", "account/recovery/stop", account.stop_recovery),
     ("POST", "account/trusted-devices/forget-all", account.forget_all_trusted),
     ("POST", "account/trusted-devices/{device}/forget", account.forget_trusted),
     ("POST", "account/sessions/{session}/end", account.end_session),

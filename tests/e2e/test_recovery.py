@@ -46,10 +46,13 @@ def test_who_has_lost_everything_is_back_in_a_day_later(house: House, browser: B
     letters = letters_of(house)
     house.enrol("bob")
     browser.go("/").sign_in("bob").see("Confirm it is you", "I cannot use any of these")
+    browser.look("challenge-with-a-way-back")
     browser.press("I cannot use any of these").see("Get back in", "within 1 day")
     browser.look("recover")
     browser.press("Begin").see("It has begun", "Until then nothing changes.")
     browser.look("recover-begun")
+    browser.go(f"{OURS}account").see("bob", "Somebody asks to get back into your account")
+    browser.look("account-being-recovered")
 
     house.clock.leap(DAY)
     turn(house)

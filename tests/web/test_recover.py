@@ -273,6 +273,33 @@ async def test_a_code_that_is_right_after_all_ends_it(
     assert (await browser.get(link)).status == 410
 
 
+async def test_who_is_signed_in_elsewhere_sees_it_and_stops_it(
+    house: House, browser: Browser, visit: Visit, enrol: Any, letters: Letters, clock: ManualClock
+) -> None:
+    owner = visit(address="203.0.113.9")
+    await owner.sign_in("bob")
+    phone, _, _ = await enrol(owner)
+    assert "Somebody asks" not in (await owner.get("account")).text
+    clock.advance(600)
+    await browser.sign_in("bob")
+    await browser.fill(await browser.get("recover"), "recover")
+    for whose in (browser, owner):
+        page = await whose.get("account")
+        assert "Somebody asks to get back into your account" in page.text
+        asked = await whose.fill(page, "account/recovery/stop")
+        assert (asked.status, asked.location.startswith(f"{P}verify/")) == (303, True), "the password is not enough"
+    assert await house.told(Kind.RECOVERY_ENDED) == []
+    verify = asked.location.removeprefix(P)
+    await owner.fill(await owner.get(verify + "?method=totp"), verify, code=phone.code())
+    assert [event.detail["why"] for event in await house.told(Kind.RECOVERY_ENDED)] == ["proven"]
+    clock.advance(1)
+    await house.desk.recoveries.ask(await house.identity(browser))
+    stopped = await owner.fill(await owner.get("account"), "account/recovery/stop")
+    assert stopped.location == f"{P}account?done=recovery-stopped"
+    assert "It is stopped" in (await owner.get("account?done=recovery-stopped")).text
+    assert await house.desk.recoveries.every("default") == []
+
+
 async def test_another_password_ends_it(
     house: House, browser: Browser, letters: Letters, lost: Phone, clock: ManualClock
 ) -> None:
