@@ -69,6 +69,7 @@ class House:
 
 STOP = "Somebody asks to get back into your account"
 GO_ON = "Get back into your account"
+FIRST = f"{OURS}enrol-first?next={quote(OURS + 'account', safe='')}"
 
 
 @pytest_asyncio.fixture
@@ -96,7 +97,7 @@ async def follow(visitor: Visitor, link: str) -> None:
     assert login == f"{OURS}login?next={quote(link, safe='')}" or "reauth=1" in login
     assert location(await visitor.fill(await visitor.get(login), "login", username="bob", password=PASSWORD)) == link
     done = await visitor.fill(await visitor.get(link), "recover/link")
-    assert location(done) == f"{OURS}enrol"
+    assert location(done) == FIRST
 
 
 async def test_two_letters_a_day_apart_and_in_again_with_a_new_factor(house: House) -> None:
@@ -112,7 +113,7 @@ async def test_two_letters_a_day_apart_and_in_again_with_a_new_factor(house: Hou
 
     assert location(await thief.get("/")).startswith(f"{OURS}login"), "every session is over"
     assert not house.gateway.upstream.requests
-    assert location(await bob.get("/")).startswith(f"{OURS}verify/"), "the level was not lowered"
+    assert location(await bob.get("/")).startswith(f"{OURS}enrol-first?"), "the level was not lowered"
     await bob.enrol(house.gateway.clock)
     assert (await bob.get("/")).status == 200
     assert [one.one("X-Forwarded-User") for one in house.gateway.upstream.requests] == [b"bob"]
@@ -152,7 +153,7 @@ async def test_used_in_parallel_it_works_once(house: House) -> None:
     pairs = zip(visitors, pages, strict=True)
     answers = await asyncio.gather(*(visitor.fill(page, "recover/link") for visitor, page in pairs))
     ways = [answer.status if answer.status != 303 else location(answer) for answer in answers]
-    assert ways.count(f"{OURS}enrol") == 1
+    assert ways.count(FIRST) == 1
     assert await house.told(Kind.RECOVERED) == 1
 
 

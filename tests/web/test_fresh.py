@@ -26,6 +26,7 @@ FRESH_PAGES: dict[Path, str] = {
     ("POST", "account/backup-codes"): "account",
     ("POST", "account/trusted-devices/forget-all"): "account",
     ("POST", "account/trusted-devices/{device}/forget"): "account",
+    ("POST", "account/recovery/stop"): "account",
     ("POST", "account/sessions/{session}/end"): "account",
     ("POST", "account/sessions/end-others"): "account",
     ("POST", "recoveries"): "recoveries",
