@@ -257,11 +257,19 @@ class TrustedDevices:
         ]
 
     async def revoke(
-        self, identity: Identity, device: str = "", *, address: str = "", agent: str = "", request_id: str = ""
+        self,
+        identity: Identity,
+        device: str = "",
+        *,
+        by: str = "",
+        address: str = "",
+        agent: str = "",
+        request_id: str = "",
     ) -> int:
         """Trust one no more, or none; sessions that were opened with it end, but for the one of `identity`.
 
-        Returns how many. Raises `UserError` ERR-MFA-UNKNOWN for one that is not theirs.
+        `by` is the name of the administrator who does it, where it is not the user. Returns how many. Raises
+        `UserError` ERR-MFA-UNKNOWN for one that is not theirs.
         """
         mine = _of(identity.tenant, identity.subject)
         these = mine & (rows.c.id == device) if device else mine
@@ -276,7 +284,7 @@ class TrustedDevices:
             place = {"address": address, "agent": agent, "request_id": request_id}
             for row in gone:
                 told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, **place)
-                await self._ledger.record(told)
+                await self._ledger.record(replace(told, detail={**told.detail, "by": by}) if by else told)
         return len(gone)
 
     async def count(self) -> int:

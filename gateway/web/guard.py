@@ -203,7 +203,8 @@ def _nobody(request: web.Request) -> web.Response:
         # A POST cannot be repeated by a redirect; its form is on the account page or a step away from it.
         back = request.raw_path if request.method in SAFE else request.app[DESK].prefix + "account"
         return redirect(f"{request.app[DESK].prefix}login?next={quote(back, safe='')}")
-    answer = refusal(request, 401, "ERR-SIGN-IN", "Please sign in.")
+    more = {"challenge": f"{request.app[DESK].prefix}dialog"}
+    answer = problem(request, 401, "ERR-SIGN-IN", "Please sign in.", more=more)
     answer.headers["WWW-Authenticate"] = challenge()
     return answer
 
@@ -221,10 +222,22 @@ async def _prove_again(request: web.Request, demand: StepUpDemand) -> web.Respon
         401,
         "ERR-STEP-UP",
         "A fresh or stronger proof is required.",
-        more={"acr_values": demand.level.acr, "max_age": int(demand.max_age or 0)},
+        more={
+            "acr_values": demand.level.acr,
+            "max_age": int(demand.max_age or 0),
+            "challenge": f"{desk.prefix}dialog?{_asked(demand)}",
+        },
     )
     answer.headers["WWW-Authenticate"] = challenge(demand)
     return answer
+
+
+def _asked(demand: StepUpDemand) -> str:
+    """How the dialog is told: a sign-in, or a second factor."""
+    if demand.level < Level.AAL2:
+        return "reauth=1"
+    age = "" if demand.max_age is None else f"&max_age={int(demand.max_age)}"
+    return f"acr_values={demand.level.acr}{age}"
 
 
 def _tell(request: web.Request, error: Exception) -> None:

@@ -11,11 +11,11 @@ from contextlib import suppress
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.identity import Identity
+from gateway.core.identity import Identity, Proof
 from gateway.mfa.stepup import Challenge
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import DOUBT
+from gateway.web.proof import DOUBT, prove
 
 
 def cookie_of(request: web.Request) -> str:
@@ -35,14 +35,27 @@ async def offered(request: web.Request, identity: Identity, challenge: Challenge
     return (await desk.risk(request[CALLER].facts, identity)).value < DOUBT
 
 
-async def trust(request: web.Request, identity: Identity, generation: int, answer: web.Response) -> None:
-    """Trust this browser from now on."""
+async def prove_and_trust(
+    request: web.Request, identity: Identity, proof: Proof, trusting: bool, answer: web.Response
+) -> tuple[Identity, bool]:
+    """`prove`, and with `trusting` this browser is trusted from now on; who it is now, and whether it is."""
     desk, caller = request.app[DESK], request[CALLER]
-    if desk.trusted is None:
-        return
-    value = await desk.trusted.trust(identity, generation, replacing=cookie_of(request), **caller.place)
+    if desk.trusted is None or not trusting:
+        return await prove(request, proof, answer), False
+    generation = await desk.trusted.generation(identity.tenant, identity.subject)
+    proven = await prove(request, proof, answer)
+    value = await desk.trusted.trust(proven, generation, replacing=cookie_of(request), **caller.place)
     if value is not None:
         _set(request, answer, value, int(desk.trusted.lifetime))
+    return proven, value is not None
+
+
+async def wished(request: web.Request, identity: Identity, ticket: str, wish: bool) -> bool:
+    """Whether a program's `wish` to have this browser trusted can be heard, for the challenge `ticket`.
+
+    Raises `UserError` ERR-MFA-CHALLENGE where that is over.
+    """
+    return wish and await offered(request, identity, await request.app[DESK].stepups.look(ticket, identity))
 
 
 async def stand_in(request: web.Request, token: str, identity: Identity, answer: web.Response) -> str:

@@ -23,11 +23,11 @@ from gateway.web.answers import page, redirect, wait_words
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.methods import METHODS
-from gateway.web.proof import UNUSUAL, may_bind_first, prove
+from gateway.web.proof import UNUSUAL, may_bind_first
 from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import elsewhere
-from gateway.web.trusted import offered, trust
+from gateway.web.trusted import offered, prove_and_trust
 from gateway.web.words import LOST, span
 
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD")
@@ -71,10 +71,7 @@ async def submit(request: web.Request) -> web.Response:
         return await _ask(request, identity, challenge, factor, error, ticked=trusting)
     target = safe_path(challenge.return_to, desk.prefix + "account")
     answer = carry_on(request, target, challenge.resume) if challenge.resume else redirect(target)
-    generation = await desk.trusted.generation(identity.tenant, identity.subject) if desk.trusted and trusting else -1
-    proven = await prove(request, proof, answer)
-    if trusting:
-        await trust(request, proven, generation, answer)
+    await prove_and_trust(request, identity, proof, trusting, answer)
     return answer
 
 

@@ -37,6 +37,7 @@ async def test_every_endpoint_wants_somebody(browser: Browser, clock: ManualCloc
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json["request_id"] == "01TESTREQUEST"
         assert answer.json["status"] == 401
+        assert answer.json["challenge"] == f"{P}dialog"
         clock.advance(1)
 
 
@@ -163,6 +164,8 @@ async def test_changes_need_a_fresh_proof(browser: Browser, clock: ManualClock, 
     refused = await browser.api("POST", "mfa/setup/totp")
     assert (refused.status, refused.json["code"]) == (401, "ERR-STEP-UP")
     assert (refused.json["acr_values"], refused.json["max_age"]) == ("aal1", 300)
+    assert refused.json["challenge"] == f"{P}dialog?reauth=1"
+    assert (await browser.get(refused.json["challenge"])).location.startswith(f"{P}login?reauth=1&next=")
     assert refused.headers["WWW-Authenticate"] == (
         'Bearer realm="sallyport", error="insufficient_user_authentication", '
         'error_description="A fresh or stronger proof is required", acr_values="aal1", max_age="300"'
@@ -177,6 +180,8 @@ async def test_changes_need_a_fresh_proof(browser: Browser, clock: ManualClock, 
             refused = await browser.api(one.method, path_of(one.path))
             assert (refused.status, refused.json.get("acr_values")) == (401, "aal2"), one.path
             assert 'acr_values="aal2", max_age="300"' in refused.headers["WWW-Authenticate"]
+            assert refused.json["challenge"] == f"{P}dialog?acr_values=aal2&max_age=300"
+    assert (await browser.get(refused.json["challenge"])).location.startswith(f"{P}verify/")
     asked = (await browser.api("POST", "mfa/challenge", {"max_age": 300})).json
     body = {"challenge": asked["challenge"], "factor": "totp", "code": phone.code()}
     assert (await browser.api("POST", "mfa/verify", body)).status == 200

@@ -318,3 +318,83 @@ async def test_without_the_feature_there_is_nothing(
         assert (await off.api("GET", "mfa/trusted-devices")).json == {"trusted_devices": []}
         assert "Browsers you trust" not in (await off.get("account")).text
     await runner.cleanup()
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+async def answered(browser: Browser, phone: Phone, ask: dict[str, Any], **more: Any) -> Any:
+    asked = (await browser.api("POST", "mfa/challenge", ask)).json
+    body = {"challenge": asked["challenge"], "factor": "totp", "code": phone.code(), **more}
+    return (await browser.api("POST", "mfa/verify", body)).json
+
+
+async def test_a_program_may_have_its_browser_trusted(
+    house: House, browser: Browser, enrol: Callable[..., Any], clock: ManualClock
+) -> None:
+    await browser.sign_in()
+    phone, _, _ = await enrol(browser)
+    assert (await answered(browser, phone, {}, trust=True))["trusted"] is True
+    assert COOKIE in browser.cookies
+    assert len((await browser.api("GET", "mfa/trusted-devices")).json["trusted_devices"]) == 1
+    await browser.sign_in(query="?reauth=1&next=/")
+    session = (await house.identity(browser)).session
+    assert session is not None
+    assert TRUSTED_DEVICE in [proof.factor for proof in session.proofs]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [({}, {}), ({}, {"trust": False}), ({"max_age": 60}, {"trust": True}), ({"factors": ["totp"]}, {"trust": True})],
+)
+async def test_no_wish_and_no_room_for_one_trusts_nothing(
+    browser: Browser, enrol: Callable[..., Any], asked: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    await browser.sign_in()
+    phone, _, _ = await enrol(browser)
+    assert (await answered(browser, phone, asked, **answer))["trusted"] is False
+    assert COOKIE not in browser.cookies
+
+
+async def test_a_wrong_answer_and_a_strange_place_trust_nothing(
+    house: House, browser: Browser, enrol: Callable[..., Any], clock: ManualClock
+) -> None:
+    await browser.sign_in()
+    phone, _, _ = await enrol(browser)
+    asked = (await browser.api("POST", "mfa/challenge", {})).json
+    body = {"challenge": asked["challenge"], "factor": "totp", "code": "000000", "trust": True}
+    assert (await browser.api("POST", "mfa/verify", body)).status == 400
+    assert COOKIE not in browser.cookies
+    clock.advance(30)
+    house.risk = Score(0.5)
+    assert (await answered(browser, phone, {}, trust=True))["trusted"] is False
+    assert COOKIE not in browser.cookies
+
+
+async def test_administrators_see_and_end_those_of_others(
+    house: House, browser: Browser, visit: Callable[..., Browser], enrol: Callable[..., Any], clock: ManualClock
+) -> None:
+    await trust(house, browser, enrol)
+    await browser.sign_in(query="?reauth=1&next=/")
+    ann = visit()
+    await ann.sign_in("ann")
+    for method, path in (
+        ("GET", "users/bob/trusted-devices"),
+        ("DELETE", "users/bob/trusted-devices/x"),
+        ("DELETE", "users/bob/trusted-devices"),
+    ):
+        refused = await browser.api(method, path)
+        assert (refused.status, refused.json["code"]) == (403, "ERR-FORBIDDEN")
+        assert (await ann.api(method, path)).json["code"] == "ERR-STEP-UP"
+        clock.advance(1)
+    await enrol(ann)
+    (one,) = (await ann.api("GET", "users/Bob/trusted-devices")).json["trusted_devices"]
+    assert one["current"] is False
+    assert (await ann.api("GET", "users/nobody/trusted-devices")).json["code"] == "ERR-USER-UNKNOWN"
+    assert (await ann.api("DELETE", "users/bob/trusted-devices/none")).json["code"] == "ERR-MFA-UNKNOWN"
+    assert (await ann.api("DELETE", f"users/ann/trusted-devices/{one['id']}")).json["code"] == "ERR-MFA-UNKNOWN"
+    assert (await ann.api("DELETE", f"users/bob/trusted-devices/{one['id']}")).status == 204
+    (told,) = await house.told(Kind.TRUSTED_DEVICE_REVOKED)
+    assert (told.user, told.detail) == ("bob", {"device": one["id"], "by": "ann"})
+    assert (await browser.get("whoami")).json["authenticated"] is False, "the session opened with it ends too"
+    assert (await ann.api("DELETE", "users/bob/trusted-devices")).json == {"forgotten": 0}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.limits.standing import How
 
+TRUST = "Whether to trust this browser from now on, where that is possible; the answer says what came of it."
 Code = Annotated[str, Field(min_length=1, max_length=64, description="What the person typed.")]
 
 
@@ -108,6 +109,7 @@ class KeyAnswer(Takes):
 
     challenge: str = Field(min_length=1, max_length=256)
     credential: dict[str, Any] = Field(description="`AuthenticationResponseJSON` (Web Authentication, 5.1).")
+    trust: bool = Field(default=False, description=TRUST)
 
 
 class KeyAsk(Takes):
@@ -186,6 +188,7 @@ class Answer(Takes):
     challenge: str = Field(min_length=1, max_length=256)
     factor: str = Field(min_length=1, max_length=64, examples=["totp"])
     code: Code
+    trust: bool = Field(default=False, description=TRUST)
 
 
 class Proven(Answers):
@@ -194,6 +197,7 @@ class Proven(Answers):
     acr: str
     amr: list[str]
     auth_time: datetime
+    trusted: bool = Field(description="Whether this browser is trusted from now on, for this answer said so.")
 
 
 class SessionItem(Answers):

@@ -58,6 +58,7 @@ PROBLEM = {
         "enrol": {"type": "string", "description": "With ERR-MFA-ENROL: where a person sets up a second factor."},
         "acr_values": {"type": "string", "description": "With ERR-STEP-UP: the level needed (RFC 9470)."},
         "max_age": {"type": "integer", "description": "With ERR-STEP-UP: the oldest proof that counts, in seconds."},
+        "challenge": {"type": "string", "description": "With 401: a page on which a person can do it."},
     },
 }
 

@@ -10,9 +10,9 @@ from gateway.web.answers import json
 from gateway.web.api.endpoint import Endpoint
 from gateway.web.api.models import Answer, Ask, Asked, Proven, moment
 from gateway.web.caller import CALLER
-from gateway.web.desk import DESK
-from gateway.web.proof import prove
+from gateway.web.desk import DESK, Desk
 from gateway.web.return_to import safe_path
+from gateway.web.trusted import prove_and_trust, wished
 
 _LEVELS = {level.acr: level for level in Level}
 
@@ -20,7 +20,7 @@ _LEVELS = {level.acr: level for level in Level}
 async def challenge(request: web.Request, body: Ask) -> Asked:
     """Ask."""
     desk, me = request.app[DESK], await request[CALLER].signed_in()
-    demand = StepUpDemand(_LEVELS[body.acr_values], frozenset(body.factors), body.max_age)
+    demand = StepUpDemand(_LEVELS[body.acr_values], frozenset(body.factors), body.max_age, _trustable(desk, body))
     after = safe_path(body.return_to, desk.prefix + "account")
     asked = await desk.stepups.look(await desk.stepups.begin(me, demand, return_to=after), me)
     return Asked(
@@ -31,10 +31,17 @@ async def challenge(request: web.Request, body: Ask) -> Asked:
     )
 
 
+def _trustable(desk: Desk, asked: Ask) -> float:
+    """How long the browser may be trusted afterwards, in seconds: as after a rule that asks for the same."""
+    plain = asked.acr_values == Level.AAL2.acr and not asked.factors and asked.max_age is None
+    return desk.trusted.lifetime if plain and desk.trusted is not None else 0.0
+
+
 async def verify(request: web.Request, body: Answer) -> web.Response:
     """Answer."""
     desk, caller = request.app[DESK], request[CALLER]
     me = await caller.signed_in()
+    trusting = await wished(request, me, body.challenge, body.trust)
     proof = await desk.stepups.answer(
         body.challenge,
         me,
@@ -43,8 +50,8 @@ async def verify(request: web.Request, body: Answer) -> web.Response:
         **caller.place,
     )
     answer = web.Response(content_type="application/json")
-    now = await prove(request, proof, answer)
-    proven = Proven(acr=now.level.acr, amr=list(now.amr), auth_time=moment(now.auth_time))
+    now, trusted = await prove_and_trust(request, me, proof, trusting, answer)
+    proven = Proven(acr=now.level.acr, amr=list(now.amr), auth_time=moment(now.auth_time), trusted=trusted)
     answer.body = json(proven.model_dump(mode="json")).body
     return answer
 

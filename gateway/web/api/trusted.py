@@ -5,12 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.identity import Identity
+from gateway.identity.users import User
 from gateway.mfa.trusted_devices import Trusted
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import Forgotten, TrustedDevice, TrustedDeviceList, moment
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import fresh
+from gateway.web.proof import acting_administrator, administrator, fresh
 from gateway.web.trusted import cookie_of
 
 
@@ -44,6 +46,43 @@ async def forget_all(request: web.Request, _: Empty) -> Forgotten:
     return Forgotten(forgotten=count)
 
 
+async def every_of(request: web.Request, _: Empty) -> TrustedDeviceList:
+    """All of somebody's."""
+    user = await _user(request, await administrator(request))
+    trusted = request.app[DESK].trusted
+    found = [] if trusted is None else await trusted.list(user.tenant, user.subject)
+    return TrustedDeviceList(trusted_devices=[_item(each) for each in found])
+
+
+async def forget_of(request: web.Request, _: Empty) -> None:
+    """Trust one of somebody's no more."""
+    if not await _forget(request, request.match_info["id"]):
+        raise _unknown()
+
+
+async def forget_all_of(request: web.Request, _: Empty) -> Forgotten:
+    """Trust none of somebody's any more."""
+    return Forgotten(forgotten=await _forget(request))
+
+
+async def _forget(request: web.Request, device: str = "") -> int:
+    me = await acting_administrator(request)
+    user = await _user(request, me)
+    trusted = request.app[DESK].trusted
+    if trusted is None:
+        return 0
+    whose = Identity(user.tenant, user.subject, user.name)
+    return await trusted.revoke(whose, device, by=me.user, **request[CALLER].place)
+
+
+async def _user(request: web.Request, me: Identity) -> User:
+    """Whom the path names, among those of the administrator's own tenant."""
+    user = await request.app[DESK].users.find(request.match_info["user"], me.tenant)
+    if user is None:
+        raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+    return user
+
+
 async def _mine(request: web.Request) -> list[Trusted]:
     desk, me = request.app[DESK], await request[CALLER].signed_in()
     if desk.trusted is None:
@@ -68,6 +107,8 @@ def _unknown() -> UserError:
 
 
 _UNKNOWN = (404, "ERR-MFA-UNKNOWN")
+_FORBIDDEN = (403, "ERR-FORBIDDEN")
+_WHO = (404, "ERR-USER-UNKNOWN")
 
 ENDPOINTS = (
     Endpoint("GET", "mfa/trusted-devices", every, "Browsers that I trust", answers=TrustedDeviceList),
@@ -76,4 +117,30 @@ ENDPOINTS = (
         "DELETE", "mfa/trusted-devices/{id}", forget, "Trust it no more", status=204, fresh=True, codes=(_UNKNOWN,)
     ),
     Endpoint("DELETE", "mfa/trusted-devices", forget_all, "Trust none any more", answers=Forgotten, fresh=True),
+    Endpoint(
+        "GET",
+        "users/{user}/trusted-devices",
+        every_of,
+        "Browsers that somebody trusts (administrators)",
+        answers=TrustedDeviceList,
+        codes=(_FORBIDDEN, _WHO),
+    ),
+    Endpoint(
+        "DELETE",
+        "users/{user}/trusted-devices/{id}",
+        forget_of,
+        "Trust one of somebody's browsers no more (administrators)",
+        status=204,
+        fresh=True,
+        codes=(_FORBIDDEN, _WHO, _UNKNOWN),
+    ),
+    Endpoint(
+        "DELETE",
+        "users/{user}/trusted-devices",
+        forget_all_of,
+        "Trust none of somebody's browsers any more (administrators)",
+        answers=Forgotten,
+        fresh=True,
+        codes=(_FORBIDDEN, _WHO),
+    ),
 )

@@ -13,6 +13,7 @@ from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.security_keys import not_offered, security_keys
+from gateway.web.trusted import prove_and_trust, wished
 
 
 async def register_begin(request: web.Request, _: Empty) -> KeyQuestion:
@@ -47,12 +48,13 @@ async def authenticate_complete(request: web.Request, body: KeyAnswer) -> web.Re
     """Its answer."""
     desk, caller = request.app[DESK], request[CALLER]
     me, keys = await caller.signed_in(), security_keys(request)
+    trusting = await wished(request, me, body.challenge, body.trust)
     proof = await desk.stepups.answer(
         body.challenge, me, keys.factor.name, orjson.dumps(body.credential).decode(), **caller.place
     )
     answer = web.Response(content_type="application/json")
-    now = await prove(request, proof, answer)
-    proven = Proven(acr=now.level.acr, amr=list(now.amr), auth_time=moment(now.auth_time))
+    now, trusted = await prove_and_trust(request, me, proof, trusting, answer)
+    proven = Proven(acr=now.level.acr, amr=list(now.amr), auth_time=moment(now.auth_time), trusted=trusted)
     answer.body = json(proven.model_dump(mode="json")).body
     return answer
 
