@@ -27,13 +27,12 @@ async def show(request: web.Request) -> web.Response:
     """What is about to happen."""
     identity = await fresh_to_bind(request)
     desk = request.app[DESK]
-    has_one = bool(await desk.factors.usable(identity.tenant, identity.subject))
     answer = page(
         request,
         "enrol.html",
         csrf=forms.token(request, "enrol", _session(identity)),
         next=safe_path(request.query.get("next"), ""),
-        required=desk.enrolment.required(identity) and not has_one,
+        required=desk.clock.now() >= identity.enrol_by,
         key_instead=desk.security_keys is not None and not elsewhere(request),
         user=identity.user,
     )

@@ -55,7 +55,6 @@ async def _page(
     request: web.Request, identity: Identity, after: str, error: UserError | None = None, label: str = ""
 ) -> web.Response:
     desk, away = request.app[DESK], elsewhere(request)
-    has_one = bool(await desk.factors.usable(identity.tenant, identity.subject))
     answer = page(
         request,
         "enrol-key.html",
@@ -65,7 +64,7 @@ async def _page(
         csrf=forms.token(request, "enrol-key", _session(identity)),
         next=after,
         elsewhere=away,
-        required=desk.enrolment.required(identity) and not has_one,
+        required=desk.clock.now() >= identity.enrol_by,
         app_instead="totp" in desk.factors.names,
         label=label[:64],
         error=error.detail if error else "",
