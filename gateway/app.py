@@ -189,7 +189,7 @@ class App:
             from gateway.audit.deliveries import Deliveries
             from gateway.post import make_callbacks, make_notices, make_outbox, make_post
 
-            notices = make_notices(self.settings, self.metrics.notification)
+            notices = make_notices(self.settings, self.metrics.notification, sealer=self.keys.sealer)
             post = make_post(self.settings, self.keys.sealer, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
         callbacks: Mapping[str, Callback] = {}

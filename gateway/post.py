@@ -34,11 +34,19 @@ COMMON: Final = frozenset({"webhook", "console"})
 T = TypeVar("T", EmailSender, SmsSender)
 
 
-def make_notices(settings: Settings, count: Count = lambda channel, outcome: None) -> Notices | None:
-    """Who writes notices; None where nothing could carry them."""
+def make_notices(
+    settings: Settings, count: Count = lambda channel, outcome: None, *, sealer: Sealer | None = None
+) -> Notices | None:
+    """Who writes notices; None where nothing could carry them. `sealer` opens telephone numbers; None: none is told."""
     if not settings.notify.email:
         return None
-    return Notices(issuer=_our_name(settings), account=f"{settings.public_url}{settings.prefix}account", count=count)
+    numbers = None
+    if sealer is not None and settings.notify.sms:
+        from gateway.mfa.codes.numbers import numbers_of
+
+        numbers = partial(numbers_of, sealer)
+    account = f"{settings.public_url}{settings.prefix}account"
+    return Notices(issuer=_our_name(settings), account=account, count=count, numbers=numbers)
 
 
 def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:

@@ -5,11 +5,15 @@ into the outbox in the transaction that keeps the event, so that there is none w
 
 It goes to the address the account has at that moment, and says nothing that a client made up: of its browser the name,
 if we know it. Security notices cannot be turned off.
+
+What changed must not be the only way by which that is told (section 4.6). Where it is the factor `email`, and where an
+account has no address, what concerns factors goes to the telephone numbers of its factor `sms` as well; what concerns
+`sms` goes by e-mail, as everything does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -99,17 +103,33 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
 }
 """By event: the subject, what happened, what to do."""
 
+ALSO_BY_PHONE: Final = frozenset(
+    {Kind.FACTOR_ENROLLED, Kind.FACTOR_REMOVED, Kind.FACTOR_DISABLED, Kind.BACKUP_CODES_MADE, Kind.BACKUP_CODE_USED}
+)
+"""What concerns factors."""
+
 Count = Callable[[str, str], None]
+Numbers = Callable[[AsyncConnection, str, str], Awaitable[Sequence[str]]]
+"""The telephone numbers of a user (tenant, subject) that are in use."""
 
 
 class Notices:
     """Writes notices beside events; `store.event_table.Also`."""
 
-    def __init__(self, *, issuer: str, account: str, count: Count = lambda channel, outcome: None) -> None:
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        account: str,
+        count: Count = lambda channel, outcome: None,
+        numbers: Numbers | None = None,
+    ) -> None:
         """`issuer` is who signs; `account` the URL of the account page, from the configuration alone.
 
-        `count` is told `(channel, outcome)`: queued, or dropped where too many wait for one address.
+        `count` is told `(channel, outcome)`: queued, or dropped where too many wait for one address. `numbers`: None
+        where nobody carries messages to telephones.
         """
+        self._numbers = numbers
         self._issuer = issuer
         self._account = account
         self._count = count
@@ -124,20 +144,26 @@ class Notices:
                 users.c.tenant == row["tenant"], users.c.name == row["user"]
             )
             user = (await connection.execute(query)).first()
-            if user is None or not user.email:
+            if user is None:
                 continue
-            put_in = await put(
-                connection,
-                tenant=row["tenant"],
-                subject=user.subject,
-                channel=CHANNEL,
-                target=user.email,
-                kind=kind,
-                content=self._content(row, user.name, user.display_name or user.name),
-                now=row["at"],
-                lifetime=LIFETIME,
-            )
-            self._count(CHANNEL, "queued" if put_in else "dropped")
+            targets = [(CHANNEL, user.email)] if user.email else []
+            by_mail = bool(user.email) and row["detail"].get("factor") != "email"
+            if self._numbers is not None and kind in ALSO_BY_PHONE and not by_mail:
+                numbers = await self._numbers(connection, row["tenant"], user.subject)
+                targets += [("sms", number) for number in numbers]
+            for channel, target in targets:
+                put_in = await put(
+                    connection,
+                    tenant=row["tenant"],
+                    subject=user.subject,
+                    channel=channel,
+                    target=target,
+                    kind=kind,
+                    content=self._content(row, user.name, user.display_name or user.name),
+                    now=row["at"],
+                    lifetime=LIFETIME,
+                )
+                self._count(channel, "queued" if put_in else "dropped")
 
     def _content(self, row: Mapping[str, Any], user: str, name: str) -> dict[str, Any]:
         title, said, advice = WORDS[Kind(row["kind"])]

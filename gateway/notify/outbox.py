@@ -41,7 +41,7 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.core.message import Message
 from gateway.notify.letter import Letter, write
 from gateway.notify.route import Route, Taken
-from gateway.notify.short import short
+from gateway.notify.short import short, told
 
 EVERY: Final = 1.0
 """Seconds between two looks."""
@@ -245,6 +245,8 @@ class Outbox:
         letter, useful = Letter("", "", ""), 0.0
         if parcel.sealed is None:
             letter = write(parcel.content)
+            if parcel.channel == "sms":
+                letter = Letter("", told(letter.subject, parcel.content), "")
         else:
             useful = parcel.expires_at - self._clock.now()
             if useful <= 0 or self._opened is None:

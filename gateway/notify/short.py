@@ -1,4 +1,4 @@
-"""A code by SMS, in one message of 160 characters.
+"""A code, or a notice, by SMS, in one message of 160 characters.
 
 Its last line is bound to our domain (`@host #code`, https://wicg.github.io/sms-one-time-codes/), so that a phone offers
 the code on our pages and on nobody else's. For its sake what is said is left out where both do not fit: a phone shows
@@ -40,6 +40,16 @@ def short(content: Mapping[str, Any], code: str) -> str:
         if septets(written) <= ROOM:
             return written
     raise ValueError("a code is never so long")
+
+
+def told(title: str, content: Mapping[str, Any]) -> str:
+    """The text of a notice called `title`; `content`: `from_whom`, `user`, `link`. What does not fit is left out."""
+    said = f"{content['from_whom']}: {title} ({content['user']})."
+    for text in (f"{said} {content['link']}", said, title):
+        written = gsm(text)
+        if septets(written) <= ROOM:
+            return written
+    return written[: ROOM // 2]
 
 
 def gsm(text: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.core.events import Event, Kind
+from gateway.crypto.sealing import Sealer
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
+from gateway.mfa.attempts import LIFE
+from gateway.mfa.codes.numbers import numbers_of
+from gateway.mfa.sealed import place_of
+from gateway.notify import short
 from gateway.notify.letter import write
 from gateway.store.event_table import EventTable
 from gateway.store.sql import Records
-from gateway.store.tables import outbox
+from gateway.store.tables import factors, outbox, users
 from tests.rig.gateway import running
 from tests.rig.ledger import Remembered
 from tests.rig.mail import mail_server
@@ -85,6 +91,49 @@ async def test_nothing_a_client_made_up_is_repeated(recorder: Recorder, records:
     await recorder.record(Event(Kind.BACKUP_CODE_USED, user="ann", agent="evil.example"))
     for row in await rows(records):
         assert "evil" not in "".join(write(row.content))
+
+
+@pytest.mark.parametrize(
+    ("user", "kind", "factor", "to"),
+    [
+        ("ann", Kind.FACTOR_ENROLLED, "totp", ["ann@example.com"]),
+        ("ann", Kind.FACTOR_REMOVED, "sms", ["ann@example.com"]),
+        ("ann", Kind.FACTOR_ENROLLED, "email", ["ann@example.com", "+4915112345678"]),
+        ("ann", Kind.FACTOR_REMOVED, "email", ["ann@example.com", "+4915112345678"]),
+        ("ann", Kind.PASSWORD_CHANGED, "", ["ann@example.com"]),
+        ("bob", Kind.FACTOR_REMOVED, "webauthn", ["+4915112345678"]),
+        ("bob", Kind.PASSWORD_CHANGED, "", []),
+    ],
+)
+async def test_what_changed_is_not_the_only_way_by_which_it_is_told(
+    user: str, kind: Kind, factor: str, to: list[str], recorder: Recorder, records: Records, clock: ManualClock
+) -> None:
+    """A number that is out of use, and one that does not open, are left out, and stop nothing."""
+    sealer = Sealer([b"k" * 32])
+    async with records.begin() as connection:
+        subject = await connection.scalar(select(users.c.subject).where(users.c.name == user))
+        for name, failures, good in (("n1", 0, True), ("n2", LIFE, True), ("n3", 0, False)):
+            secret = sealer.seal(b"+4915112345678", **place_of("default", name)) if good else b"nonsense"
+            await connection.execute(
+                factors.insert().values(
+                    tenant="default", id=name, subject=subject, kind="sms", label="", secret=secret, last_step=-1,
+                    refused_step=-1, failures=failures, created_at=1.0,
+                )
+            )  # fmt: skip
+    told = Notices(issuer="gate", account="https://gate.example/account", numbers=partial(numbers_of, sealer))
+    await Recorder(EventTable(records, told), clock).record(Event(kind, user=user, detail={"factor": factor}))
+    found = await rows(records)
+    assert [row.target for row in found] == to
+    assert {row.channel for row in found} == {"email" if "@" in each else "sms" for each in to}
+
+
+def test_a_notice_fits_into_one_short_message() -> None:
+    content = {"from_whom": "gate", "user": "ann", "link": "https://gate.example/account"}
+    said = short.told("A second factor was removed", content)
+    assert said == "gate: A second factor was removed (ann). https://gate.example/account"
+    assert short.told("x", {**content, "link": "https://" + "l" * 160}) == "gate: x (ann)."
+    assert short.told("x", {**content, "user": "€" * 160}) == "x"
+    assert short.septets(short.told("€" * 160, content)) <= short.ROOM
 
 
 async def test_an_event_and_its_notice_are_kept_together_or_not_at_all(
