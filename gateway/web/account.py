@@ -19,6 +19,8 @@ from gateway.web.words import ago, browser, day, label, later, span
 NOTICES = {
     "added": "The authenticator app is set up.",
     "added-key": "The security key is set up.",
+    "added-number": "The phone number is set up.",
+    "added-address": "The e-mail address is set up.",
     "removed": "It was removed, and every other browser was signed out.",
     "ended": "That browser was signed out.",
     "ended-others": "Every other browser was signed out.",
@@ -129,6 +131,7 @@ async def _page(
     desk = request.app[DESK]
     now = desk.clock.now()
     status = await desk.enrolment.status(identity)
+    addresses = await desk.factors.addresses(identity.tenant, identity.subject)
     sessions = await desk.sessions.list(identity.tenant, identity.subject)
     trusted = []
     if desk.trusted is not None:
@@ -150,7 +153,8 @@ async def _page(
         factors=[
             {
                 "id": one.id,
-                "label": label(one.kind, one.label),
+                "label": label(one.kind, one.label or addresses.get(one.id, "")),
+                "sent": {"sms": "text message", "email": "e-mail"}.get(one.kind, ""),
                 "key": one.kind == "webauthn",
                 "disabled": one.disabled,
                 "added": ago(one.created_at, now),
@@ -161,6 +165,8 @@ async def _page(
         ],
         can_add="totp" in desk.factors.names,
         can_add_key=desk.security_keys is not None,
+        can_add_number="sms" in desk.addresses,
+        can_add_address="email" in desk.addresses,
         can_renew="backup_code" in desk.factors.names,
         left=status.backup_codes_left,
         until=day(status.backup_codes_expire_at) if status.backup_codes_left else "",

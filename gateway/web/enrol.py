@@ -34,6 +34,8 @@ async def show(request: web.Request) -> web.Response:
         next=safe_path(request.query.get("next"), ""),
         required=desk.clock.now() >= identity.enrol_by,
         key_instead=desk.security_keys is not None and not elsewhere(request),
+        sms_instead="sms" in desk.addresses,
+        email_instead="email" in desk.addresses,
         user=identity.user,
     )
     return forms.remember_browser(request, answer)

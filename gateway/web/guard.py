@@ -41,8 +41,8 @@ BODY = 64 * 1024
 """Largest body read, in bytes."""
 
 GUESSING = (
-    "login", "verify/", "enrol/", "enrol-key", "recover", "api/v1/mfa/verify", "api/v1/mfa/setup/",
-    "api/v1/mfa/webauthn/", "api/v1/mfa/recovery",
+    "login", "verify/", "enrol/", "enrol-key", "enrol-code/", "recover", "api/v1/mfa/verify", "api/v1/mfa/setup/",
+    "api/v1/mfa/webauthn/", "api/v1/mfa/recovery", "api/v1/mfa/send",
 )  # fmt: skip
 
 OPEN = frozenset(

@@ -19,6 +19,8 @@ class Method:
     """Whether the answer is longer than six digits."""
     touch: bool = False
     """Whether nothing is typed: the browser asks a device."""
+    sent: bool = False
+    """Whether a code has to be sent first."""
 
 
 METHODS: Mapping[str, Method] = {
@@ -34,6 +36,20 @@ METHODS: Mapping[str, Method] = {
         "Six-digit code",
         "Open your authenticator app and type the code it shows now.",
         "Use my authenticator app",
+    ),
+    "sms": Method(
+        "sms",
+        "Code from the text message",
+        "Six digits, good for ten minutes, once.",
+        "Have a code sent to my phone",
+        sent=True,
+    ),
+    "email": Method(
+        "email",
+        "Code from the e-mail",
+        "Six digits, good for ten minutes, once.",
+        "Have a code sent by e-mail",
+        sent=True,
     ),
     "backup_code": Method(
         "backup_code",

@@ -28,6 +28,8 @@ SETUPS: Mapping[str, SetUp] = {
         "A key that you plug in or hold to your phone, or a device that opens with your finger, face or PIN.",
     ),
     "totp": SetUp("enrol", "Authenticator app", "An app on your phone that shows six-digit codes."),
+    "sms": SetUp("enrol-code/sms", "Text messages", "A mobile phone that codes are sent to. The others are safer."),
+    "email": SetUp("enrol-code/email", "E-mail", "An address that codes are sent to. The others are safer."),
 }
 """By kind."""
 

@@ -30,7 +30,7 @@ from gateway.web.security_keys import elsewhere
 from gateway.web.trusted import offered, prove_and_trust
 from gateway.web.words import LOST, span
 
-RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD")
+RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD", "ERR-MFA-RESEND")
 """Errors after which the challenge goes on."""
 
 
@@ -75,6 +75,24 @@ async def submit(request: web.Request) -> web.Response:
     return answer
 
 
+async def send(request: web.Request) -> web.Response:
+    """A code that answers the question. A page that is loaded again sends nothing again."""
+    desk, caller = request.app[DESK], request[CALLER]
+    identity = await caller.signed_in()
+    form = await forms.read(request, "verify", _session(identity))
+    ticket, factor = request.match_info["ticket"], form.get("factor", "")
+    try:
+        await desk.stepups.send(ticket, identity, factor, to=form.get("to", ""), **caller.place)
+    except UserError as error:
+        if error.code not in RETRY:
+            raise
+        challenge = await desk.stepups.look(ticket, identity)
+        if not challenge.offered:
+            raise
+        return await _ask(request, identity, challenge, factor, error, about_code=False)
+    return redirect(f"{desk.prefix}verify/{quote(ticket, safe='')}?method={quote(factor, safe='')}")
+
+
 async def _ask(
     request: web.Request,
     identity: Identity,
@@ -83,6 +101,7 @@ async def _ask(
     error: UserError | None = None,
     *,
     ticked: bool = False,
+    about_code: bool = True,
 ) -> web.Response:
     away = elsewhere(request)
     ways = [METHODS[name] for name in challenge.offered if name in METHODS and not (away and METHODS[name].touch)]
@@ -90,6 +109,7 @@ async def _ask(
     told = ""
     if error is not None:
         told = error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
+    standing = await request.app[DESK].stepups.standing(challenge, identity, method.name) if method else None
     answer = page(
         request,
         "verify.html",
@@ -99,6 +119,9 @@ async def _ask(
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,
         method=method,
+        standing=standing,
+        again_in=wait_words(standing.again_in) if standing and standing.again_in > 0 else "",
+        about_code=about_code,
         elsewhere=away if "webauthn" in challenge.offered else "",
         others=[one for one in ways if one is not method],
         recover=request.app[DESK].recoveries.by_email,
@@ -116,7 +139,7 @@ async def _ask(
 
 async def _unready(request: web.Request, identity: Identity, challenge: Challenge) -> web.Response:
     desk = request.app[DESK]
-    reach = {"totp": Level.AAL2, "webauthn": Level.AAL3}
+    reach = {"totp": Level.AAL2, "webauthn": Level.AAL3, **dict.fromkeys(desk.addresses, Level.AAL2)}
     kinds = [
         kind
         for kind in desk.factors.names
@@ -132,12 +155,15 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
     after = safe_path(challenge.return_to, desk.prefix + "account")
     if challenge.resume:
         after = f"{desk.prefix}resume/{quote(challenge.resume, safe='')}?next={quote(after, safe='')}"
+    to_add = f"?next={quote(after, safe='')}" if may and not has_some else ""
     answer = page(
         request,
         "unready.html",
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,
-        enrol=f"{desk.prefix}enrol?next={quote(after, safe='')}" if may and "totp" in kinds and not has_some else "",
+        enrol=f"{desk.prefix}enrol{to_add}" if to_add and "totp" in kinds else "",
+        enrol_sms=f"{desk.prefix}enrol-code/sms{to_add}" if to_add and "sms" in kinds else "",
+        enrol_email=f"{desk.prefix}enrol-code/email{to_add}" if to_add and "email" in kinds else "",
         enrol_key=f"{desk.prefix}enrol-key?next={quote(after, safe='')}" if may and "webauthn" in kinds else "",
         again=permit is Permit.SIGN_IN_AGAIN,
         unusual=UNUSUAL if unusual else "",

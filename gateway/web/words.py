@@ -80,6 +80,14 @@ def browser(agent: str) -> str:
     return recognised(agent) or (agent[:40] or "Unknown browser")
 
 
+_KINDS = {
+    "totp": "Authenticator app",
+    "webauthn": "Security key",
+    "sms": "Phone number",
+    "email": "E-mail address",
+}
+
+
 def label(kind: str, given: str) -> str:
     """A factor's name for people."""
-    return given or {"totp": "Authenticator app", "webauthn": "Security key"}.get(kind, kind)
+    return given or _KINDS.get(kind, kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import ceil
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,13 +13,27 @@ from gateway.core.identity import NEVER, Proof
 from gateway.mfa.enrolment import Permit
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Empty, Endpoint
-from gateway.web.api.models import BackupCodes, Confirm, Confirmed, Method, Methods, MfaStatus, TotpSetup, moment
+from gateway.web.api.models import (
+    BackupCodes,
+    CodeSetup,
+    Confirm,
+    Confirmed,
+    Method,
+    Methods,
+    MfaStatus,
+    NewAddress,
+    NewNumber,
+    TotpSetup,
+    moment,
+)
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.proof import end_what_rested_on_it, fresh, fresh_to_bind, prove
+from gateway.web.security_keys import not_offered
 from gateway.web.words import label
 
 if TYPE_CHECKING:
+    from gateway.mfa.codes.binding import Addresses, Setup
     from gateway.mfa.factors import Enrolled
 
 _MAY_CHANGE = {Permit.YES: "yes", Permit.SIGN_IN_AGAIN: "sign_in_again", Permit.STEP_UP: "step_up"}
@@ -47,15 +63,18 @@ async def standing(request: web.Request, _: Empty) -> MfaStatus:
 async def methods(request: web.Request, _: Empty) -> Methods:
     """All of them."""
     me = await request[CALLER].signed_in()
-    return Methods(methods=[_method(one) for one in await request.app[DESK].factors.of(me.tenant, me.subject)])
+    factors = request.app[DESK].factors
+    addresses = await factors.addresses(me.tenant, me.subject)
+    return Methods(methods=[_method(one, addresses) for one in await factors.of(me.tenant, me.subject)])
 
 
 async def method(request: web.Request, _: Empty) -> Method:
     """One of them."""
     me = await request[CALLER].signed_in()
-    for one in await request.app[DESK].factors.of(me.tenant, me.subject):
+    factors = request.app[DESK].factors
+    for one in await factors.of(me.tenant, me.subject):
         if one.id == request.match_info["id"]:
-            return _method(one)
+            return _method(one, await factors.addresses(me.tenant, me.subject))
     raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
 
 
@@ -83,19 +102,37 @@ async def setup_totp(request: web.Request, _: Empty) -> TotpSetup:
     return TotpSetup(id=setup.id, secret=setup.secret, uri=setup.uri)
 
 
+async def setup_sms(request: web.Request, body: NewNumber) -> CodeSetup:
+    """A code to a number."""
+    return await _begin(request, "sms", body.number)
+
+
+async def setup_email(request: web.Request, body: NewAddress) -> CodeSetup:
+    """A code to an e-mail address."""
+    return await _begin(request, "email", body.address)
+
+
+async def setup_send(request: web.Request, _: Empty) -> CodeSetup:
+    """Another code."""
+    me, setup_id = await request[CALLER].signed_in(), request.match_info["id"]
+    addresses = _addresses(request, setup_id)
+    if addresses is None:
+        raise UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
+    return _code_setup(await addresses.again(me, setup_id, **request[CALLER].place))
+
+
 async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
     """The first code: the factor counts from now on, and is proven."""
     desk, caller = request.app[DESK], request[CALLER]
-    me = await caller.signed_in()
-    codes = await desk.enrolment.confirm(
-        me,
-        request.match_info["id"],
-        body.code,
-        label=body.label,
-        **caller.place,
-    )
+    me, setup_id = await caller.signed_in(), request.match_info["id"]
+    addresses = _addresses(request, setup_id)
+    if addresses is not None:
+        proof, codes = await addresses.confirm(me, setup_id, body.code, label=body.label, **caller.place)
+    else:
+        codes = await desk.enrolment.confirm(me, setup_id, body.code, label=body.label, **caller.place)
+        proof = Proof("totp", desk.clock.now())
     answer = json(Confirmed(backup_codes=list(codes)).model_dump(mode="json"))
-    await prove(request, Proof("totp", desk.clock.now()), answer)
+    await prove(request, proof, answer)
     return answer
 
 
@@ -106,11 +143,27 @@ async def regenerate(request: web.Request, _: Empty) -> BackupCodes:
     return BackupCodes(backup_codes=list(codes))
 
 
-def _method(one: Enrolled) -> Method:
+async def _begin(request: web.Request, factor: str, typed: str) -> CodeSetup:
+    me = await fresh_to_bind(request)
+    addresses = request.app[DESK].addresses.get(factor)
+    if addresses is None:
+        raise not_offered("This method is not in use here.")
+    return _code_setup(await addresses.begin(me, typed, **request[CALLER].place))
+
+
+def _addresses(request: web.Request, setup_id: str) -> Addresses | None:
+    return next((one for one in request.app[DESK].addresses.values() if one.owns(setup_id)), None)
+
+
+def _code_setup(setup: Setup) -> CodeSetup:
+    return CodeSetup(id=setup.id, to=setup.masked, again_in=ceil(setup.again_in))
+
+
+def _method(one: Enrolled, addresses: Mapping[str, str]) -> Method:
     return Method(
         id=one.id,
         kind=one.kind,
-        label=label(one.kind, one.label),
+        label=label(one.kind, one.label or addresses.get(one.id, "")),
         created_at=moment(one.created_at),
         last_used_at=moment(one.last_used_at) if one.last_used_at else None,
         disabled=one.disabled,
@@ -118,6 +171,14 @@ def _method(one: Enrolled) -> Method:
 
 
 _UNKNOWN = (404, "ERR-MFA-UNKNOWN")
+_METHOD = (400, "ERR-MFA-METHOD")
+_SENT = (
+    (400, "ERR-UNREACHABLE"),
+    (403, "ERR-MFA-UNUSUAL"),
+    (409, "ERR-MFA-ADDRESS-KNOWN"),
+    (409, "ERR-MFA-TOO-MANY"),
+    (429, "ERR-MFA-RESEND"),
+)
 _REQUIRED = (403, "ERR-MFA-REQUIRED")
 
 ENDPOINTS = (
@@ -137,6 +198,36 @@ ENDPOINTS = (
         status=201,
         fresh=True,
         codes=((403, "ERR-MFA-UNUSUAL"), (409, "ERR-MFA-TOO-MANY")),
+    ),
+    Endpoint(
+        "POST",
+        "mfa/setup/sms",
+        setup_sms,
+        "Begin a phone number: a code is sent there",
+        takes=NewNumber,
+        answers=CodeSetup,
+        status=201,
+        fresh=True,
+        codes=(_METHOD, (400, "ERR-PHONE-INVALID"), (400, "ERR-PHONE-REFUSED"), *_SENT),
+    ),
+    Endpoint(
+        "POST",
+        "mfa/setup/email",
+        setup_email,
+        "Begin an e-mail address: a code is sent there",
+        takes=NewAddress,
+        answers=CodeSetup,
+        status=201,
+        fresh=True,
+        codes=(_METHOD, (400, "ERR-EMAIL-INVALID"), *_SENT),
+    ),
+    Endpoint(
+        "POST",
+        "mfa/setup/{id}/send",
+        setup_send,
+        "Have another code sent",
+        answers=CodeSetup,
+        codes=((410, "ERR-MFA-SETUP"), (429, "ERR-MFA-RESEND")),
     ),
     Endpoint(
         "POST",

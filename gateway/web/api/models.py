@@ -104,6 +104,26 @@ class Confirmed(Answers):
     backup_codes: list[str] = Field(description="Fresh backup codes, shown this once; empty where there were some.")
 
 
+class NewNumber(Takes):
+    """A phone number to be set up."""
+
+    number: str = Field(min_length=1, max_length=64, description="With its country.", examples=["+90 532 123 45 67"])
+
+
+class NewAddress(Takes):
+    """An e-mail address to be set up."""
+
+    address: str = Field(min_length=1, max_length=320, examples=["ann@example.org"])
+
+
+class CodeSetup(Answers):
+    """A code is on its way there, whatever becomes of it."""
+
+    id: str
+    to: str = Field(description="The address, masked.", examples=["+90 *** ** 12"])
+    again_in: int = Field(description="Seconds until another code may be asked for.")
+
+
 class KeyAnswer(Takes):
     """A security key's answer to a challenge."""
 
@@ -173,13 +193,37 @@ class Ask(Takes):
     return_to: str = Field(default="", max_length=4096, description="A path here, for the page at `verify_uri`.")
 
 
+class SendTo(Answers):
+    """Where a code can be sent."""
+
+    factor: str = Field(examples=["sms"])
+    id: str = Field(description="Of the method.")
+    to: str = Field(description="The address, masked.", examples=["+90 *** ** 12"])
+
+
 class Asked(Answers):
     """A challenge."""
 
     challenge: str
     offered: list[str] = Field(description="Factors that answer it.")
+    send_to: list[SendTo] = Field(description="Of those whose code has to be sent first: where it can be.")
     expires_at: datetime
     verify_uri: str = Field(description="The page where a person can answer it.")
+
+
+class Send(Takes):
+    """Which code to send."""
+
+    challenge: str = Field(min_length=1, max_length=256)
+    factor: str = Field(min_length=1, max_length=64, examples=["sms"])
+    id: str = Field(default="", max_length=64, description="Of the method; empty: the one used last.")
+
+
+class Sent(Answers):
+    """A code is on its way, whatever becomes of it. The one before is void."""
+
+    to: str = Field(description="The address, masked.", examples=["+90 *** ** 12"])
+    again_in: int = Field(description="Seconds until another code may be asked for.")
 
 
 class Answer(Takes):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from aiohttp import web
 
 from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Endpoint
-from gateway.web.api.models import Answer, Ask, Asked, Proven, moment
+from gateway.web.api.models import Answer, Ask, Asked, Proven, Send, SendTo, Sent, moment
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK, Desk
 from gateway.web.return_to import safe_path
@@ -23,9 +25,16 @@ async def challenge(request: web.Request, body: Ask) -> Asked:
     demand = StepUpDemand(_LEVELS[body.acr_values], frozenset(body.factors), body.max_age, _trustable(desk, body))
     after = safe_path(body.return_to, desk.prefix + "account")
     asked = await desk.stepups.look(await desk.stepups.begin(me, demand, return_to=after), me)
+    targets = [
+        SendTo(factor=name, id=one.id, to=one.masked)
+        for name in asked.offered
+        if (standing := await desk.stepups.standing(asked, me, name)) is not None
+        for one in standing.targets
+    ]
     return Asked(
         challenge=asked.ticket,
         offered=list(asked.offered),
+        send_to=targets,
         expires_at=moment(asked.expires_at),
         verify_uri=f"{desk.prefix}verify/{asked.ticket}",
     )
@@ -35,6 +44,14 @@ def _trustable(desk: Desk, asked: Ask) -> float:
     """How long the browser may be trusted afterwards, in seconds: as after a rule that asks for the same."""
     plain = asked.acr_values == Level.AAL2.acr and not asked.factors and asked.max_age is None
     return desk.trusted.lifetime if plain and desk.trusted is not None else 0.0
+
+
+async def send(request: web.Request, body: Send) -> Sent:
+    """Have a code sent."""
+    desk, caller = request.app[DESK], request[CALLER]
+    me = await caller.signed_in()
+    sending = await desk.stepups.send(body.challenge, me, body.factor, to=body.id, **caller.place)
+    return Sent(to=sending.masked, again_in=ceil(sending.again_in))
 
 
 async def verify(request: web.Request, body: Answer) -> web.Response:
@@ -58,6 +75,20 @@ async def verify(request: web.Request, body: Answer) -> web.Response:
 
 ENDPOINTS = (
     Endpoint("POST", "mfa/challenge", challenge, "Ask for a challenge", takes=Ask, answers=Asked, status=201),
+    Endpoint(
+        "POST",
+        "mfa/send",
+        send,
+        "Have a code sent that answers a challenge",
+        takes=Send,
+        answers=Sent,
+        codes=(
+            (400, "ERR-MFA-METHOD"),
+            (403, "ERR-MFA-DISABLED"),
+            (410, "ERR-MFA-CHALLENGE"),
+            (429, "ERR-MFA-RESEND"),
+        ),
+    ),
     Endpoint(
         "POST",
         "mfa/verify",
