@@ -49,12 +49,13 @@ OPEN = frozenset(
     {
         "login", "logout", "enrol-first", "enrol", "enrol-key", "recover",
         "whoami", "jwks.json", "client.js", "api/openapi.json", "api/docs",
-        "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/challenge", "api/v1/mfa/verify", "api/v1/mfa/setup/totp",
+        "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/challenge", "api/v1/mfa/verify", "api/v1/mfa/send",
+        "api/v1/mfa/setup/totp",
     }
 )  # fmt: skip
 """What is open to somebody who must set up a second factor first: that, proving it with one that does not count for
 it, the way back in, signing out and in, and what is anybody's. Whatever is not named is closed to them."""
-OPEN_BELOW = ("enrol/", "recover/", "verify/", "static/", "api/v1/mfa/setup/", "api/v1/mfa/webauthn/")
+OPEN_BELOW = ("enrol/", "enrol-code/", "recover/", "verify/", "static/", "api/v1/mfa/setup/", "api/v1/mfa/webauthn/")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
