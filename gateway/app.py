@@ -406,6 +406,8 @@ class App:
                 if people.trusted is not None:
                     self._trusted = await people.trusted.count()
                 await people.recoveries.turn()
+                if people.reminders is not None:
+                    await people.reminders.turn()
                 await self._count_sessions(people)
             self._rounds += 1
             self._store_up = True

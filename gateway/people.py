@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from gateway.audit.preferences import Preferences
 from gateway.core.contracts import Callback, Factor, KeyValue, Post
 from gateway.core.cookies import Cookies
 from gateway.core.errors import ConfigError, StoreAway
@@ -34,6 +35,7 @@ from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
 from gateway.mfa.interrupted import InterruptedRequests
 from gateway.mfa.recovery import Recoveries
+from gateway.mfa.reminders import Reminders
 from gateway.mfa.sealed import demand_keys
 from gateway.mfa.stepup import StepUps
 from gateway.mfa.totp import Totp
@@ -201,6 +203,7 @@ class People:
             count=metrics.recovery,
         )
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
+        self.reminders = Reminders(records, kept, clock, recorder) if settings.notify.email else None
         self.error_page = partial(error_page, prefix=settings.prefix)
 
         device = DeviceCookie(keys.mac, clock)
@@ -231,6 +234,7 @@ class People:
             trusted=self.trusted,
             callbacks=callbacks or {},
             deliveries=deliveries,
+            preferences=Preferences(records, recorder) if settings.notify.email else None,
             prefix=settings.prefix,
         )
         self._private: Path | None = None

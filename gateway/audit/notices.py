@@ -4,7 +4,7 @@ A notice follows from an event, whoever caused it: a page, the API, the command 
 into the outbox in the transaction that keeps the event, so that there is none without the other, and none twice.
 
 It goes to the address the account has at that moment, and says nothing that a client made up: of its browser the name,
-if we know it. Security notices cannot be turned off.
+if we know it. Notices of changes to the security of an account cannot be turned off; `MORE` are those that can.
 
 What changed must not be the only way by which that is told (section 4.6). Where it is the factor `email`, and where an
 account has no address, what concerns factors goes to the telephone numbers of its factor `sms` as well; what concerns
@@ -73,6 +73,17 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
         "an administrator no longer asks you to have a second factor.",
         ASK,
     ),
+    Kind.BACKUP_CODES_FEW: (
+        "Your backup codes are running out",
+        "few of your backup codes are left, or they end soon.",
+        "Make new ones on the page of your account.",
+    ),
+    Kind.NOTICES_CHOSEN: (
+        "What you are told was changed",
+        "it was changed whether you are told of sign-ins from new browsers, and reminded of your backup codes. Changes "
+        "to the security of your account are told in any case.",
+        NOT_YOU,
+    ),
     Kind.BACKUP_CODE_USED: ("A backup code was used", "one of your backup codes was used.", NOT_YOU),
     Kind.TRUSTED_DEVICE_STOLEN: (
         "A browser you trusted may have been copied",
@@ -102,6 +113,8 @@ WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
     Kind.SESSIONS_ENDED: ("You were signed out", "an administrator ended your sessions.", ASK),
 }
 """By event: the subject, what happened, what to do."""
+MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW})
+"""Those that are not about a change, and that somebody may do without."""
 
 ALSO_BY_PHONE: Final = frozenset(
     {Kind.FACTOR_ENROLLED, Kind.FACTOR_REMOVED, Kind.FACTOR_DISABLED, Kind.BACKUP_CODES_MADE, Kind.BACKUP_CODE_USED}
@@ -140,11 +153,11 @@ class Notices:
             kind = row["kind"]
             if not row["user"] or not _worth(kind, row["detail"]):
                 continue
-            query = select(users.c.subject, users.c.email, users.c.display_name, users.c.name).where(
+            query = select(users.c.subject, users.c.email, users.c.display_name, users.c.name, users.c.quiet).where(
                 users.c.tenant == row["tenant"], users.c.name == row["user"]
             )
             user = (await connection.execute(query)).first()
-            if user is None:
+            if user is None or (user.quiet and kind in MORE):
                 continue
             targets = [(CHANNEL, user.email)] if user.email else []
             by_mail = bool(user.email) and row["detail"].get("factor") != "email"

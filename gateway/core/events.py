@@ -68,6 +68,8 @@ class Kind(StrEnum):
     ADDRESS_SUPPRESSED = "address_suppressed"
     ADDRESS_RELEASED = "address_released"
     CALLBACK_REFUSED = "callback_refused"
+    BACKUP_CODES_FEW = "backup_codes_few"
+    NOTICES_CHOSEN = "notices_chosen"
     KEY_ROTATED = "key_rotated"
     KEY_RETIRED = "key_retired"
     LIMIT_RESET = "limit_reset"

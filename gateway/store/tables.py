@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy import types as sql
@@ -29,7 +30,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -80,6 +81,8 @@ users = Table(
     # grows when every session of theirs is void: disabled, another password, ended everywhere
     Column("generation", Integer, nullable=False, server_default=text("0")),
     Column("mfa_required_from", Float),  # from when on they must have a second factor, by somebody's word
+    # told of nothing but changes to the security of their account
+    Column("quiet", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("tenant", "name"),
 )
 

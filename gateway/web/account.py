@@ -24,6 +24,7 @@ NOTICES = {
     "removed": "It was removed, and every other browser was signed out.",
     "ended": "That browser was signed out.",
     "ended-others": "Every other browser was signed out.",
+    "notices": "It is changed.",
     "extended": "You stay signed in here.",
     "trusted-forgotten": "That browser is trusted no more.",
     "trusted-all-forgotten": "No browser is trusted any more.",
@@ -100,6 +101,16 @@ async def end_others(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     await desk.sessions.end_all(identity.tenant, identity.subject, but=_session(identity))
     return redirect(desk.prefix + "account?done=ended-others")
+
+
+async def choose_notices(request: web.Request) -> web.Response:
+    """Be told more than changes to the security of the account, or no more."""
+    identity = await fresh(request)
+    fields = await forms.read(request, "account", _session(identity))
+    desk = request.app[DESK]
+    if desk.preferences is not None:
+        await desk.preferences.choose(identity, fields.get("more") == "yes", **request[CALLER].place)
+    return redirect(desk.prefix + "account?done=notices")
 
 
 async def extend(request: web.Request) -> web.Response:
@@ -183,6 +194,8 @@ async def _page(
             }
             for one in trusted
         ],
+        told=desk.preferences is not None,
+        told_more=desk.preferences is not None and await desk.preferences.more(identity),
         idle=span(desk.sessions.terms.of(identity.tenant).idle),
         sessions=[
             {

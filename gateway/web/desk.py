@@ -10,6 +10,7 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from gateway.audit.deliveries import Deliveries
+    from gateway.audit.preferences import Preferences
     from gateway.core.clock import Clock
     from gateway.core.contracts import Callback, Ledger
     from gateway.core.decision import Score
@@ -66,6 +67,8 @@ class Desk:
     """Who binds the addresses of each factor whose answer is sent first, by its name."""
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
     """By sender: how what it tells is read."""
+    preferences: Preferences | None = None
+    """What people are told beside what they have to be; None where nobody is told anything."""
     deliveries: Deliveries | None = None
     """Keeps what senders tell; None where nobody sends anything."""
     prefix: str = "/.sallyport/"

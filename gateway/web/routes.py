@@ -68,6 +68,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "account/sessions/{session}/end", account.end_session),
     ("POST", "account/sessions/end-others", account.end_others),
     ("POST", "account/sessions/extend", account.extend),
+    ("POST", "account/notices", account.choose_notices),
     ("POST", callbacks.PATH + "{sender}", callbacks.take),
     ("GET", "whoami", about.whoami),
     ("GET", "jwks.json", about.jwks),

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from gateway.audit.preferences import Preferences
 from gateway.audit.recorder import Recorder
 from gateway.catalog import ALGORITHMS
 from gateway.core.clock import ManualClock
@@ -217,6 +218,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     limiter = Limiter(clock, ALGORITHMS)
     enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport", demands=demands)
     desk = Desk(
+        preferences=Preferences(records, ledger),
         clock=clock,
         mac=keys.mac,
         ledger=ledger,

@@ -27,6 +27,7 @@ FRESH_PAGES: dict[Path, str] = {
     ("POST", "account/trusted-devices/forget-all"): "account",
     ("POST", "account/trusted-devices/{device}/forget"): "account",
     ("POST", "account/recovery/stop"): "account",
+    ("POST", "account/notices"): "account",
     ("POST", "account/sessions/{session}/end"): "account",
     ("POST", "account/sessions/end-others"): "account",
     ("POST", "recoveries"): "recoveries",
@@ -128,6 +129,7 @@ async def test_what_they_refuse_after_five_minutes_they_do_before(
 BODIES: dict[str, Any] = {
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
     "users/{user}/recovery": {"reason": "x"},
+    "notices": {"more": False},
 }
 
 

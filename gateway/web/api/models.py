@@ -364,3 +364,15 @@ class RecoveryList(Answers):
     """Recoveries, the newest first."""
 
     recoveries: list[RecoveryItem]
+
+
+class Notices(Answers):
+    """What the caller is told."""
+
+    more: bool = Field(description="Whether beside changes to security: sign-ins from new browsers, and reminders.")
+
+
+class ChooseNotices(Takes):
+    """What the caller wants to be told."""
+
+    more: bool = Field(description="Whether beside changes to security: sign-ins from new browsers, and reminders.")

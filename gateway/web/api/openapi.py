@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.web.answers import json, page
-from gateway.web.api import factors, limits, recoveries, requirements, sessions, stepup, trusted, webauthn
+from gateway.web.api import factors, limits, notices, recoveries, requirements, sessions, stepup, trusted, webauthn
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.desk import DESK
 
@@ -23,6 +23,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *trusted.ENDPOINTS,
     *recoveries.ENDPOINTS,
     *sessions.ENDPOINTS,
+    *notices.ENDPOINTS,
     *requirements.ENDPOINTS,
     *limits.ENDPOINTS,
 )
