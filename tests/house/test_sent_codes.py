@@ -1,0 +1,110 @@
+"""Codes from the page to the phone and back: the real gateway, a mail server, a provider of text messages."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import orjson
+
+from gateway.core.clock import SystemClock
+from gateway.core.identity import DEFAULT_TENANT
+from tests.house.visitor import OURS, Visitor, location
+from tests.rig.forms import Forms
+from tests.rig.gateway import PASSWORD, running
+from tests.rig.mail import mail_server
+from tests.rig.messages import Response
+from tests.rig.providers import ACCOUNT, NUMBER, TOKEN, provider
+
+POLICY = """
+rules:
+  - {name: all, access: authenticated, step_up: {level: aal2, max_age: 10m}, upstream: app}
+"""
+
+
+def code_in(text: str) -> str:
+    found = set(re.findall(r"(?<![\d+])\d{6}(?!\d)", text))
+    assert len(found) == 1, text
+    return found.pop()
+
+
+async def test_from_the_page_to_the_phone_and_back(tmp_path: Path) -> None:
+    async with mail_server() as mail, provider("twilio", SystemClock()) as twilio:
+        config = {
+            "mfa": {"sms": {}, "email": {"counts_as_second_factor": True}},
+            "notify": {
+                "from": "Gate <gate@good.test>",
+                "email": [{"smtp": {"host": "127.0.0.1", "port": mail.port, "tls": "none"}}],
+                "sms": [{"twilio": {"account": ACCOUNT, "token": TOKEN, "from": "Gate", "url": twilio.url}}],
+            },
+        }
+        async with running(tmp_path, policy=POLICY, config=config) as gateway:
+            outbox, app = gateway.app._outbox, gateway.app
+            assert outbox is not None
+            user = await app.users.add("bob", PASSWORD, email="bob@good.test")
+            bob = Visitor(gateway.port)
+            await bob.sign_in()
+
+            # An e-mail address, by a mail server.
+            begun = await bob.fill(await bob.get("enrol-code/email"), "enrol-code/email")
+            assert not mail.box, "it leaves off the request's way"
+            await outbox.turn()
+            (letter,) = [one for one in mail.box if "confirm this address" in str(one["Subject"])]
+            assert letter["To"] == "bob@good.test"
+            mailed = code_in(letter.get_body(("plain",)).get_content())  # type: ignore[union-attr]
+            page = await bob.get(location(begun))
+            done = await bob.post(location(begun), {**_fields(page, location(begun)), "code": mailed})
+            assert (done.status, b"Save your backup codes" in done.body) == (200, True)
+
+            # A number, by a provider.
+            begun = await bob.fill(await bob.get("enrol-code/sms"), "enrol-code/sms", address=NUMBER)
+            await outbox.turn()
+            assert [one.to for one in twilio.box] == [NUMBER]
+            page = await bob.get(location(begun))
+            texted = code_in(twilio.box[-1].text)
+            await bob.post(location(begun), {**_fields(page, location(begun)), "code": texted})
+            assert {one.kind for one in await app.people.factors.of(DEFAULT_TENANT, user.subject)} == {
+                "sms", "email", "backup_code",
+            }  # fmt: skip
+
+            # And what they are for.
+            gateway.clock.advance(3000)
+            await bob.sign_in(query="?reauth=1&next=/orders")
+            ticket = location(await bob.get("/orders"))
+            assert ticket.startswith(f"{OURS}verify/")
+            page = await bob.get(f"{ticket}?method=sms")
+            assert b"+90 *** ** 67" in page.body
+            sent = await bob.fill(page, ticket.removeprefix(OURS) + "/send")
+            await outbox.turn()
+            code = code_in(twilio.box[-1].text)
+            page = await bob.get(location(sent))
+            fields = _fields(page, ticket)
+            assert (await bob.post(ticket, {**fields, "code": texted if texted != code else "1"})).status == 400
+            assert not gateway.upstream.requests
+            right = await bob.post(ticket, {**fields, "code": code})
+            assert location(right) == "/orders"
+            assert (await bob.post(ticket, {**fields, "code": code})).status == 410
+            assert (await bob.get("/orders")).status == 200
+            (request,) = gateway.upstream.requests
+            claims = request.one("Sallyport-Assertion").split(b".")[1]
+            told = orjson.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))
+            assert (told["acr"], told["amr"]) == ("aal2", ["pwd", "sms", "mfa"])
+
+            counted = app.metrics.render()[0]
+            assert b'sallyport_challenges_total{factor="sms",outcome="sent"} 1.0' in counted
+            assert b'sallyport_challenges_total{factor="sms",outcome="passed"} 1.0' in counted
+            assert b'sallyport_factor_setups_total{factor="email",outcome="completed"} 1.0' in counted
+            await app.recorder.flush()
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    for one in (mailed, texted, code):
+        assert not re.search(rb"(?<![\d.])%b(?!\d)" % one.encode(), kept), "written down somewhere"
+
+
+def _fields(page: Response, action: str) -> dict[str, str]:
+    """Those of the form that goes to `action` itself."""
+    parser = Forms()
+    parser.feed(page.body.decode())
+    path = action.partition("?")[0]
+    (form,) = [one for one in parser.forms if one.action == path]
+    return form.fields
