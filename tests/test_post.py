@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import yaml
+from sqlalchemy import select
 
 from gateway import settings
+from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError
+from gateway.notify.twilio import signature
+from gateway.store.tables import outbox
 from tests.rig.gateway import running
+from tests.rig.providers import ACCOUNT, NUMBER, TOKEN, provider
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 FROM = "Gate <gate@good.test>"
@@ -42,6 +49,16 @@ def read(folder: Path, **notify: Any) -> settings.Settings:
         ({"email": [{"webhook": {"url": "http://mail.example/", "secret": SECRET}}]}, "in clear"),
         ({"email": [{"webhook": {"url": "https://u:p@mail.example/", "secret": SECRET}}]}, "URL of a webhook"),
         ({"email": [{"webhook": {"url": "https://mail.example/", "secret": "c2hvcnQ="}}]}, "not a secret"),
+        ({"sms": [{}]}, "exactly one"),
+        ({"sms": [{"twilio": {"account": "AC1", "token": "t"}}]}, "from"),
+        ({"sms": [{"twilio": {"account": "AC1/../x", "token": "t", "from": "Gate"}}]}, "account"),
+        ({"sms": [{"twilio": {"account": "AC1", "token": "t", "from": "a\r\nb"}}]}, "from"),
+        ({"sms": [{"vonage": {"key": "k", "secret": "s", "from": "G", "url": "http://far.example"}}]}, "in clear"),
+        ({"sms": [{"sns": {"region": "evil.example/", "access_key": "A", "secret_key": "s"}}]}, "region"),
+        ({"sms": [{"sns": {"region": "eu-central-1", "access_key": "A", "secret_key": "s", "topic": "x"}}]}, "topic"),
+        ({"email": [{"ses": {"region": "eu-central-1", "access_key": "A", "secret_key": "s"}}]}, "need `from`"),
+        ({"numbers": {"deny": ["1900"]}}, "deny"),
+        ({"numbers": {"region": "Turkey"}}, "region"),
     ],
 )
 def test_what_cannot_be(notify: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -79,6 +96,13 @@ def test_secrets_show_themselves_to_nobody(tmp_path: Path) -> None:
     assert not {"very-secret", SECRET, "token"} & set(repr(known.notify).replace("'", " ").split())
     assert "very-secret" not in repr(known)
     assert known.warnings == ()
+    aws = {"region": "eu-central-1", "access_key": "A", "secret_key": "very-secret", "session_token": "very-secret"}
+    sms = [
+        {"twilio": {"account": "AC1", "token": "very-secret", "from": "Gate"}},
+        {"vonage": {"key": "k", "secret": "very-secret", "signature_secret": "very-secret", "from": "Gate"}},
+        {"sns": aws},
+    ]
+    assert "very-secret" not in repr(read(tmp_path, **{"from": FROM, "email": [{"ses": aws}], "sms": sms}))
 
 
 def test_what_is_allowed_and_worth_a_thought(tmp_path: Path) -> None:
@@ -101,3 +125,39 @@ async def test_without_it_there_is_no_post(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.split() == ["False", "False"]
+
+
+async def test_a_code_goes_from_a_gateway_to_a_phone_and_word_of_it_comes_back(tmp_path: Path) -> None:
+    """The first sender is not there, the second takes it over, and tells where the first one heard it should."""
+    clock = ManualClock()
+    async with provider("twilio", clock) as rig:
+        ours = {"account": ACCOUNT, "token": TOKEN, "from": "+15005550006", "callbacks": True}
+        sms = [{"twilio": {**ours, "url": "http://127.0.0.1:1"}}, {"twilio": {**ours, "url": rig.url}}]
+        async with running(tmp_path, config={"notify": {"sms": sms}}) as gateway:
+            assert gateway.app.people is not None
+            post, outbox_ = gateway.app.people.post, gateway.app._outbox
+            assert post is not None
+            assert outbox_ is not None
+            async with gateway.app.records.begin() as connection:
+                await post.code(
+                    connection, tenant="default", subject="s", channel="sms", to=post.address("sms", NUMBER),
+                    code="271828", about="verify", language="en", expires_at=gateway.clock.now() + 600,
+                )  # fmt: skip
+            async with asyncio.timeout(20):
+                while not rig.box:
+                    await outbox_.turn()
+            (got,) = rig.box
+            url = got.fields["StatusCallback"]
+            fields = [("MessageSid", got.reference), ("MessageStatus", "delivered")]
+            body = urlencode(fields).encode()
+            made = signature(TOKEN.encode(), url, fields).decode()
+            path = url.removeprefix("http://good.test")
+            head = f"POST {path} HTTP/1.1\r\nHost: good.test\r\nX-Twilio-Signature: {made}\r\n"
+            head += f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+            async with asyncio.timeout(20):
+                while (await gateway.ask(head.encode() + body)).status != 204:  # until it is written down whose it is
+                    await outbox_.turn()
+            async with gateway.app.records.read() as connection:
+                row = (await connection.execute(select(outbox))).one()
+    assert (got.to, got.text.splitlines()[-1]) == (NUMBER, "@good.test #271828")
+    assert (row.state, row.via, row.delivery, row.sealed) == ("sent", "twilio-2", "delivered", None)

@@ -16,7 +16,7 @@ import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import orjson
@@ -37,7 +37,7 @@ AHEAD: Final = 300.0
 REST: Final = 60.0
 """Seconds before a certificate that could not be fetched is asked for again."""
 MOST: Final = 16
-"""Certificates remembered."""
+"""Certificates remembered, and as many that could not be fetched."""
 LARGEST: Final = 64 * 1024
 SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
@@ -50,6 +50,9 @@ SMS: Final[Mapping[str, Outcome]] = {"SUCCESS": "delivered", "FAILURE": "undeliv
 Fetch = Callable[[str], Awaitable[bytes]]
 """What is at a URL. Raises OSError."""
 
+T = TypeVar("T")
+
+_CERTIFICATE: Final = re.compile(r"/SimpleNotificationService-[A-Za-z0-9]{1,64}\.pem$")
 _log = logging.getLogger("sallyport.notify")
 
 
@@ -67,7 +70,9 @@ class Topic:
         self._theirs = re.compile(rf"https://sns\.{region}\.amazonaws\.com(\.cn)?/[^\s@\\]*")
         self._pinned = x509.load_pem_x509_certificate(certificate) if certificate is not None else None
         self._fetch = fetch or fetched
-        self._known: dict[str, tuple[x509.Certificate | None, float]] = {}
+        self._known: dict[str, x509.Certificate] = {}
+        self._failed: dict[str, float] = {}
+        """Until when each is left alone."""
         self._fetching = asyncio.Lock()
 
     async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
@@ -100,18 +105,20 @@ class Topic:
             raise Broken("not signed by them") from None
 
     async def _certificate(self, url: str) -> x509.Certificate | None:
-        if not self._theirs.fullmatch(url) or not url.endswith(".pem"):
+        if not self._theirs.fullmatch(url) or not _CERTIFICATE.search(url):
             return None
+        if url in self._known:  # whoever makes us fetch what is not there keeps nobody else
+            return self._known[url]
         async with self._fetching:
-            found, until = self._known.get(url, (None, 0.0))
-            if found is None and self._clock.monotonic() >= until:
-                try:
-                    found = x509.load_pem_x509_certificate(await self._fetch(url))
-                except (OSError, ValueError) as error:
-                    _log.error("the certificate of %s cannot be fetched: %s", self._arn, type(error).__name__)
-                while len(self._known) >= MOST:
-                    self._known.pop(next(iter(self._known)))
-                self._known[url] = found, self._clock.monotonic() + REST
+            if url in self._known or self._clock.monotonic() < self._failed.get(url, 0.0):
+                return self._known.get(url)
+            try:
+                found = x509.load_pem_x509_certificate(await self._fetch(url))
+            except (OSError, ValueError) as error:
+                _log.error("the certificate of %s cannot be fetched: %s", self._arn, type(error).__name__)
+                _remember(self._failed, url, self._clock.monotonic() + REST)
+                return None
+            _remember(self._known, url, found)
             return found
 
     async def _subscribe(self, url: str) -> None:
@@ -154,9 +161,20 @@ async def fetched(url: str) -> bytes:
         ):
             if answer.status != 200:
                 raise OSError(f"answered {answer.status}")
-            return await answer.content.read(LARGEST)
+            found = bytearray()
+            async for piece in answer.content.iter_any():
+                found += piece
+                if len(found) > LARGEST:
+                    raise OSError("too large")
+            return bytes(found)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise OSError(type(error).__name__) from error
+
+
+def _remember(what: dict[str, T], url: str, value: T) -> None:
+    while len(what) >= MOST:
+        what.pop(next(iter(what)))
+    what[url] = value
 
 
 def _object(text: bytes) -> Mapping[str, Any]:

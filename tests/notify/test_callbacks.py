@@ -13,6 +13,8 @@ from urllib.parse import urlencode
 import jwt
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -23,7 +25,7 @@ from gateway.core.clock import ManualClock
 from gateway.core.contracts import Callback
 from gateway.core.errors import Broken
 from gateway.core.message import Report
-from gateway.notify.topic import Topic
+from gateway.notify.topic import Topic, fetched
 from gateway.notify.twilio import TwilioCallback, signature
 from gateway.notify.vonage import VonageCallback
 from gateway.notify.webhook import WebhookCallback, signed
@@ -256,15 +258,17 @@ async def test_the_certificate_is_fetched_once_and_from_nobody_else(amazon: Amaz
     await topic.read({}, amazon.told(BOUNCE))
     assert amazon.fetched == [CERT_URL]
     for url in (
-        "http://sns.eu-central-1.amazonaws.com/x.pem",
-        "https://sns.eu-central-1.amazonaws.com.evil.example/x.pem",
-        "https://evil.example/https://sns.eu-central-1.amazonaws.com/x.pem",
-        "https://sns.eu-central-1.amazonaws.com:8443/x.pem",
-        "https://sns.eu-central-1.amazonaws.com@evil.example/x.pem",
-        "https://sns.us-east-1.amazonaws.com/x.pem",
-        "https://sns-eu-central-1xamazonaws.com/x.pem",
-        "https://s3.eu-central-1.amazonaws.com/x.pem",
-        "https://sns.eu-central-1.amazonaws.com/x",
+        "http://sns.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com.evil.example/SimpleNotificationService-1.pem",
+        "https://evil.example/https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com:8443/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com@evil.example/SimpleNotificationService-1.pem",
+        "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+        "https://sns-eu-central-1xamazonaws.com/SimpleNotificationService-1.pem",
+        "https://s3.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com/x.pem",
+        "https://sns.eu-central-1.amazonaws.com/?Action=Publish&x=/SimpleNotificationService-1.pem?",
+        "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem/..",
         "",
     ):
         await broken(topic, {}, amazon.told(BOUNCE, SigningCertURL=url))
@@ -299,3 +303,26 @@ async def test_a_topic_that_asks_is_told_yes_and_no_other(amazon: Amazon, clock:
     await broken(topic, {}, amazon.told("x", SubscribeURL=url, after={"Token": "u"}, **asks))
     await broken(topic, {}, amazon.told("x", SubscribeURL=url, TopicArn=ARN + "2", **asks))
     assert amazon.fetched == [url]
+
+
+async def test_what_is_fetched_comes_whole_or_not_at_all() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/moved":
+            return web.Response(status=302, headers={"Location": "/large"})
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        for _ in range(2 if request.path == "/parts" else 40):
+            await stream.write(b"x" * 4000)
+        return stream
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    server = TestServer(app)
+    await server.start_server()
+    assert await fetched(str(server.make_url("/parts"))) == b"x" * 8000
+    for path in ("/large", "/moved"):
+        with pytest.raises(OSError):
+            await fetched(str(server.make_url(path)))
+    await server.close()
+    with pytest.raises(OSError):
+        await fetched("http://127.0.0.1:1/")
