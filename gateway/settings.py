@@ -871,6 +871,11 @@ class Mfa(Strict):
     recovery: Recovery | None = setting(
         None, "A way back in by e-mail for people who have lost every second factor; left out: none. Needs `notify`."
     )
+    order: tuple[Literal["webauthn", "totp", "sms", "email", "backup_code"], ...] = setting(
+        (),
+        "Which factor to ask for first, for who has several, has chosen none and used none; those left out follow: "
+        "`webauthn`, `totp`, `sms`, `email`. Backup codes come last always.",
+    )
     enrol_within: Duration = setting("5m", "How fresh a proof must be to set up or remove a factor.", gt=0, le=300)
     required_groups: Texts | tuple[()] = setting(
         ("admins",),
@@ -912,7 +917,8 @@ class Mfa(Strict):
             "email": self.email,
             "backup_code": self.backup_codes,
         }
-        return tuple(name for name, settings in offered.items() if settings is not None)
+        ranked = dict.fromkeys((*self.order, *offered))
+        return tuple(name for name in ranked if offered[name] is not None)
 
     @property
     def trusted(self) -> float:

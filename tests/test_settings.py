@@ -203,6 +203,13 @@ upstreams:
     assert (read.tls.ca, read.tls.verify) == (tmp_path / "ca.pem", "insecure")
 
 
+def test_the_operator_says_which_factor_comes_first(load: Any) -> None:
+    assert load(LEAST).mfa.factors == ("totp", "backup_code")
+    assert load(LEAST + "mfa: {order: [backup_code, sms, totp]}\n").mfa.factors == ("backup_code", "totp")
+    with pytest.raises(ConfigError, match="order"):
+        load(LEAST + "mfa: {order: [password]}\n")
+
+
 def test_factors_can_be_left_out(load: Any) -> None:
     assert load(LEAST + "mfa: {backup_codes: null}\n").mfa.factors == ("totp",)
     assert load(LEAST + "mfa: {totp: null, backup_codes: null}\n").mfa.factors == ()

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, func, or_, select, update
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import Factor
-from gateway.core.errors import NotProven
+from gateway.core.errors import NotProven, UserError
 from gateway.core.identity import Level, Proof
 from gateway.mfa.attempts import LIFE, Attempts
 from gateway.mfa.codes.factor import SentCode
@@ -129,7 +129,8 @@ class Factors:
         ]
 
     async def usable(self, tenant: str, subject: str, level: Level = Level.AAL2) -> tuple[str, ...]:
-        """Names of the factors this user could reach `level` with now: the one used last first, then the preferred.
+        """Names of the factors this user could reach `level` with now: the one they prefer first, then the one used
+        last, then as the operator has them.
 
         Backup codes come last always: there are ten of them, and each is good once.
         """
@@ -138,7 +139,26 @@ class Factors:
             if not one.disabled:
                 last[one.kind] = max(last.get(one.kind, 0.0), one.last_used_at)
         names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject, level)]
-        return tuple(sorted(names, key=lambda name: (name == "backup_code", -last[name])))
+        first = await self.preferred(tenant, subject) if len(names) > 1 else ""
+        return tuple(sorted(names, key=lambda name: (name == "backup_code", name != first, -last[name])))
+
+    async def preferred(self, tenant: str, subject: str) -> str:
+        """The factor that this user wants to be asked for first; empty: the one used last."""
+        mine = (users.c.tenant == tenant, users.c.subject == subject)
+        async with self._records.read() as connection:
+            return await connection.scalar(select(users.c.preferred_factor).where(*mine)) or ""
+
+    async def prefer(self, tenant: str, subject: str, factor: str) -> None:
+        """Have `factor` asked for first; empty: none in particular.
+
+        Raises `UserError` ERR-MFA-METHOD for one that they do not have, or that always comes last.
+        """
+        bound = {one.kind for one in await self.of(tenant, subject)}
+        if factor and (factor == "backup_code" or factor not in bound or factor not in self._built):
+            raise UserError("ERR-MFA-METHOD", "You cannot be asked for this first.", 400)
+        mine = (users.c.tenant == tenant, users.c.subject == subject)
+        async with self._records.begin(tenant, subject) as connection:
+            await connection.execute(update(users).where(*mine).values(preferred_factor=factor))
 
     async def check(
         self,

@@ -30,7 +30,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -83,6 +83,7 @@ users = Table(
     Column("mfa_required_from", Float),  # from when on they must have a second factor, by somebody's word
     # told of nothing but changes to the security of their account
     Column("quiet", Boolean, nullable=False, server_default=false()),
+    Column("preferred_factor", Text, nullable=False, server_default=text("''")),  # asked for first; empty: none
     UniqueConstraint("tenant", "name"),
 )
 

@@ -29,6 +29,7 @@ NOTICES = {
     "trusted-forgotten": "That browser is trusted no more.",
     "trusted-all-forgotten": "No browser is trusted any more.",
     "recovery-stopped": "It is stopped. If you did not ask for it, somebody else knows your password: have it changed.",
+    "preferred": "From now on you are asked for that first.",
     "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
 }
 """By the value of `done`: what a redirect may say, so that no words travel in a URL."""
@@ -73,6 +74,18 @@ async def _forget(request: web.Request, device: str, done: str) -> web.Response:
         except UserError as error:
             return await _page(request, identity, error=error)
     return redirect(f"{desk.prefix}account?done={done}")
+
+
+async def prefer(request: web.Request) -> web.Response:
+    """Be asked for one factor first."""
+    identity = await request[CALLER].signed_in()
+    form = await forms.read(request, "account", _session(identity))
+    desk = request.app[DESK]
+    try:
+        await desk.factors.prefer(identity.tenant, identity.subject, form.get("factor", ""))
+    except UserError as error:
+        return await _page(request, identity, error=error)
+    return redirect(desk.prefix + "account?done=preferred")
 
 
 async def new_backup_codes(request: web.Request) -> web.Response:
@@ -174,6 +187,7 @@ async def _page(
             for one in status.enrolled
             if one.kind != "backup_code"
         ],
+        ways=await _ways(request, identity),
         can_add="totp" in desk.factors.names,
         can_add_key=desk.security_keys is not None,
         can_add_number="sms" in desk.addresses,
@@ -211,6 +225,17 @@ async def _page(
         ],
     )
     return forms.remember_browser(request, answer)
+
+
+async def _ways(request: web.Request, identity: Identity) -> list[tuple[str, str, bool]]:
+    """Factors to be asked for first: name, what people call it, whether it is; where there is something to choose."""
+    desk = request.app[DESK]
+    usable = [one for one in await desk.factors.usable(identity.tenant, identity.subject) if one != "backup_code"]
+    if len(usable) < 2:
+        return []
+    preferred = await desk.factors.preferred(identity.tenant, identity.subject)
+    ways = [(one, label(one, ""), one == preferred) for one in desk.factors.names if one in usable]
+    return [("", "The one I used last", preferred not in usable), *ways]
 
 
 def _session(identity: Identity) -> str:

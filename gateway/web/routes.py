@@ -61,6 +61,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "recoveries/{recovery}/refuse", recoveries.refuse),
     ("GET", "account", account.show),
     ("POST", "account/factors/{factor}/remove", account.remove_factor),
+    ("POST", "account/preference", account.prefer),
     ("POST", "account/backup-codes", account.new_backup_codes),
     ("POST", "account/recovery/stop", account.stop_recovery),
     ("POST", "account/trusted-devices/forget-all", account.forget_all_trusted),

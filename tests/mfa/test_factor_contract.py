@@ -212,7 +212,7 @@ async def replica(place: Place, room: KeyRoom, clock: ManualClock) -> AsyncItera
 
 
 def test_every_factor_there_is_is_tried(room: KeyRoom) -> None:
-    every = Mfa.model_construct(**dict.fromkeys(Mfa.model_fields, True))
+    every = Mfa.model_construct(**{**dict.fromkeys(Mfa.model_fields, True), "order": ()})
     assert sorted(every.factors) == sorted(TRIALS)
     assert set(room.factors.names) == set(TRIALS)
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
+from gateway.core.errors import UserError
 from gateway.mfa.attempts import LIFE, RUN
 from gateway.mfa.factors import Checked
 from gateway.store.tables import factors, users
+from tests.mfa.codes.conftest import own
 from tests.mfa.conftest import Room
 
 ANN = ("default", "s-ann")
@@ -169,3 +171,42 @@ async def test_backup_codes_that_are_void_help_nobody(room: Room) -> None:
     await room.give_codes()
     room.clock.advance(91 * 86400)
     assert await room.factors.adoption() == (2, {"totp": 1.0, "backup_code": 0.0, "any": 1.0})
+
+
+async def test_who_prefers_a_factor_is_asked_for_it_first(room: Room, replica: Room) -> None:
+    both = Room(room.records, room.clock, ("totp", "sms", "backup_code"))
+    secret = await both.bind()
+    await own(both)
+    await both.give_codes()
+    assert await both.factors.preferred(*ANN) == ""
+    await both.factors.check(*ANN, "totp", both.code(secret))
+    assert await both.factors.usable(*ANN) == ("totp", "sms", "backup_code"), "the one used last"
+    await both.factors.prefer(*ANN, "sms")
+    assert await both.factors.usable(*ANN) == ("sms", "totp", "backup_code")
+    assert await replica.factors.preferred(*ANN) == "sms"
+    assert await both.factors.usable("default", "s-bob") == ()
+    async with both.records.begin() as connection:
+        await connection.execute(delete(factors).where(factors.c.kind == "sms"))
+    assert await both.factors.usable(*ANN) == ("totp", "backup_code"), "what is gone is not asked for"
+    await both.factors.prefer(*ANN, "")
+    assert await both.factors.preferred(*ANN) == ""
+
+
+@pytest.mark.parametrize("factor", ["sms", "backup_code", "password", "x" * 64])
+async def test_nobody_prefers_what_they_do_not_have_or_what_comes_last(room: Room, factor: str) -> None:
+    await room.bind()
+    await room.give_codes()
+    with pytest.raises(UserError, match="ERR-MFA-METHOD"):
+        await room.factors.prefer(*ANN, factor)
+    assert await room.factors.preferred(*ANN) == ""
+
+
+async def test_among_those_never_used_the_operators_order_counts(room: Room) -> None:
+    for order in (("totp", "sms"), ("sms", "totp")):
+        ordered = Room(room.records, room.clock, order)
+        if order == ("totp", "sms"):
+            await ordered.bind()
+            await own(ordered)
+            async with room.records.begin() as connection:
+                await connection.execute(update(factors).values(last_used_at=None))
+        assert await ordered.factors.usable(*ANN) == order

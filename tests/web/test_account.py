@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from gateway.core.clock import ManualClock
 from gateway.core.events import Kind
+from gateway.mfa.sms import Sms
+from tests.mfa.codes.conftest import own
+from tests.rig.post import RecordingPost
 from tests.web.conftest import Answer, Browser, House, P
 
 
@@ -158,3 +162,28 @@ async def test_somebody_may_stay_signed_in(
     identity = await house.identity(browser)
     found = await house.desk.sessions._store.list(identity.tenant, identity.subject)
     assert sorted(one.pause for one in found) == [0.0, 1800.0]
+
+
+async def test_with_several_one_is_asked_for_first(house: House, browser: Browser, enrol: Callable[..., Any]) -> None:
+    await browser.sign_in()
+    await enrol(browser)
+    desk = house.desk
+    sealer = desk.factors._built["totp"].sealer  # type: ignore[attr-defined]
+    desk.factors._built["sms"] = Sms(house.records, sealer, desk.mac, desk.clock, RecordingPost())
+    desk.factors.names += ("sms",)
+    assert "Ask me first for" not in (await browser.get("account")).text, "there is nothing to choose"
+    identity = await house.identity(browser)
+    room = SimpleNamespace(records=house.records, sealer=sealer, clock=desk.clock)
+    await own(room, subject=identity.subject)  # type: ignore[arg-type]
+    page = await browser.get("account")
+    assert "Ask me first for" in page.text
+    done = await browser.fill(page, "account/preference", factor="sms")
+    assert (done.status, done.location) == (303, f"{P}account?done=preferred")
+    assert (await browser.api("GET", "mfa/status")).json["preferred"] == "sms"
+    assert (await browser.api("GET", "mfa/status")).json["factors"] == ["sms", "totp", "backup_code"]
+    page = await browser.get("account?done=preferred")
+    assert '<option value="sms" selected>Phone number</option>' in page.text
+    assert (await browser.api("POST", "mfa/preference", {"factor": "webauthn"})).json["code"] == "ERR-MFA-METHOD"
+    assert (await browser.api("POST", "mfa/preference", {"factor": ""})).status == 204
+    assert (await browser.api("GET", "mfa/status")).json["preferred"] == ""
+    assert (await browser.fill(page, "account/preference", factor="backup_code")).status == 400

@@ -17,6 +17,7 @@ from tests.web.conftest import FIREFOX, Browser, House, P, Phone
 
 BODIES: dict[str, Any] = {
     "mfa/setup/{id}/verify": {"code": "123456"},
+    "mfa/preference": {"factor": "totp"},
     "mfa/webauthn/register/complete": {"credential": {}},
     "mfa/webauthn/authenticate/begin": {"challenge": "x"},
     "mfa/webauthn/authenticate/complete": {"challenge": "x", "credential": {}},

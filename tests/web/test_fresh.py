@@ -51,6 +51,8 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "mfa/setup/{id}/verify"): "whoever was fresh at the beginning may end, within ten minutes",
     ("POST", "mfa/webauthn/register/complete"): "whoever was fresh at the beginning may end, within five minutes",
     ("POST", "account/sessions/extend"): "as if they had used it",
+    ("POST", "account/preference"): "it changes the order of the questions, and not which of them count",
+    ("POST", "mfa/preference"): "it changes the order of the questions, and not which of them count",
     ("POST", "sessions/{id}/extend"): "as if they had used it",
     ("POST", "recover"): "a fresh password, for who has lost the rest: tests/web/test_recover.py",
     ("POST", "recover/link"): "a fresh password, for who has lost the rest: tests/web/test_recover.py",

@@ -23,6 +23,7 @@ from gateway.web.api.models import (
     MfaStatus,
     NewAddress,
     NewNumber,
+    Preference,
     TotpSetup,
     moment,
 )
@@ -49,6 +50,7 @@ async def standing(request: web.Request, _: Empty) -> MfaStatus:
             "required": status.required,
             "enrol_by": moment(me.enrol_by) if me.enrol_by != NEVER else None,
             "factors": list(usable),
+            "preferred": await desk.factors.preferred(me.tenant, me.subject),
             "backup_codes_left": status.backup_codes_left,
             "backup_codes_expire_at": moment(status.backup_codes_expire_at) if status.backup_codes_left else None,
             "hint": status.hint,
@@ -58,6 +60,12 @@ async def standing(request: web.Request, _: Empty) -> MfaStatus:
             "may_change": _MAY_CHANGE[await desk.enrolment.may_change(me)],
         }
     )
+
+
+async def prefer(request: web.Request, body: Preference) -> None:
+    """Be asked for one of them first."""
+    me = await request[CALLER].signed_in()
+    await request.app[DESK].factors.prefer(me.tenant, me.subject, body.factor)
 
 
 async def methods(request: web.Request, _: Empty) -> Methods:
@@ -183,6 +191,15 @@ _REQUIRED = (403, "ERR-MFA-REQUIRED")
 
 ENDPOINTS = (
     Endpoint("GET", "mfa/status", standing, "Where I stand", answers=MfaStatus),
+    Endpoint(
+        "POST",
+        "mfa/preference",
+        prefer,
+        "Be asked for one of them first",
+        takes=Preference,
+        status=204,
+        codes=((400, "ERR-MFA-METHOD"),),
+    ),
     Endpoint("GET", "mfa/methods", methods, "My second factors", answers=Methods),
     Endpoint("GET", "mfa/methods/{id}", method, "One of my second factors", answers=Method, codes=(_UNKNOWN,)),
     Endpoint(

@@ -39,6 +39,7 @@ class MfaStatus(Answers):
         description="Until when one has to be set up; then nothing else is open (403 ERR-MFA-ENROL). Null: it is done."
     )
     factors: list[str] = Field(description="Factors that could be used now.", examples=[["totp", "backup_code"]])
+    preferred: str = Field(description="The one to be asked for first; empty: the one used last.", examples=["totp"])
     backup_codes_left: int
     backup_codes_expire_at: datetime | None
     hint: str = Field(description="What to see to, for people; may be empty.")
@@ -64,6 +65,12 @@ class Required(Answers):
     required_from: datetime | None = Field(description="From when on, by an administrator's word about them.")
     enrol_by: datetime | None = Field(description="Until when they have to set one up; null: they have one, or time.")
     devices: list[str] = Field(description="Kinds of the second factors they have, backup codes left out.")
+
+
+class Preference(Takes):
+    """Which factor to be asked for first."""
+
+    factor: str = Field(max_length=64, description="Its name; empty: the one used last.", examples=["webauthn", ""])
 
 
 class Method(Answers):
