@@ -266,3 +266,17 @@ async def test_every_page_is_well_made(
         assert not page.all("script")
         labels = {attrs["for"] for attrs in page.all("label")}
         assert all(one["id"] in labels for one in page.all("input") if one["type"] != "hidden")
+
+
+async def test_a_number_is_set_up_after_a_fresh_proof_only(
+    sending: House, browser: Browser, post: RecordingPost, clock: ManualClock
+) -> None:
+    await browser.sign_in("bob")
+    page = await browser.get("enrol-code/sms")
+    clock.advance(301)
+    for answer in (await browser.get("enrol-code/sms"), await browser.fill(page, "enrol-code/sms", address=ANN)):
+        assert answer.status == 303
+        assert answer.location.startswith(f"{P}login?reauth=1&next=")
+    refused = await browser.api("POST", "mfa/setup/sms", {"number": ANN})
+    assert (refused.status, refused.json["code"]) == (401, "ERR-STEP-UP")
+    assert post.box == []
