@@ -25,6 +25,7 @@ BODIES: dict[str, Any] = {
     "mfa/setup/sms": {"number": "+905321234512"},
     "mfa/setup/email": {"address": "ann@example.com"},
     "mfa/send": {"challenge": "x", "factor": "sms"},
+    "notices": {"more": False},
     "users/{user}/recovery": {"reason": "x"},
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
 }
