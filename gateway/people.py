@@ -10,7 +10,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -45,7 +44,7 @@ from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
-from gateway.web.pages import error_page
+from gateway.web.pages import ErrorPages
 
 if TYPE_CHECKING:
     from gateway.audit.deliveries import Deliveries
@@ -204,7 +203,7 @@ class People:
         )
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
         self.reminders = Reminders(records, kept, clock, recorder) if settings.notify.email else None
-        self.error_page = partial(error_page, prefix=settings.prefix)
+        self.error_page = ErrorPages(settings.prefix, Cookies.over(settings.scheme).language, settings.pages.language)
 
         device = DeviceCookie(keys.mac, clock)
         self.interrupted = InterruptedRequests(
@@ -235,6 +234,7 @@ class People:
             callbacks=callbacks or {},
             deliveries=deliveries,
             preferences=Preferences(records, recorder) if settings.notify.email else None,
+            language=settings.pages.language,
             prefix=settings.prefix,
         )
         self._private: Path | None = None

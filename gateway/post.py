@@ -45,8 +45,13 @@ def make_notices(
         from gateway.mfa.codes.numbers import numbers_of
 
         numbers = partial(numbers_of, sealer)
-    account = f"{settings.public_url}{settings.prefix}account"
-    return Notices(issuer=_our_name(settings), account=account, count=count, numbers=numbers)
+    return Notices(
+        issuer=_our_name(settings),
+        account=f"{settings.public_url}{settings.prefix}account",
+        language=settings.pages.language,
+        count=count,
+        numbers=numbers,
+    )
 
 
 def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:

@@ -1148,6 +1148,14 @@ class Notify(Strict):
         return frozenset(channel for channel in ("email", "sms") if getattr(self, channel))
 
 
+class Pages(Strict):
+    """Our own pages."""
+
+    language: Literal["en", "tr"] = setting(
+        "en", "What people are spoken to in who have chosen no language, and whose browser asks for none of ours."
+    )
+
+
 class RiskSettings(Strict):
     """How strange a request is."""
 
@@ -1300,6 +1308,7 @@ class Settings(Strict):
     sessions: SessionTimes = setting({}, "How long somebody stays signed in.")
     notify: Notify = setting({}, "How people are reached.")
     mfa: Mfa = setting({}, "Second factors.")
+    pages: Pages = setting({}, "Our own pages.")
     risk: RiskSettings = setting({}, "How strange a request is.")
     headers: Headers = setting({}, "What the service is told.")
     request: RequestLimits = setting({}, "How large a request may be.")

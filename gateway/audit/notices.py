@@ -4,7 +4,8 @@ A notice follows from an event, whoever caused it: a page, the API, the command 
 into the outbox in the transaction that keeps the event, so that there is none without the other, and none twice.
 
 It goes to the address the account has at that moment, and says nothing that a client made up: of its browser the name,
-if we know it. Notices of changes to the security of an account cannot be turned off; `MORE` are those that can.
+if we know it. Notices of changes to the security of an account cannot be turned off; `MORE` are those that can. What is
+kept is what was said and in which language, not how: it is written when it is sent.
 
 What changed must not be the only way by which that is told (section 4.6). Where it is the factor `email`, and where an
 account has no address, what concerns factors goes to the telephone numbers of its factor `sms` as well; what concerns
@@ -22,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.agents import recognised
 from gateway.core.events import Kind
+from gateway.core.words import Said, date_and_time, packed, say
 from gateway.store.outbox_table import put
 from gateway.store.tables import users
 
@@ -29,88 +31,104 @@ LIFETIME: Final = 86_400.0
 """Seconds that a notice is tried to be sent."""
 CHANNEL: Final = "email"
 
-NOT_YOU = "If this was not you, change your password and look at your account, or ask whoever looks after it."
-ASK = "If you do not know why, ask whoever looks after your account."
+NOT_YOU = say("If this was not you, change your password and look at your account, or ask whoever looks after it.")
+ASK = say("If you do not know why, ask whoever looks after your account.")
 FACTORS: Final[Mapping[str, str]] = {
-    "totp": "An authenticator app",
-    "backup_code": "A set of backup codes",
-    "webauthn": "A passkey or security key",
-    "sms": "A telephone number for codes",
-    "email": "An e-mail address for codes",
-    "all": "Every second factor",
+    "totp": say("An authenticator app"),
+    "backup_code": say("A set of backup codes"),
+    "webauthn": say("A passkey or security key"),
+    "sms": say("A telephone number for codes"),
+    "email": say("An e-mail address for codes"),
+    "all": say("Every second factor"),
 }
 
-WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
+WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
     Kind.SIGN_IN: (
-        "A sign-in from a new browser",
-        "somebody signed in to your account from a browser that had not been used for it before.",
+        say("A sign-in from a new browser"),
+        say("Somebody signed in to your account from a browser that had not been used for it before."),
         NOT_YOU,
     ),
-    Kind.FACTOR_ENROLLED: ("A second factor was added", "{factor} was added to your account.", NOT_YOU),
-    Kind.FACTOR_REMOVED: ("A second factor was removed", "{factor} was removed from your account.", NOT_YOU),
+    Kind.FACTOR_ENROLLED: (say("A second factor was added"), say("{factor} was added to your account."), NOT_YOU),
+    Kind.FACTOR_REMOVED: (say("A second factor was removed"), say("{factor} was removed from your account."), NOT_YOU),
     Kind.FACTOR_DISABLED: (
-        "A second factor is out of use",
-        "after too many wrong answers in a row, one of your second factors is out of use and has to be set up anew.",
+        say("A second factor is out of use"),
+        say(
+            "After too many wrong answers in a row, one of your second factors is out of use and has to be set up anew."
+        ),
         NOT_YOU,
     ),
     Kind.FACTOR_COPIED: (
-        "There may be a copy of your security key",
-        "a security key of yours gave an answer that does not follow on its last one, and was refused.",
-        "If you did not use it just now, remove that key from your account, and ask whoever looks after it.",
+        say("There may be a copy of your security key"),
+        say("A security key of yours gave an answer that does not follow on its last one, and was refused."),
+        say("If you did not use it just now, remove that key from your account, and ask whoever looks after it."),
     ),
     Kind.BACKUP_CODES_MADE: (
-        "New backup codes were made",
-        "new backup codes were made for your account; the old ones do not work any more.",
+        say("New backup codes were made"),
+        say("New backup codes were made for your account; the old ones do not work any more."),
         NOT_YOU,
     ),
     Kind.MFA_REQUIRED: (
-        "Your account needs a second factor",
-        "an administrator asks you to set up a second factor. You are shown how when you sign in.",
+        say("Your account needs a second factor"),
+        say("An administrator asks you to set up a second factor. You are shown how when you sign in."),
         ASK,
     ),
     Kind.MFA_REQUIREMENT_LIFTED: (
-        "Your account need not have a second factor any more",
-        "an administrator no longer asks you to have a second factor.",
+        say("Your account need not have a second factor any more"),
+        say("An administrator no longer asks you to have a second factor."),
         ASK,
     ),
     Kind.BACKUP_CODES_FEW: (
-        "Your backup codes are running out",
-        "few of your backup codes are left, or they end soon.",
-        "Make new ones on the page of your account.",
+        say("Your backup codes are running out"),
+        say("Few of your backup codes are left, or they end soon."),
+        say("Make new ones on the page of your account."),
     ),
     Kind.NOTICES_CHOSEN: (
-        "What you are told was changed",
-        "it was changed whether you are told of sign-ins from new browsers, and reminded of your backup codes. Changes "
-        "to the security of your account are told in any case.",
+        say("What you are told was changed"),
+        say(
+            "It was changed whether you are told of sign-ins from new browsers, and reminded of your backup codes. "
+            "Changes to the security of your account are told in any case."
+        ),
         NOT_YOU,
     ),
-    Kind.BACKUP_CODE_USED: ("A backup code was used", "one of your backup codes was used.", NOT_YOU),
+    Kind.BACKUP_CODE_USED: (say("A backup code was used"), say("One of your backup codes was used."), NOT_YOU),
     Kind.TRUSTED_DEVICE_STOLEN: (
-        "A browser you trusted may have been copied",
-        "a browser that you trusted was used in two places. It is not trusted any more, and it was signed out.",
+        say("A browser you trusted may have been copied"),
+        say("A browser that you trusted was used in two places. It is not trusted any more, and it was signed out."),
         NOT_YOU,
     ),
     Kind.RECOVERED: (
-        "Your account was recovered",
-        "all second factors were removed from your account, because they were lost, and you were signed out "
-        "everywhere. With your password you set up a new one.",
+        say("Your account was recovered"),
+        say(
+            "All second factors were removed from your account, because they were lost, and you were signed out "
+            "everywhere. With your password you set up a new one."
+        ),
         NOT_YOU,
     ),
     Kind.RECOVERY_ENDED: (
-        "The recovery of your account has ended",
-        "it was asked for to remove your second factors, because they were lost. That has ended, and nothing was "
-        "changed.",
+        say("The recovery of your account has ended"),
+        say(
+            "It was asked for to remove your second factors, because they were lost. That has ended, and nothing was "
+            "changed."
+        ),
         NOT_YOU,
     ),
     Kind.PASSWORD_CHANGED: (
-        "Your password was changed",
-        "the password of your account was changed, and you were signed out everywhere.",
+        say("Your password was changed"),
+        say("The password of your account was changed, and you were signed out everywhere."),
         ASK,
     ),
-    Kind.USER_DISABLED: ("Your account was disabled", "your account was disabled; nobody can sign in to it.", ASK),
-    Kind.USER_ENABLED: ("Your account was enabled again", "your account was enabled; you can sign in again.", ASK),
-    Kind.SESSION_ENDED: ("You were signed out", "an administrator ended one of your sessions.", ASK),
-    Kind.SESSIONS_ENDED: ("You were signed out", "an administrator ended your sessions.", ASK),
+    Kind.USER_DISABLED: (
+        say("Your account was disabled"),
+        say("Your account was disabled; nobody can sign in to it."),
+        ASK,
+    ),
+    Kind.USER_ENABLED: (
+        say("Your account was enabled again"),
+        say("Your account was enabled; you can sign in again."),
+        ASK,
+    ),
+    Kind.SESSION_ENDED: (say("You were signed out"), say("An administrator ended one of your sessions."), ASK),
+    Kind.SESSIONS_ENDED: (say("You were signed out"), say("An administrator ended your sessions."), ASK),
 }
 """By event: the subject, what happened, what to do."""
 MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW})
@@ -134,17 +152,19 @@ class Notices:
         *,
         issuer: str,
         account: str,
+        language: str = "en",
         count: Count = lambda channel, outcome: None,
         numbers: Numbers | None = None,
     ) -> None:
         """`issuer` is who signs; `account` the URL of the account page, from the configuration alone.
 
-        `count` is told `(channel, outcome)`: queued, or dropped where too many wait for one address. `numbers`: None
-        where nobody carries messages to telephones.
+        `language` is for people of whom none is known. `count` is told `(channel, outcome)`: queued, or dropped where
+        too many wait for one address. `numbers`: None where nobody carries messages to telephones.
         """
         self._numbers = numbers
         self._issuer = issuer
         self._account = account
+        self._language = language
         self._count = count
 
     async def __call__(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -153,9 +173,8 @@ class Notices:
             kind = row["kind"]
             if not row["user"] or not _worth(kind, row["detail"]):
                 continue
-            query = select(users.c.subject, users.c.email, users.c.display_name, users.c.name, users.c.quiet).where(
-                users.c.tenant == row["tenant"], users.c.name == row["user"]
-            )
+            told = (users.c.subject, users.c.email, users.c.display_name, users.c.name, users.c.quiet, users.c.language)
+            query = select(*told).where(users.c.tenant == row["tenant"], users.c.name == row["user"])
             user = (await connection.execute(query)).first()
             if user is None or (user.quiet and kind in MORE):
                 continue
@@ -164,6 +183,8 @@ class Notices:
             if self._numbers is not None and kind in ALSO_BY_PHONE and not by_mail:
                 numbers = await self._numbers(connection, row["tenant"], user.subject)
                 targets += [("sms", number) for number in numbers]
+            content = self._content(row, user.name, user.display_name or user.name)
+            content["language"] = user.language or self._language
             for channel, target in targets:
                 put_in = await put(
                     connection,
@@ -172,7 +193,7 @@ class Notices:
                     channel=channel,
                     target=target,
                     kind=kind,
-                    content=self._content(row, user.name, user.display_name or user.name),
+                    content=packed(content),
                     now=row["at"],
                     lifetime=LIFETIME,
                 )
@@ -180,19 +201,19 @@ class Notices:
 
     def _content(self, row: Mapping[str, Any], user: str, name: str) -> dict[str, Any]:
         title, said, advice = WORDS[Kind(row["kind"])]
-        factor = FACTORS.get(str(row["detail"].get("factor", "")), "A second factor")
-        said = said.format(factor=factor)
-        facts = [("Account", user), ("When", _when(row["at"]))]
+        factor = FACTORS.get(str(row["detail"].get("factor", "")), say("A second factor"))
+        said = Said(said.text, "", {"factor": factor})
+        facts: list[tuple[str, str]] = [(say("Account"), user), (say("When"), _when(row["at"]))]
         if row["detail"].get("by"):
-            facts.append(("By", "an administrator"))
+            facts.append((say("By"), say("an administrator")))
         else:
-            facts += [("Browser", recognised(row["agent"]) or "not known")] if row["agent"] else []
-            facts += [("Address", row["address"])] if row["address"] else []
+            facts += [(say("Browser"), recognised(row["agent"]) or say("not known"))] if row["agent"] else []
+            facts += [(say("Address"), row["address"])] if row["address"] else []
         return {
             "title": title,
             "name": name,
             "user": user,
-            "said": said[0].upper() + said[1:],
+            "said": said,
             "facts": facts,
             "advice": advice,
             "link": self._account,
@@ -208,5 +229,5 @@ def _worth(kind: str, detail: Mapping[str, Any]) -> bool:
     return kind in WORDS
 
 
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+def _when(at: float) -> Said:
+    return date_and_time(datetime.fromtimestamp(at, UTC))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gateway.core.words import say
+
 _BROWSERS = (
     ("Edg/", "Edge"),
     ("OPR/", "Opera"),
@@ -28,4 +30,4 @@ def recognised(agent: str) -> str:
     """`Firefox on Linux`, from a `User-Agent`; empty where nothing in it is known. Nothing of the text is repeated."""
     name = next((name for mark, name in _BROWSERS if mark in agent), "")
     system = next((name for mark, name in _SYSTEMS if mark in agent), "")
-    return f"{name} on {system}" if name and system else name or system
+    return say("{browser} on {system}", browser=name, system=system) if name and system else name or system

@@ -24,6 +24,8 @@ class Cookies:
     """Names an interrupted request that the next POST to its target continues; lives a minute."""
     trusted: str
     """The secret of a browser that somebody trusts; SameSite=Strict, for only forms of our own need it."""
+    language: str
+    """The language that somebody chose; no secret."""
 
     @classmethod
     def over(cls, scheme: str) -> Cookies:
@@ -36,6 +38,15 @@ class Cookies:
             f"{prefix}sallyport-device",
             f"{prefix}sallyport-resume",
             f"{prefix}sallyport-trusted",
+            f"{prefix}sallyport-language",
+        )
+
+    @property
+    def names(self) -> frozenset[bytes]:
+        """Every one of them, as it stands in headers."""
+        return frozenset(
+            name.encode()
+            for name in (self.session, self.browser, self.device, self.resume, self.trusted, self.language)
         )
 
     def set(self, name: str, value: str, max_age: int | None = None, *, strict: bool = False) -> str:

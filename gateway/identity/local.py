@@ -18,6 +18,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, NEVER
+from gateway.core.words import say
 from gateway.identity.passwords import Passwords, check_strength
 from gateway.identity.session_rows import revoke
 from gateway.identity.users import User, canonical, check_details
@@ -106,7 +107,7 @@ class LocalUsers:
                 await connection.execute(insert(users).values(row))
                 await self._records.bump(connection, tenant, user.subject)
         except IntegrityError as error:
-            raise UserError("ERR-USER-EXISTS", f"There is a user {user.name} already.", 409) from error
+            raise UserError("ERR-USER-EXISTS", say("There is a user {user} already.", user=user.name), 409) from error
         await self._tell(Kind.USER_ADDED, user, groups=sorted(user.groups))
         return user
 
@@ -135,6 +136,12 @@ class LocalUsers:
         user = await self._change(name, tenant, {"password": hashed}, end_sessions=True)
         await self._tell(Kind.PASSWORD_CHANGED, user)
         return user
+
+    async def speak(self, tenant: str, subject: str, language: str) -> None:
+        """Write to them in `language` from now on."""
+        this = (users.c.tenant == tenant, users.c.subject == subject)
+        async with self._records.begin(tenant, subject) as connection:
+            await connection.execute(update(users).where(*this).values(language=language))
 
     async def _change(self, name: str, tenant: str, values: dict[str, Any], *, end_sessions: bool = False) -> User:
         known = await self._row(name, tenant)
@@ -174,7 +181,9 @@ def _spelled(name: str) -> str:
 
 
 def _unknown(name: str) -> UserError:
-    return UserError("ERR-USER-UNKNOWN", f"There is no user {_spelled(name) or 'of that name'}.", 404)
+    spelled = _spelled(name)
+    said = say("There is no user {user}.", user=spelled) if spelled else say("There is no user of that name.")
+    return UserError("ERR-USER-UNKNOWN", said, 404)
 
 
 def _user(row: Row[Any]) -> User:
@@ -188,4 +197,5 @@ def _user(row: Row[Any]) -> User:
         disabled=row.disabled,
         created_at=row.created_at,
         required_from=NEVER if row.mfa_required_from is None else row.mfa_required_from,
+        language=row.language,
     )

@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.core.errors import StoreAway, UserError
+from gateway.core.words import say
 from gateway.identity.common import is_common
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Passwords:
 
     async def _off_the_loop(self, work: Callable[[], T]) -> T:
         if self._waiting >= QUEUE:
-            raise UserError("ERR-BUSY", "Too many people are signing in at this moment.", 503, retry_after=2.0)
+            raise UserError("ERR-BUSY", say("Too many people are signing in at this moment."), 503, retry_after=2.0)
         self._waiting += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         # Counted until the work is done: who gives up waiting does not free the thread.
@@ -94,15 +95,15 @@ def check_strength(password: str, name: str = "") -> None:
     """
     opaque = _opaque(password)
     if len(opaque) < MIN_LENGTH:
-        raise UserError("ERR-PASSWORD-WEAK", f"A password has at least {MIN_LENGTH} characters.")
+        raise UserError("ERR-PASSWORD-WEAK", say("A password has at least {count} characters.", count=MIN_LENGTH))
     if len(opaque) > MAX_LENGTH:
-        raise UserError("ERR-PASSWORD-WEAK", f"A password has at most {MAX_LENGTH} characters.")
+        raise UserError("ERR-PASSWORD-WEAK", say("A password has at most {count} characters.", count=MAX_LENGTH))
     folded = opaque.casefold()
     own = name.partition("@")[0]
     if name and (folded == name or (len(own) >= 4 and own in folded and len(folded) - len(own) < MIN_LENGTH)):
-        raise UserError("ERR-PASSWORD-WEAK", "The password is too close to the user name.")
+        raise UserError("ERR-PASSWORD-WEAK", say("The password is too close to the user name."))
     if len(set(folded)) < 4 or is_common(folded):
-        raise UserError("ERR-PASSWORD-WEAK", "This password is among the first that anybody would try.")
+        raise UserError("ERR-PASSWORD-WEAK", say("This password is among the first that anybody would try."))
 
 
 def _stand_back() -> None:

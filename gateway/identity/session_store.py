@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER, Identity, Proof, Session, amr_of, level_of
+from gateway.core.words import say, say_n
 
 TOUCH_EVERY = 60.0
 """Seconds between two writes of when a session was last seen; less when sessions idle out fast."""
@@ -233,15 +234,19 @@ def proven(proofs: Sequence[Proof], proof: Proof) -> tuple[Proof, ...]:
 
 def gone() -> UserError:
     """For somebody who was disabled or removed while they signed in: as for a wrong password."""
-    return UserError("ERR-SIGN-IN", "The user name or password is not right.", 401)
+    return UserError("ERR-SIGN-IN", say("The user name or password is not right."), 401)
 
 
 def too_many(most: int) -> UserError:
     """For one session more than a user may have."""
-    where, which = ("one place", "there") if most == 1 else (f"{most} places", "at one of them")
     return UserError(
         "ERR-SESSION-LIMIT",
-        f"You are signed in at {where} already, and that is as many as are allowed. Sign out {which}, or wait until "
-        "you have not used it for a while; then sign in here.",
+        say_n(
+            "You are signed in at one place already, and that is as many as are allowed. Sign out there, or wait until "
+            "you have not used it for a while; then sign in here.",
+            "You are signed in at {count} places already, and that is as many as are allowed. Sign out at one of them, "
+            "or wait until you have not used it for a while; then sign in here.",
+            most,
+        ),
         403,
     )

@@ -24,6 +24,7 @@ from gateway.core.contracts import Dues, Ledger
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof, Session
+from gateway.core.words import say
 from gateway.crypto.tokens import digest
 from gateway.identity.session_store import MAX_AGENT, Found, Opening, Seen, SessionStore, Terms, Watcher
 from gateway.identity.users import User
@@ -476,7 +477,7 @@ class Sessions:
 
 
 def _ended() -> UserError:
-    return UserError("ERR-SESSION-ENDED", "This session is over; sign in again.", 401)
+    return UserError("ERR-SESSION-ENDED", say("This session is over; sign in again."), 401)
 
 
 def _by_subject(near: Near[str, _Near]) -> dict[tuple[str, str], set[str]]:

@@ -12,11 +12,7 @@ REMEMBERED = 10_000
 MAX_REMEMBERED_HEADER = 4096
 """Longer headers are taken apart each time: what is remembered stays small."""
 
-_OURS = frozenset(
-    name.encode()
-    for cookies in (Cookies.over("http"), Cookies.over("https"))
-    for name in (cookies.session, cookies.browser, cookies.device, cookies.resume, cookies.trusted)
-)
+_OURS = Cookies.over("http").names | Cookies.over("https").names
 
 
 class Strip:

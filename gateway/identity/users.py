@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER
+from gateway.core.words import say
 
 MAX_NAME = 64
 MAX_TEXT = 256
@@ -40,6 +41,8 @@ class User:
     created_at: float
     required_from: float = NEVER
     """From when on they must have a second factor, by an administrator's word; `NEVER`: nobody said so."""
+    language: str = ""
+    """What they are written to in; empty: not known yet."""
 
 
 def canonical(name: str) -> str:
@@ -51,7 +54,7 @@ def canonical(name: str) -> str:
     for _ in range(3):  # folding can uncover something that normalises again; it settles after two rounds
         spelled = _fold(spelled)
     if not spelled or len(spelled) > MAX_NAME or not spelled[0].isalnum() or not all(map(_may_be_in_name, spelled)):
-        raise UserError("ERR-USER-NAME", "A user name is 1 to 64 letters, digits and . _ - @ + ' without spaces.")
+        raise UserError("ERR-USER-NAME", say("A user name is 1 to 64 letters, digits and . _ - @ + ' without spaces."))
     return spelled
 
 
@@ -70,12 +73,12 @@ def canonical_email(text: str) -> str:
 def check_details(email: str, display_name: str, groups: frozenset[str]) -> None:
     """Raise `UserError` for details that could not travel in a header or a comma-separated list."""
     if email and not _EMAIL.fullmatch(email):
-        raise UserError("ERR-USER-EMAIL", "That is not an e-mail address.")
+        raise UserError("ERR-USER-EMAIL", say("That is not an e-mail address."))
     if len(display_name) > MAX_TEXT or not display_name.isprintable():
-        raise UserError("ERR-USER-DISPLAY-NAME", "A display name is at most 256 printable characters.")
+        raise UserError("ERR-USER-DISPLAY-NAME", say("A display name is at most 256 printable characters."))
     for group in groups:
         if not _GROUP.fullmatch(group):
-            raise UserError("ERR-USER-GROUP", "A group is 1 to 64 characters without spaces, commas and quotes.")
+            raise UserError("ERR-USER-GROUP", say("A group is 1 to 64 characters without spaces, commas and quotes."))
 
 
 def _fold(name: str) -> str:

@@ -26,7 +26,7 @@ this user, and let the present one be proven anew (its proofs may rest on what i
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -40,6 +40,7 @@ from gateway.core.contracts import Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import FIRST_FACTORS, NO_SECOND_FACTOR, Identity
+from gateway.core.words import say, say_n, sentences
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_token
 from gateway.mfa import otp
@@ -56,16 +57,15 @@ SETUP_LIFETIME = 600.0
 """Seconds from the picture to the first code."""
 DEVICES = 5
 """Authenticator apps a user can bind; each makes a guess a little luckier."""
+TURNED_OFF: Mapping[str, str] = {
+    "totp": say("An authenticator app was turned off after too many wrong answers. Remove it and set it up anew."),
+    "webauthn": say("A security key was turned off after too many wrong answers. Remove it and set it up anew."),
+    "sms": say("A telephone number was turned off after too many wrong answers. Remove it and set it up anew."),
+    "email": say("An e-mail address was turned off after too many wrong answers. Remove it and set it up anew."),
+}
+"""By factor: what to do about one that is out of use."""
 SKEW = 60.0
 """Seconds that a proof may seem to lie in the future, after the clock was corrected."""
-
-
-_WHICH = {
-    "totp": "An authenticator app",
-    "webauthn": "A security key",
-    "sms": "A telephone number",
-    "email": "An e-mail address",
-}
 
 
 class Permit(StrEnum):
@@ -156,9 +156,17 @@ class Enrolment:
         devices = [one for one in enrolled if one.kind != self._backup_codes.name]
         off = next((one for one in devices if one.disabled), None)
         if off is not None:
-            hint = f"{_WHICH[off.kind]} was turned off after too many wrong answers. Remove it and set it up anew."
+            hint = TURNED_OFF[off.kind]
         elif devices and left.few and offered:
-            hint = f"You have {left.count or 'no'} backup code{'' if left.count == 1 else 's'} left. Make new ones."
+            hint = (
+                say_n(
+                    "You have {count} backup code left. Make new ones.",
+                    "You have {count} backup codes left. Make new ones.",
+                    left.count,
+                )
+                if left.count
+                else say("You have no backup codes left. Make new ones.")
+            )
         return Status(tuple(enrolled), self.required(identity), left.count, left.expires_at, hint)
 
     async def backup_codes_left(self, identity: Identity) -> int:
@@ -181,7 +189,9 @@ class Enrolment:
             devices = await self._count_devices(connection, identity.tenant, identity.subject)
         if devices >= DEVICES:
             raise UserError(
-                "ERR-MFA-TOO-MANY", f"You have {DEVICES} authenticator apps already. Remove one first.", 409
+                "ERR-MFA-TOO-MANY",
+                say("You have {count} authenticator apps already. Remove one first.", count=DEVICES),
+                409,
             )
         secret, setup_id = otp.new_secret(), new_token()
         place = _place(identity, setup_id)
@@ -217,7 +227,7 @@ class Enrolment:
         waiting = self._opened(await self._setups.get(place), place)
         tried = await self._factors.attempts.admit(tenant, subject, "totp_setup")
         if tried.wait > 0:
-            raise UserError("ERR-MFA-THROTTLED", "Too many tries.", 429, tried.wait)
+            raise UserError("ERR-MFA-THROTTLED", say("Too many tries."), 429, tried.wait)
         now = self._clock.now()
         secret = base64.b64decode(waiting["secret"])
         try:
@@ -290,7 +300,7 @@ class Enrolment:
         async with self._records.begin(tenant, subject) as connection:
             kind = await connection.scalar(select(rows.c.kind).where(mine))
             if kind is None:
-                raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
+                raise UserError("ERR-MFA-UNKNOWN", say("You have no such method."), 404)
             if kind == self._backup_codes.name:
                 await self._backup_codes.void(connection, tenant, subject)
             else:
@@ -356,7 +366,7 @@ class Enrolment:
         await self.demand(identity)
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             if not await self._count_devices(connection, identity.tenant, identity.subject):
-                raise UserError("ERR-MFA-NO-DEVICE", "Set up another second factor first.", 409)
+                raise UserError("ERR-MFA-NO-DEVICE", say("Set up another second factor first."), 409)
             codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
             await self._records.bump(connection, identity.tenant, identity.subject)
         await self._tell(
@@ -371,7 +381,7 @@ class Enrolment:
 
     def _need(self, factor: str) -> None:
         if factor not in self._factors.names:
-            raise UserError("ERR-MFA-METHOD", "This method is not in use here.", 400)
+            raise UserError("ERR-MFA-METHOD", say("This method is not in use here."), 400)
 
     async def _permit(self, identity: Identity) -> tuple[Permit, bool]:
         async with self._records.read() as connection:
@@ -418,7 +428,7 @@ class Enrolment:
                 return waiting
         except Unsealable:
             pass  # damaged at rest; as good as gone
-        raise UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
+        raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
 
     async def _tell(
         self, kind: Kind, identity: Identity, detail: dict[str, Any], *, address: str, agent: str, request_id: str
@@ -449,8 +459,8 @@ def _shown_step(secret: bytes, code: str, now: float) -> int:
     if step is not None:
         return step
     drifted = otp.drifted_step(secret, digits, present) if digits else None
-    hint = clock_hint(drifted - present) if drifted is not None else "Wait for the next one and try again."
-    raise UserError("ERR-MFA-INVALID", f"That code is not right. {hint}")
+    hint = clock_hint(drifted - present) if drifted is not None else say("Wait for the next one and try again.")
+    raise UserError("ERR-MFA-INVALID", sentences(say("That code is not right."), hint))
 
 
 def _place(identity: Identity, setup_id: str) -> str:
@@ -460,12 +470,12 @@ def _place(identity: Identity, setup_id: str) -> str:
 
 def _not_yet(permit: Permit) -> UserError:
     if permit is Permit.STEP_UP:
-        return UserError("ERR-MFA-STEP-UP", "Prove it with a method you have before you change any.", 403)
-    return UserError("ERR-MFA-SIGN-IN-AGAIN", "Sign in again before you change how you prove it.", 403)
+        return UserError("ERR-MFA-STEP-UP", say("Prove it with a method you have before you change any."), 403)
+    return UserError("ERR-MFA-SIGN-IN-AGAIN", say("Sign in again before you change how you prove it."), 403)
 
 
 def _required() -> UserError:
-    return UserError("ERR-MFA-REQUIRED", "Your account must have a second factor; set up another one first.", 403)
+    return UserError("ERR-MFA-REQUIRED", say("Your account must have a second factor; set up another one first."), 403)
 
 
 def one_line(label: str) -> str:

@@ -28,6 +28,7 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, key
 from gateway.core.errors import UserError
 from gateway.core.identity import DEFAULT_TENANT
+from gateway.core.words import say
 from gateway.crypto.sealing import Sealer, Unsealable
 from gateway.crypto.tokens import digest, new_token
 
@@ -299,7 +300,7 @@ class _Parts:
 def _too_large() -> UserError:
     return UserError(
         "ERR-INTERRUPTED-TOO-LARGE",
-        "What you sent is too large to be kept while you prove who you are. Do that first, then send it again.",
+        say("What you sent is too large to be kept while you prove who you are. Do that first, then send it again."),
         status=413,
     )
 
@@ -307,7 +308,7 @@ def _too_large() -> UserError:
 def _busy(retry_after: float) -> UserError:
     return UserError(
         "ERR-INTERRUPTED-BUSY",
-        "What you sent could not be kept. Sign in first, then send it again.",
+        say("What you sent could not be kept. Sign in first, then send it again."),
         status=503,
         retry_after=retry_after,
     )

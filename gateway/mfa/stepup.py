@@ -43,6 +43,7 @@ from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Level, Proof, Session
 from gateway.core.rule import StepUpDemand
+from gateway.core.words import say, sentences
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_token
 from gateway.mfa.codes.factor import NOWHERE, VERIFY, Sending, Standing
@@ -112,17 +113,17 @@ COUNTED: Mapping[str, str] = {
 """What each is called in metrics."""
 
 DETAIL: Mapping[str, str] = {
-    GONE: "This question is no longer open. Go back to where you were going and you will be asked again.",
-    "ERR-MFA-INVALID": "That code is not right, or was used before.",
-    "ERR-MFA-THROTTLED": "Too many tries.",
-    "ERR-MFA-DISABLED": "This method was turned off after too many wrong answers. It has to be set up anew.",
-    "ERR-MFA-METHOD": "This method does not answer this question.",
-    "ERR-MFA-RESEND": "Codes were sent already.",
+    GONE: say("This question is no longer open. Go back to where you were going and you will be asked again."),
+    "ERR-MFA-INVALID": say("That code is not right, or was used before."),
+    "ERR-MFA-THROTTLED": say("Too many tries."),
+    "ERR-MFA-DISABLED": say("This method was turned off after too many wrong answers. It has to be set up anew."),
+    "ERR-MFA-METHOD": say("This method does not answer this question."),
+    "ERR-MFA-RESEND": say("Codes were sent already."),
 }
 
-_SENT_WRONG = "That code is not right, too old, or a newer one was sent."
+_SENT_WRONG = say("That code is not right, too old, or a newer one was sent.")
 WRONG: Mapping[str, str] = {
-    "webauthn": "The answer of that key was not accepted. Please try again.",
+    "webauthn": say("The answer of that key was not accepted. Please try again."),
     "sms": _SENT_WRONG,
     "email": _SENT_WRONG,
 }
@@ -173,7 +174,7 @@ class StepUps:
         """
         session = identity.session
         if session is None:
-            raise UserError("ERR-MFA-SESSION", "Proving it again needs a session; sign in first.", status=401)
+            raise UserError("ERR-MFA-SESSION", say("Proving it again needs a session; sign in first."), status=401)
         turn = await self._kv.add(key(identity.tenant, "challenge-turn", session.id), 1, 6 * LIFETIME)
         ticket = f"{turn % PLACES}-{new_token()}"
         kept = {
@@ -392,5 +393,4 @@ def _place(session: Session, tenant: str, ticket: str) -> str:
 
 def _error(code: str, checked: Checked = NOTHING, factor: str = "") -> UserError:
     said = WRONG.get(factor, DETAIL[code]) if code == "ERR-MFA-INVALID" else DETAIL[code]
-    detail = f"{said} {checked.hint}".strip()
-    return UserError(code, detail, status=STATUS[code], retry_after=checked.wait)
+    return UserError(code, sentences(said, checked.hint), status=STATUS[code], retry_after=checked.wait)

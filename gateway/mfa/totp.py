@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.identity import Level, Proof
+from gateway.core.words import say_n
 from gateway.crypto.sealing import Sealer
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
@@ -149,9 +150,16 @@ class Totp:
 def clock_hint(steps: int) -> str:
     """A sentence for somebody whose clock is `steps` time steps ahead (negative: behind)."""
     minutes = otp.about_minutes(steps)
-    return (
-        f"Your device's clock seems to be about {minutes} minute{'s' if minutes > 1 else ''}"
-        f" {'ahead' if steps > 0 else 'behind'}; set it by the network and try the next code."
+    if steps > 0:
+        return say_n(
+            "Your device's clock seems to be about {count} minute ahead; set it by the network and try the next code.",
+            "Your device's clock seems to be about {count} minutes ahead; set it by the network and try the next code.",
+            minutes,
+        )
+    return say_n(
+        "Your device's clock seems to be about {count} minute behind; set it by the network and try the next code.",
+        "Your device's clock seems to be about {count} minutes behind; set it by the network and try the next code.",
+        minutes,
     )
 
 

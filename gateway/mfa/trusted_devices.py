@@ -47,6 +47,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import TRUSTED_DEVICE, Identity, Proof
+from gateway.core.words import say
 from gateway.crypto.tokens import digest, new_token
 from gateway.store.sql import Records
 from gateway.store.tables import trusted_devices as rows
@@ -276,7 +277,7 @@ class TrustedDevices:
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             gone = (await connection.execute(delete(rows).where(these).returning(rows.c.id, rows.c.sessions))).all()
         if device and not gone:
-            raise UserError("ERR-MFA-UNKNOWN", "You trust no such browser.", 404)
+            raise UserError("ERR-MFA-UNKNOWN", say("You trust no such browser."), 404)
         try:
             for row in gone:
                 await self._end_sessions(identity, row.sessions)

@@ -30,7 +30,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -84,6 +84,7 @@ users = Table(
     # told of nothing but changes to the security of their account
     Column("quiet", Boolean, nullable=False, server_default=false()),
     Column("preferred_factor", Text, nullable=False, server_default=text("''")),  # asked for first; empty: none
+    Column("language", Text, nullable=False, server_default=text("''")),  # of what is written to them; empty: unknown
     UniqueConstraint("tenant", "name"),
 )
 

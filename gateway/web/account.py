@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER, Identity, Level
+from gateway.core.words import say
 from gateway.mfa.recovery import Place
 from gateway.web import forms
 from gateway.web.answers import page, redirect
@@ -17,20 +18,22 @@ from gateway.web.trusted import cookie_of
 from gateway.web.words import ago, browser, day, label, later, span
 
 NOTICES = {
-    "added": "The authenticator app is set up.",
-    "added-key": "The security key is set up.",
-    "added-number": "The phone number is set up.",
-    "added-address": "The e-mail address is set up.",
-    "removed": "It was removed, and every other browser was signed out.",
-    "ended": "That browser was signed out.",
-    "ended-others": "Every other browser was signed out.",
-    "notices": "It is changed.",
-    "extended": "You stay signed in here.",
-    "trusted-forgotten": "That browser is trusted no more.",
-    "trusted-all-forgotten": "No browser is trusted any more.",
-    "recovery-stopped": "It is stopped. If you did not ask for it, somebody else knows your password: have it changed.",
-    "preferred": "From now on you are asked for that first.",
-    "confirmed": "Thank you. For the next five minutes you can change things here; please press the button again.",
+    "added": say("The authenticator app is set up."),
+    "added-key": say("The security key is set up."),
+    "added-number": say("The phone number is set up."),
+    "added-address": say("The e-mail address is set up."),
+    "removed": say("It was removed, and every other browser was signed out."),
+    "ended": say("That browser was signed out."),
+    "ended-others": say("Every other browser was signed out."),
+    "notices": say("It is changed."),
+    "extended": say("You stay signed in here."),
+    "trusted-forgotten": say("That browser is trusted no more."),
+    "trusted-all-forgotten": say("No browser is trusted any more."),
+    "recovery-stopped": say(
+        "It is stopped. If you did not ask for it, somebody else knows your password: have it changed."
+    ),
+    "preferred": say("From now on you are asked for that first."),
+    "confirmed": say("Thank you. For the next five minutes you can change things here; please press the button again."),
 }
 """By the value of `done`: what a redirect may say, so that no words travel in a URL."""
 
@@ -103,7 +106,7 @@ async def end_session(request: web.Request) -> web.Response:
     await forms.read(request, "account", _session(identity))
     desk = request.app[DESK]
     if not await desk.sessions.end(identity.tenant, identity.subject, request.match_info["session"]):
-        raise UserError("ERR-SESSION", "That browser is signed out already.", 404)
+        raise UserError("ERR-SESSION", say("That browser is signed out already."), 404)
     return redirect(desk.prefix + "account?done=ended")
 
 
@@ -163,6 +166,7 @@ async def _page(
     answer = page(
         request,
         "account.html",
+        again=f"{desk.prefix}account",
         status=error.status if error else 200,
         csrf=forms.token(request, "account", _session(identity)),
         notice=notice,
@@ -178,7 +182,7 @@ async def _page(
             {
                 "id": one.id,
                 "label": label(one.kind, one.label or addresses.get(one.id, "")),
-                "sent": {"sms": "text message", "email": "e-mail"}.get(one.kind, ""),
+                "sent": {"sms": say("text message"), "email": say("e-mail")}.get(one.kind, ""),
                 "key": one.kind == "webauthn",
                 "disabled": one.disabled,
                 "added": ago(one.created_at, now),

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from gateway.core.languages import spoken
 from gateway.core.page_headers import HEADERS
 from gateway.web import pages
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
+from gateway.web.return_to import is_safe
 
 if TYPE_CHECKING:
     from gateway.core.rule import StepUpDemand
@@ -28,19 +30,44 @@ def page(
     status: int = 200,
     leads_on: bool = False,
     script: bool = False,
+    language: str = "",
+    again: str = "",
     **values: Any,
 ) -> web.Response:
     """The page `template`. `leads_on`: whether its form ends at a service, wherever that sends people.
 
-    `script`: whether it asks for a security key.
+    `script`: whether it asks for a security key. `language`: of a page that is there in one only; empty: the caller's.
+    `again`: where it can be seen once more, to be read in another language; empty: where a GET has found it.
     """
     prefix = request.app[DESK].prefix
-    body = pages.render(template, prefix, **values)
+    here = "" if language else again or _here(request)
+    language = language or language_of(request)
+    body = pages.render(template, prefix, language, here=here, **values)
     policy = (pages.LEADS_ON if leads_on else HEADERS)["Content-Security-Policy"]
     if script:
         policy = pages.with_script(policy, request[CALLER].origin, prefix)
-    headers = {"Content-Security-Policy": policy}
+    headers = {"Content-Security-Policy": policy, "Content-Language": language}
     return web.Response(body=body, status=status, headers=headers, content_type="text/html", charset="utf-8")
+
+
+def language_of(request: web.Request) -> str:
+    """What whoever asks is spoken to in."""
+    caller = request.get(CALLER)
+    return caller.language if caller is not None else request.app[DESK].language
+
+
+def told(request: web.Request, said: str) -> str:
+    """`said` in the caller's language, for what is no page."""
+    return str(spoken(said, language_of(request)))
+
+
+def _here(request: web.Request) -> str:
+    """The address of this page, where it can be asked for once more. One that holds a secret is not repeated in it,
+    nor a way on that is not taken.
+    """
+    if request.method != "GET" or "token" in request.query:
+        return ""
+    return request.raw_path if is_safe(request.query.get("next") or "/") else request.raw_path.partition("?")[0]
 
 
 def redirect(location: str, status: int = 303) -> web.Response:
@@ -63,13 +90,13 @@ def wants_page(request: web.Request) -> bool:
 def problem(
     request: web.Request, status: int, code: str, detail: str, *, title: str = "", more: Mapping[str, Any] | None = None
 ) -> web.Response:
-    """Problem details; `more` are extension members."""
-    return json(
+    """Problem details; `more` are extension members. `detail` is for people, and in their language."""
+    answer = json(
         {
             "type": "about:blank",
             "title": title or HTTPStatus(status).phrase,
             "status": status,
-            "detail": detail,
+            "detail": told(request, detail),
             "code": code,
             "request_id": request.headers.get("Sallyport-Request-Id", ""),
             **(more or {}),
@@ -77,6 +104,8 @@ def problem(
         status=status,
         content_type="application/problem+json",
     )
+    answer.headers["Content-Language"] = language_of(request)
+    return answer
 
 
 def refusal(
@@ -91,8 +120,20 @@ def refusal(
     """No, told to a person or to a program, whichever asks."""
     if wants_page(request):
         request_id = request.headers.get("Sallyport-Request-Id", "")
-        body = pages.error_page(status, code, "", detail, request_id, prefix=request.app[DESK].prefix, action=action)
-        answer = web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
+        language = language_of(request)
+        body = pages.error_page(
+            status,
+            code,
+            "",
+            detail,
+            request_id,
+            prefix=request.app[DESK].prefix,
+            action=action,
+            language=language,
+            here=_here(request),
+        )
+        headers = {"Content-Language": language}
+        answer = web.Response(body=body, status=status, headers=headers, content_type="text/html", charset="utf-8")
     else:
         answer = problem(request, status, code, detail)
     if retry_after > 0:
@@ -113,12 +154,3 @@ def challenge(demand: StepUpDemand | None = None) -> str:
     if demand.max_age is not None:
         parts.append(f'max_age="{int(demand.max_age)}"')
     return ", ".join(parts)
-
-
-def wait_words(seconds: float) -> str:
-    """`90` → `2 minutes`; rounded up, for people."""
-    if seconds < 60:
-        whole = max(1, math.ceil(seconds))
-        return f"{whole} second{'s' if whole != 1 else ''}"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} minute{'s' if minutes != 1 else ''}"

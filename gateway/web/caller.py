@@ -16,8 +16,10 @@ from aiohttp import web
 from gateway.core.cookies import Cookies
 from gateway.core.errors import Broken, SallyportError
 from gateway.core.facts import Facts
+from gateway.core.languages import ENGLISH, chosen, wanted
 from gateway.crypto.tokens import new_token
 from gateway.identity.cookie import SessionCookie
+from gateway.web.desk import DESK
 
 if TYPE_CHECKING:
     from gateway.core.identity import Identity
@@ -56,9 +58,23 @@ class ProofTooOld(SallyportError):  # noqa: N818
 class Caller:
     """Who asks, from where, with which of our cookies."""
 
-    __slots__ = ("_credential", "_identity", "_known", "browser", "cookies", "crumbs", "facts", "new_browser")
+    __slots__ = (
+        "_credential",
+        "_identity",
+        "_known",
+        "browser",
+        "chosen",
+        "cookies",
+        "crumbs",
+        "facts",
+        "language",
+        "new_browser",
+    )
 
-    def __init__(self, facts: Facts, credential: SessionCookie) -> None:
+    def __init__(
+        self, facts: Facts, credential: SessionCookie, accept_language: str = "", default: str = ENGLISH
+    ) -> None:
+        """`default`: the language for somebody who asks for none of ours."""
         self.facts = facts
         self.cookies = Cookies.over(facts.scheme)
         self.crumbs = read_cookies(facts.cookie)
@@ -67,6 +83,10 @@ class Caller:
         """Whether `browser` still has to be told to the browser."""
         self.browser = browser or new_token()
         """A random name of this browser; forms and interrupted requests are bound to it."""
+        self.chosen = chosen(facts.cookie, self.cookies.language)
+        """The language they chose here; empty: none."""
+        self.language = wanted(self.chosen, accept_language, default)
+        """What they are spoken to in."""
         self._credential = credential
         self._identity: Identity | None = None
         self._known = False
@@ -137,6 +157,8 @@ def introduce(request: web.Request) -> Caller:
             request_id=headers.get("Sallyport-Request-Id", ""),
         ),
         credential,
+        ",".join(headers.getall("Accept-Language", ())),
+        request.app[DESK].language,
     )
 
 

@@ -71,6 +71,8 @@ class Desk:
     """What people are told beside what they have to be; None where nobody is told anything."""
     deliveries: Deliveries | None = None
     """Keeps what senders tell; None where nobody sends anything."""
+    language: str = "en"
+    """For whoever asks for none of ours."""
     prefix: str = "/.sallyport/"
     """Path under which everything here lives; starts and ends with `/`."""
 

@@ -13,14 +13,16 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity, Proof
+from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Setup
 from gateway.web import forms
-from gateway.web.answers import page, redirect, wait_words
+from gateway.web.answers import page, redirect, told
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import elsewhere
+from gateway.web.words import wait
 
 
 async def show(request: web.Request) -> web.Response:
@@ -77,7 +79,8 @@ async def confirm(request: web.Request) -> web.Response:
 
 def show_codes(request: web.Request, codes: Sequence[str], after: str, *, replaced: bool = False) -> web.Response:
     """Backup codes, this once. The file is made in the page, so they are kept nowhere."""
-    text = "Sallyport backup codes\r\nEach works once.\r\n\r\n" + "\r\n".join(codes) + "\r\n"
+    head = told(request, say("Sallyport backup codes")), told(request, say("Each works once."))
+    text = "\r\n".join((*head, "", *codes, ""))
     return page(
         request,
         "codes.html",
@@ -98,9 +101,7 @@ async def _scan(
 ) -> web.Response:
     from gateway.mfa.qr import svg  # segno is wanted only here
 
-    told = ""
-    if error is not None:
-        told = error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
+    problem = sentences(error.detail, wait(error.retry_after)) if error is not None else ""
     answer = page(
         request,
         "setup.html",
@@ -113,7 +114,7 @@ async def _scan(
         uri=setup.uri,
         next=after,
         label=device[:64],
-        error=told,
+        error=problem,
     )
     return forms.remember_browser(request, answer)
 

@@ -17,15 +17,17 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity
+from gateway.core.words import say, sentences
 from gateway.mfa.codes.binding import Addresses
 from gateway.web import forms
-from gateway.web.answers import page, redirect, wait_words
+from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import elsewhere, not_offered
+from gateway.web.words import wait, wait_words
 
 OTHER_ADDRESS = (
     "ERR-PHONE-INVALID",
@@ -194,7 +196,7 @@ def _addresses(request: web.Request) -> Addresses:
     """Who binds them. Raises `UserError` `ERR-MFA-METHOD` where the operator offers no such factor."""
     found = request.app[DESK].addresses.get(request.match_info["factor"])
     if found is None:
-        raise not_offered("This method is not in use here.")
+        raise not_offered(say("This method is not in use here."))
     return found
 
 
@@ -204,9 +206,7 @@ def _of(request: web.Request, setup_id: str, after: str) -> str:
 
 
 def _told(error: UserError | None) -> str:
-    if error is None:
-        return ""
-    return error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
+    return sentences(error.detail, wait(error.retry_after)) if error is not None else ""
 
 
 def _session(identity: Identity) -> str:

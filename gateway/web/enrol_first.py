@@ -65,7 +65,7 @@ async def show(request: web.Request) -> web.Response:
         left=span(left + SOON) if left > 0 else "",
         until=day(identity.enrol_by) if left > 0 else "",
         ways=() if again or instead else ways,
-        again=again,
+        sign_in_first=again,
         instead=instead,
         recover=recover,
         next=after,

@@ -6,10 +6,13 @@ answer comes back as a form: so it leads on like every other page, and needs no 
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity
+from gateway.core.words import say
 from gateway.web import forms
 from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER
@@ -17,7 +20,7 @@ from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
-from gateway.web.security_keys import elsewhere, not_offered, security_keys
+from gateway.web.security_keys import KEY_WORDS, elsewhere, not_offered, security_keys
 
 AGAIN = ("ERR-MFA-INVALID", "ERR-MFA-KEY-REFUSED", "ERR-MFA-KEY-KNOWN", "ERR-MFA-SETUP")
 """Errors after which another key, or another try, may do."""
@@ -27,7 +30,7 @@ async def show(request: web.Request) -> web.Response:
     """What is about to happen."""
     identity = await fresh_to_bind(request)
     if request.app[DESK].security_keys is None:
-        raise not_offered("This method is not in use here.")
+        raise not_offered(say("This method is not in use here."))
     return await _page(request, identity, safe_path(request.query.get("next"), ""))
 
 
@@ -59,7 +62,9 @@ async def _page(
         request,
         "enrol-key.html",
         leads_on=True,
+        again=f"{desk.prefix}enrol-key?next={quote(after, safe='')}",
         script=not away,
+        words=KEY_WORDS,
         status=error.status if error else 200,
         csrf=forms.token(request, "enrol-key", _session(identity)),
         next=after,

@@ -26,11 +26,13 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Level
 from gateway.core.page_headers import HEADERS
 from gateway.core.rule import StepUpDemand
+from gateway.core.words import say, sentences
 from gateway.web import callbacks
-from gateway.web.answers import challenge, problem, redirect, refusal, wait_words, wants_page
+from gateway.web.answers import challenge, problem, redirect, refusal, wants_page
 from gateway.web.caller import CALLER, NobodyHere, NotTheWire, ProofTooOld, introduce
 from gateway.web.desk import DESK
 from gateway.web.own_limits import EVERYTHING, GUESSES, RULE
+from gateway.web.words import wait
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
@@ -47,7 +49,7 @@ GUESSING = (
 
 OPEN = frozenset(
     {
-        "login", "logout", "enrol-first", "enrol", "enrol-key", "recover",
+        "login", "logout", "language", "enrol-first", "enrol", "enrol-key", "recover",
         "whoami", "jwks.json", "client.js", "api/openapi.json", "api/docs",
         "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/challenge", "api/v1/mfa/verify", "api/v1/mfa/send",
         "api/v1/mfa/setup/totp",
@@ -70,7 +72,7 @@ async def dressed(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.headers.get("Sallyport-Scheme") == "https":
         answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     if answer.headers.setdefault("Cache-Control", "no-store") == "no-store":
-        answer.headers["Vary"] = "Cookie, Authorization"
+        answer.headers["Vary"] = "Accept-Language, Cookie, Authorization"
     return answer
 
 
@@ -84,7 +86,7 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
     except UserError as error:
         detail = error.detail
         if error.retry_after > 0 and wants_page(request):
-            detail = f"{detail} Please wait {wait_words(error.retry_after)}."
+            detail = sentences(detail, wait(error.retry_after))
         answer = refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
         if error.status == 401:
             answer.headers["WWW-Authenticate"] = challenge()
@@ -94,11 +96,15 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
     except StoreAway as error:
         _tell(request, error)
         return refusal(
-            request, 503, "ERR-STORE-AWAY", "We cannot look that up right now. Please try again soon.", retry_after=5.0
+            request,
+            503,
+            "ERR-STORE-AWAY",
+            say("We cannot look that up right now. Please try again soon."),
+            retry_after=5.0,
         )
     except Exception as error:
         _tell(request, error)
-        return refusal(request, 500, "ERR-FAULT", "It has been noted. Please try again later.")
+        return refusal(request, 500, "ERR-FAULT", say("It has been noted. Please try again later."))
 
 
 @web.middleware
@@ -129,7 +135,7 @@ async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
         if quota.how == "away" and not quota.allowed:
             raise StoreAway("nobody can count")
         if not quota.allowed:
-            raise UserError("ERR-THROTTLED", "That was too often.", 429, max(1.0, quota.retry_after))
+            raise UserError("ERR-THROTTLED", say("That was too often."), 429, max(1.0, quota.retry_after))
     return await handler(request)
 
 
@@ -137,10 +143,10 @@ async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
     """6. Where from, and in what wrapping."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UserError("ERR-ENCODING", "Compressed bodies are not read here.", 415)
+        raise UserError("ERR-ENCODING", say("Compressed bodies are not read here."), 415)
     signed = request.path.startswith(request.app[DESK].prefix + callbacks.PATH)  # in its own way, and no cookie is read
     if request.method not in SAFE and not signed and not _comes_from_us(request):
-        raise UserError("ERR-CSRF", "This request does not come from a page of ours.", 403)
+        raise UserError("ERR-CSRF", say("This request does not come from a page of ours."), 403)
     return await handler(request)
 
 
@@ -188,11 +194,11 @@ def _comes_from_us(request: web.Request) -> bool:
 
 def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
     words = {
-        404: ("ERR-NOT-FOUND", "No page has this address."),
-        405: ("ERR-METHOD", "This address does not answer that method."),
-        413: ("ERR-TOO-LARGE", f"At most {BODY // 1024} KiB are read here."),
+        404: ("ERR-NOT-FOUND", say("No page has this address.")),
+        405: ("ERR-METHOD", say("This address does not answer that method.")),
+        413: ("ERR-TOO-LARGE", say("At most {size} KiB are read here.", size=BODY // 1024)),
     }
-    code, detail = words.get(error.status, ("ERR-BAD-REQUEST", "The request cannot be read."))
+    code, detail = words.get(error.status, ("ERR-BAD-REQUEST", say("The request cannot be read.")))
     answer = refusal(request, error.status, code, detail)
     if "Allow" in error.headers:
         answer.headers["Allow"] = error.headers["Allow"]
@@ -205,7 +211,7 @@ def _nobody(request: web.Request) -> web.Response:
         back = request.raw_path if request.method in SAFE else request.app[DESK].prefix + "account"
         return redirect(f"{request.app[DESK].prefix}login?next={quote(back, safe='')}")
     more = {"challenge": f"{request.app[DESK].prefix}dialog"}
-    answer = problem(request, 401, "ERR-SIGN-IN", "Please sign in.", more=more)
+    answer = problem(request, 401, "ERR-SIGN-IN", say("Please sign in."), more=more)
     answer.headers["WWW-Authenticate"] = challenge()
     return answer
 
@@ -222,7 +228,7 @@ async def _prove_again(request: web.Request, demand: StepUpDemand) -> web.Respon
         request,
         401,
         "ERR-STEP-UP",
-        "A fresh or stronger proof is required.",
+        say("A fresh or stronger proof is required."),
         more={
             "acr_values": demand.level.acr,
             "max_age": int(demand.max_age or 0),

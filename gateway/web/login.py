@@ -19,17 +19,18 @@ from aiohttp import web
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import NEVER, Identity, Proof
+from gateway.core.words import say
 from gateway.identity.device import LIFETIME as DEVICE_LIFETIME
 from gateway.identity.users import User, canonical
 from gateway.web import enrol_first, forms
-from gateway.web.answers import challenge, page, redirect, wait_words
+from gateway.web.answers import challenge, page, redirect
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
 from gateway.web.trusted import stand_in
-from gateway.web.words import LOST
+from gateway.web.words import LOST, wait_words
 
-WRONG = "The user name or the password is not right."
+WRONG = say("The user name or the password is not right.")
 
 
 async def show(request: web.Request) -> web.Response:
@@ -58,7 +59,12 @@ async def submit(request: web.Request) -> web.Response:
     if wait > 0:
         _tell(request, Kind.SIGN_IN_THROTTLED, Severity.WARNING, await _known_name(request, account))
         answer = _form(
-            request, after, resume, typed, f"Too many tries. Please wait {wait_words(wait)} and try again.", 429
+            request,
+            after,
+            resume,
+            typed,
+            say("Too many tries. Please wait {time} and try again.", time=wait_words(wait)),
+            429,
         )
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer
@@ -71,7 +77,7 @@ async def submit(request: web.Request) -> web.Response:
         _tell(request, Kind.SESSION_LIMIT, Severity.NOTICE, account)
         again = _again(request, after, resume)
         return page(request, "full.html", status=error.status, detail=error.detail, again=again)
-    if opened is None:
+    if user is None or opened is None:
         _tell(request, Kind.SIGN_IN_FAILED, Severity.NOTICE, await _known_name(request, account))
         answer = _form(request, after, resume, typed, WRONG, 401)
         answer.headers["WWW-Authenticate"] = challenge()
@@ -85,6 +91,8 @@ async def submit(request: web.Request) -> web.Response:
     after = onward(request, after, resume)
     if identity.enrol_by != NEVER:
         after = enrol_first.location(desk.prefix, after)
+    if not user.language or (known and caller.chosen and caller.chosen != user.language):
+        await desk.users.speak(user.tenant, user.subject, caller.language)
     answer = redirect(after)
     token = await stand_in(request, token, identity, answer)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
@@ -112,7 +120,8 @@ async def _open(request: web.Request, user: User) -> tuple[str, Identity] | None
 
 def _again(request: web.Request, after: str, resume: str) -> str:
     """Back to the form, on the same way."""
-    return f"{request.app[DESK].prefix}login?{urlencode({'next': after, 'resume': resume})}"
+    way = (("next", after), ("resume", resume))
+    return f"{request.app[DESK].prefix}login?{urlencode([one for one in way if one[1]])}"
 
 
 async def _known_name(request: web.Request, account: str) -> str:
@@ -142,6 +151,7 @@ def _form(
         request,
         "login.html",
         leads_on=True,
+        again=_again(request, after, resume),
         status=status,
         csrf=forms.token(request, "login"),
         next=after,

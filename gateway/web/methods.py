@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.core.words import say
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -26,16 +28,16 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "webauthn": Method(
         "webauthn",
-        "Security key or passkey",
-        "Your browser will ask for a security key, or for the finger, face or PIN that opens this device.",
-        "Use my security key or passkey",
+        say("Security key or passkey"),
+        say("Your browser will ask for a security key, or for the finger, face or PIN that opens this device."),
+        say("Use my security key or passkey"),
         touch=True,
     ),
     "totp": Method(
         "totp",
-        "Six-digit code",
-        "Open your authenticator app and type the code it shows now.",
-        "Use my authenticator app",
+        say("Six-digit code"),
+        say("Open your authenticator app and type the code it shows now."),
+        say("Use my authenticator app"),
     ),
     "sms": Method(
         "sms",
@@ -53,9 +55,9 @@ METHODS: Mapping[str, Method] = {
     ),
     "backup_code": Method(
         "backup_code",
-        "Backup code",
-        "One of the codes you saved when you set up your second factor. Each works once.",
-        "Use a backup code",
+        say("Backup code"),
+        say("One of the codes you saved when you set up your second factor. Each works once."),
+        say("Use a backup code"),
         long=True,
     ),
 }

@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.identity import NO_SECOND_FACTOR, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
+from gateway.core.words import say
 from gateway.mfa.enrolment import Permit
 from gateway.mfa.recovery import Place
 from gateway.web.caller import CALLER, NobodyHere, ProofTooOld
@@ -24,7 +25,7 @@ FRESH = 300.0
 
 DOUBT = 0.5
 """Risk score from which on nobody binds a first factor; where policies usually ask for a second one."""
-UNUSUAL = (
+UNUSUAL = say(
     "This sign-in looks unusual, so a second factor cannot be set up from here. Use a browser or a network "
     "that you have signed in from before, or ask whoever looks after your account."
 )
@@ -59,7 +60,7 @@ async def administrator(request: web.Request) -> Identity:
     """
     identity = await request[CALLER].signed_in()
     if not request.app[DESK].enrolment.administers(identity):
-        raise UserError("ERR-FORBIDDEN", "This is for administrators.", 403)
+        raise UserError("ERR-FORBIDDEN", say("This is for administrators."), 403)
     if identity.level < Level.AAL2:
         raise ProofTooOld(SECOND_FACTOR)
     return identity

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity
+from gateway.core.words import say
 from gateway.mfa.interrupted import Interrupted
 from gateway.web import forms
 from gateway.web.answers import page, redirect, refusal
@@ -24,7 +25,7 @@ from gateway.web.words import amount, sent
 
 KIND = b"content-type"
 
-GONE = (
+GONE = say(
     "It was sent already, it waited too long and was thrown away, or somebody else was sending it. "
     "Please fill in the form again."
 )
@@ -36,7 +37,7 @@ async def show(request: web.Request) -> web.Response:
     ticket = request.match_info["ticket"]
     found = await find(request, ticket, identity)
     if found is None:
-        action = ("Go back there", safe_path(request.query.get("next")))
+        action = (say("Go back there"), safe_path(request.query.get("next")))
         return refusal(request, 404, "ERR-RESUME", GONE, action=action)
     kept, _ = found
     answer = page(

@@ -11,20 +11,36 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.words import say
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 
 if TYPE_CHECKING:
     from gateway.mfa.webauthn.security_keys import SecurityKeys
 
+KEY_WORDS = {
+    "NotAllowedError": say(
+        "Nothing came from a key: it was cancelled, or it took too long. Try again, or use another way."
+    ),
+    "InvalidStateError": say("This key is set up already. Use another one."),
+    "NotSupportedError": say("This key cannot be used here. Try another one."),
+    "ConstraintError": say("This key has no PIN and cannot tell who you are. Try another one."),
+    "SecurityError": say("This browser does not ask for keys at this address."),
+    "AbortError": say("It was cancelled. Try again, or use another way."),
+    "other": say("That did not work. Try again, or use another way."),
+    "none": say("This browser cannot use security keys. Use another way, or another browser."),
+    "follow": say("Follow what your browser says now."),
+}
+"""What `webauthn.js` says: by the name of a `DOMException` (WebAuthn, sections 5.1.3 and 5.1.4), and of its own."""
+
 
 def security_keys(request: web.Request) -> SecurityKeys:
     """Those of the house. Raises `UserError` `ERR-MFA-METHOD` where none are configured, or not for this host."""
     keys, away = request.app[DESK].security_keys, elsewhere(request)
     if keys is None:
-        raise not_offered("This method is not in use here.")
+        raise not_offered(say("This method is not in use here."))
     if away:
-        raise not_offered(f"Security keys answer at {away} only.")
+        raise not_offered(say("Security keys answer at {address} only.", address=away))
     return keys
 
 

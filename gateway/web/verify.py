@@ -16,19 +16,20 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity, Level
+from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Permit
 from gateway.mfa.stepup import Challenge
 from gateway.web import forms
-from gateway.web.answers import page, redirect, wait_words
+from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.methods import METHODS
 from gateway.web.proof import UNUSUAL, may_bind_first
 from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
-from gateway.web.security_keys import elsewhere
+from gateway.web.security_keys import KEY_WORDS, elsewhere
 from gateway.web.trusted import offered, prove_and_trust
-from gateway.web.words import LOST, span
+from gateway.web.words import LOST, span, wait, wait_words
 
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD", "ERR-MFA-RESEND")
 """Errors after which the challenge goes on."""
@@ -106,15 +107,15 @@ async def _ask(
     away = elsewhere(request)
     ways = [METHODS[name] for name in challenge.offered if name in METHODS and not (away and METHODS[name].touch)]
     method = next((one for one in ways if one.name == wanted), ways[0] if ways else None)
-    told = ""
-    if error is not None:
-        told = error.detail + (f" Please wait {wait_words(error.retry_after)}." if error.retry_after > 0 else "")
+    problem = sentences(error.detail, wait(error.retry_after)) if error is not None else ""
     standing = await request.app[DESK].stepups.standing(challenge, identity, method.name) if method else None
     answer = page(
         request,
         "verify.html",
         leads_on=True,
+        again=f"{request.app[DESK].prefix}verify/{quote(challenge.ticket, safe='')}",
         script=method is not None and method.touch,
+        words=KEY_WORDS,
         status=error.status if error else 200,
         csrf=forms.token(request, "verify", _session(identity)),
         ticket=challenge.ticket,
@@ -125,10 +126,10 @@ async def _ask(
         elsewhere=away if "webauthn" in challenge.offered else "",
         others=[one for one in ways if one is not method],
         recover=request.app[DESK].recoveries.by_email,
-        error=told,
+        error=problem,
         trust=span(challenge.demand.trusted) if await offered(request, identity, challenge) else "",
         ticked=ticked,
-        why="This place asks for a second factor.",
+        why=say("This place asks for a second factor."),
         lost=LOST.get(request.query.get("lost", ""), ""),
         user=identity.user,
     )
@@ -165,7 +166,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         enrol_sms=f"{desk.prefix}enrol-code/sms{to_add}" if to_add and "sms" in kinds else "",
         enrol_email=f"{desk.prefix}enrol-code/email{to_add}" if to_add and "email" in kinds else "",
         enrol_key=f"{desk.prefix}enrol-key?next={quote(after, safe='')}" if may and "webauthn" in kinds else "",
-        again=permit is Permit.SIGN_IN_AGAIN,
+        sign_in_first=permit is Permit.SIGN_IN_AGAIN,
         unusual=UNUSUAL if unusual else "",
         recover=has_some and desk.recoveries.by_email,
         lost=LOST.get(request.query.get("lost", ""), ""),

@@ -7,7 +7,7 @@ challenges follow RFC 6750, those for step-up RFC 9470.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Protocol
@@ -20,12 +20,32 @@ from gateway.core.facts import Facts
 from gateway.core.page_headers import HEADERS
 from gateway.core.reasons import Reason
 from gateway.core.rule import StepUpDemand
+from gateway.core.words import say
 
 Header = tuple[bytes, bytes]
 
 
+class ErrorPages(Protocol):
+    """Makes an HTML document for whoever sent a request; `action` is `(label, path)` of a way on."""
+
+    def __call__(
+        self,
+        facts: Facts,
+        status: int,
+        code: str,
+        title: str,
+        detail: str,
+        request_id: str,
+        /,
+        *,
+        action: tuple[str, str] | None = None,
+    ) -> tuple[bytes, str]:
+        """The document, and its language. As `title` the status' own phrase, for which a better one may be found."""
+        ...
+
+
 class ErrorPage(Protocol):
-    """Makes an HTML document; `action` is `(label, path)` of a way on."""
+    """`ErrorPages` for one request."""
 
     def __call__(
         self,
@@ -37,42 +57,47 @@ class ErrorPage(Protocol):
         /,
         *,
         action: tuple[str, str] | None = None,
-    ) -> bytes:
-        """As `title` the status' own phrase, for which a better one may be found."""
+    ) -> tuple[bytes, str]:
+        """As that."""
         ...
 
 
+def page_for(pages: ErrorPages | None, facts: Facts | None) -> ErrorPage | None:
+    """Who makes a page for whoever sent `facts`; None where there are no pages, or nobody looks at one."""
+    return None if pages is None or facts is None or not is_navigation(facts) else partial(pages, facts)
+
+
 REFUSALS: dict[Reason, tuple[int, str]] = {
-    Reason.BAD_REQUEST: (400, "The request is not valid HTTP/1.1."),
-    Reason.BAD_TARGET: (400, "The address is malformed or has more than one meaning."),
-    Reason.BAD_HOST: (400, "The request does not name exactly one valid host."),
-    Reason.METHOD_NOT_ALLOWED: (405, "This method is not carried here."),
-    Reason.EXPECTATION_FAILED: (417, "The only expectation understood here is 100-continue."),
-    Reason.HEAD_TOO_LARGE: (431, "The request headers are too large."),
-    Reason.TARGET_TOO_LONG: (414, "The address is too long."),
-    Reason.BODY_TOO_LARGE: (413, "The request body is too large."),
-    Reason.VERSION_NOT_SUPPORTED: (505, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
-    Reason.TIMED_OUT: (408, "The request did not arrive in time."),
-    Reason.UNTRUSTED_PROXY: (403, "Only a proxy that is trusted may ask this."),
-    Reason.ORIGINAL_UNCLEAR: (400, "The proxy does not name exactly one request."),
-    Reason.IDENTITY_CLAIMED: (400, "The request says who sends it in a header that only we may set."),
-    Reason.BAD_PROXY_HEADER: (400, "The connection does not begin with the PROXY header of a trusted proxy."),
-    Reason.UPSTREAM_UNREACHABLE: (502, "The service behind this address cannot be reached."),
-    Reason.UPSTREAM_INVALID: (502, "The service behind this address gave an invalid answer."),
-    Reason.UPSTREAM_TIMED_OUT: (504, "The service behind this address did not answer in time."),
-    Reason.UPSTREAM_BUSY: (503, "The service behind this address is busy."),
-    Reason.UPSTREAM_CIRCUIT_OPEN: (503, "The service behind this address is given a rest. Try again in a while."),
-    Reason.MFA_ENROL: (403, "Your account must have a second factor. Set one up first."),
-    Reason.NO_RULE: (403, "Nothing here is open to you."),
-    Reason.NOT_ALLOWED: (403, "You are not allowed to see this."),
-    Reason.RISK_REFUSED: (403, "This request looks too unlike you. Try from a device and network you use often."),
-    Reason.CROSS_SITE: (403, "A page of another site asked for this."),
-    Reason.RATE_LIMITED: (429, "Too many requests. Wait a little, then try again."),
-    Reason.OVERLOADED: (503, "Too much is going on here. Try again in a little while."),
-    Reason.STORE_AWAY: (503, "We cannot count requests right now. Try again in a little while."),
-    Reason.FAULT: (503, "Something went wrong on our side. Nothing was let through."),
+    Reason.BAD_REQUEST: (400, say("The request is not valid HTTP/1.1.")),
+    Reason.BAD_TARGET: (400, say("The address is malformed or has more than one meaning.")),
+    Reason.BAD_HOST: (400, say("The request does not name exactly one valid host.")),
+    Reason.METHOD_NOT_ALLOWED: (405, say("This method is not carried here.")),
+    Reason.EXPECTATION_FAILED: (417, say("The only expectation understood here is 100-continue.")),
+    Reason.HEAD_TOO_LARGE: (431, say("The request headers are too large.")),
+    Reason.TARGET_TOO_LONG: (414, say("The address is too long.")),
+    Reason.BODY_TOO_LARGE: (413, say("The request body is too large.")),
+    Reason.VERSION_NOT_SUPPORTED: (505, say("Only HTTP/1.0 and HTTP/1.1 are spoken here.")),
+    Reason.TIMED_OUT: (408, say("The request did not arrive in time.")),
+    Reason.UNTRUSTED_PROXY: (403, say("Only a proxy that is trusted may ask this.")),
+    Reason.ORIGINAL_UNCLEAR: (400, say("The proxy does not name exactly one request.")),
+    Reason.IDENTITY_CLAIMED: (400, say("The request says who sends it in a header that only we may set.")),
+    Reason.BAD_PROXY_HEADER: (400, say("The connection does not begin with the PROXY header of a trusted proxy.")),
+    Reason.UPSTREAM_UNREACHABLE: (502, say("The service behind this address cannot be reached.")),
+    Reason.UPSTREAM_INVALID: (502, say("The service behind this address gave an invalid answer.")),
+    Reason.UPSTREAM_TIMED_OUT: (504, say("The service behind this address did not answer in time.")),
+    Reason.UPSTREAM_BUSY: (503, say("The service behind this address is busy.")),
+    Reason.UPSTREAM_CIRCUIT_OPEN: (503, say("The service behind this address is given a rest. Try again in a while.")),
+    Reason.MFA_ENROL: (403, say("Your account must have a second factor. Set one up first.")),
+    Reason.NO_RULE: (403, say("Nothing here is open to you.")),
+    Reason.NOT_ALLOWED: (403, say("You are not allowed to see this.")),
+    Reason.RISK_REFUSED: (403, say("This request looks too unlike you. Try from a device and network you use often.")),
+    Reason.CROSS_SITE: (403, say("A page of another site asked for this.")),
+    Reason.RATE_LIMITED: (429, say("Too many requests. Wait a little, then try again.")),
+    Reason.OVERLOADED: (503, say("Too much is going on here. Try again in a little while.")),
+    Reason.STORE_AWAY: (503, say("We cannot count requests right now. Try again in a little while.")),
+    Reason.FAULT: (503, say("Something went wrong on our side. Nothing was let through.")),
 }
-"""Reason → status and sentence."""
+"""Reason → status and sentence, which pages put into the language of whoever looks at them; programs get English."""
 
 PAGE_HEADERS: tuple[Header, ...] = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 
@@ -144,10 +169,17 @@ def refusal(
     if page is None:
         status, headers, body = problem(status, reason, detail, request_id)
         return status, [*headers, *more], body
-    html = page(status, code_of(reason), HTTPStatus(status).phrase, detail, request_id, action=action)
+    html, language = page(status, code_of(reason), HTTPStatus(status).phrase, detail, request_id, action=action)
     return (
         status,
-        [(b"Content-Type", b"text/html; charset=utf-8"), (b"Cache-Control", b"no-store"), *PAGE_HEADERS, *more],
+        [
+            (b"Content-Type", b"text/html; charset=utf-8"),
+            (b"Content-Language", language.encode()),
+            (b"Vary", b"Accept-Language, Cookie"),
+            (b"Cache-Control", b"no-store"),
+            *PAGE_HEADERS,
+            *more,
+        ],
         html,
     )
 

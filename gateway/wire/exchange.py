@@ -311,7 +311,7 @@ class Exchange:
 
     def answer_refusal(self, reason: Reason, retry_after: float, action: tuple[str, str] | None = None) -> None:
         """Answer with a refusal. `action`: label and path of a way on, where it is told on a page."""
-        page = self.wire.error_page if self.facts is not None and answers.is_navigation(self.facts) else None
+        page = answers.page_for(self.wire.error_page, self.facts)
         try:
             answer = answers.refusal(reason, self.request_id, page, retry_after=retry_after, action=action)
         except Exception:  # also a page that cannot be made is a refusal

@@ -379,8 +379,8 @@ class _Reply:
         """No, for `reason`."""
         exchange = self.exchange
         page = None
-        if not self._dialect.three_answers and exchange.facts is not None and answers.is_navigation(exchange.facts):
-            page = exchange.wire.error_page
+        if not self._dialect.three_answers:
+            page = answers.page_for(exchange.wire.error_page, exchange.facts)
         try:
             status, lines, body = answers.refusal(reason, exchange.request_id, page, status)
         except Exception:  # also a page that cannot be made is a refusal

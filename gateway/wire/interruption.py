@@ -23,6 +23,7 @@ from gateway.core.eager import aside
 from gateway.core.errors import SallyportError, UserError
 from gateway.core.facts import Facts
 from gateway.core.reasons import Reason
+from gateway.core.words import say
 from gateway.limits.headers import ratelimit_headers
 from gateway.wire import answers, request
 from gateway.wire.origin import comes_from_us
@@ -48,7 +49,7 @@ async def answer(exchange: Exchange, facts: Facts, verdict: Verdict) -> None:
     """Say no, or how to get to yes."""
     decision = verdict.decision
     navigation = answers.is_navigation(facts)
-    page = exchange.wire.error_page if navigation else None
+    page = answers.page_for(exchange.wire.error_page, facts)
     if isinstance(decision, SignIn | StepUp):
         wire = exchange.wire
         if not navigation or wire.desk is None:
@@ -275,7 +276,7 @@ async def not_sent(exchange: Exchange, reason: Reason, retry_after: float) -> No
     try:
         if await _give_back(exchange):
             ticket = quote(exchange.resumed_by[0], safe="")
-            action = "Try to send it again", f"{exchange.wire.prefix}resume/{ticket}"
+            action = say("Try to send it again"), f"{exchange.wire.prefix}resume/{ticket}"
     except SallyportError as error:
         _log.error("request %s: %s", exchange.request_id, error)
     except Exception:

@@ -24,7 +24,7 @@ from gateway.core.rule import Rule
 from gateway.crypto.tokens import new_token
 from gateway.gate import Gate
 from gateway.wire.admission import Admission
-from gateway.wire.answers import ErrorPage
+from gateway.wire.answers import ErrorPages
 from gateway.wire.bounds import Bounds
 from gateway.wire.client import ClientConnection
 from gateway.wire.drain import drain
@@ -66,7 +66,7 @@ class Wire:
         stepups: StepUps | None,
         interrupted: InterruptedRequests | None,
         strip_cookies: Callable[[bytes], bytes],
-        error_page: ErrorPage | None,
+        error_page: ErrorPages | None,
         access_log: AccessLog,
         metrics: Metrics,
         ledger: Ledger,
@@ -93,9 +93,7 @@ class Wire:
         self.cookies = cookies
         self.scheme = "https" if cookies.secure else "http"
         """What browsers see."""
-        self.our_cookies = frozenset(
-            name.encode() for name in (cookies.session, cookies.browser, cookies.device, cookies.resume)
-        )
+        self.our_cookies = cookies.names
         self.desk_terms = Terms(frozenset(), personal=False)
         self.anybodys = Terms(self.our_cookies, personal=False)
         self.personal = Terms(self.our_cookies, personal=True)

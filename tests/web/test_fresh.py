@@ -43,6 +43,7 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "mfa/challenge"): "it asks for the proof",
     ("POST", "mfa/webauthn/authenticate/begin"): "it asks for the proof",
     ("POST", "mfa/webauthn/authenticate/complete"): "it is the proof",
+    ("POST", "language"): "it changes words and nothing else",
     ("POST", "logout"): "nobody is let in by it",
     ("POST", "resume/{ticket}"): "the gate judges it",
     ("POST", "enrol-first"): "it leads to signing in",

@@ -43,7 +43,7 @@ async def test_every_answer_is_dressed_and_private(browser: Browser, path: str) 
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["Vary"] == "Cookie, Authorization"
+    assert answer.headers["Vary"] == "Accept-Language, Cookie, Authorization"
     assert answer.headers["Server"] == "sallyport"
 
 

@@ -17,6 +17,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import NotProven, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof
+from gateway.core.words import say
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.enrolment import Enrolment, one_line
 from gateway.mfa.sealed import place_of
@@ -66,7 +67,9 @@ class Binding:
         async with self._records.read() as connection:
             keys = await keys_of(connection, self._sealer, tenant, subject)
         if len(keys) >= KEYS:
-            raise UserError("ERR-MFA-TOO-MANY", f"You have {KEYS} security keys already. Remove one first.", 409)
+            raise UserError(
+                "ERR-MFA-TOO-MANY", say("You have {count} security keys already. Remove one first.", count=KEYS), 409
+            )
         challenge = await self._ceremonies.open(REGISTER, tenant, subject, _session(identity), had_factors=had_factors)
         self._enrolment.count(KIND, "started")
         return {
@@ -107,7 +110,7 @@ class Binding:
         tenant, subject = identity.tenant, identity.subject
         claimed = await self._ceremonies.claim(REGISTER, tenant, subject, _session(identity))
         if claimed is None:
-            raise UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
+            raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
         challenge, kept = claimed
         place: dict[str, str] = {"address": address, "agent": agent, "request_id": request_id}
         try:
@@ -116,8 +119,8 @@ class Binding:
             self._enrolment.count(KIND, "failed")
             self._tell(identity, error.why, place)
             if error.why in POLICY:
-                raise UserError("ERR-MFA-KEY-REFUSED", "Keys of this kind are not accepted here.", 403) from error
-            raise UserError("ERR-MFA-INVALID", "That key could not be set up. Please try again.") from error
+                raise UserError("ERR-MFA-KEY-REFUSED", say("Keys of this kind are not accepted here."), 403) from error
+            raise UserError("ERR-MFA-INVALID", say("That key could not be set up. Please try again.")) from error
 
         async def bind(connection: AsyncConnection) -> str:
             return await self._insert(connection, tenant, subject, key, one_line(label))
@@ -130,7 +133,9 @@ class Binding:
 
     async def _insert(self, connection: AsyncConnection, tenant: str, subject: str, key: Key, label: str) -> str:
         if len(await keys_of(connection, self._sealer, tenant, subject)) >= KEYS:
-            raise UserError("ERR-MFA-TOO-MANY", f"You have {KEYS} security keys already. Remove one first.", 409)
+            raise UserError(
+                "ERR-MFA-TOO-MANY", say("You have {count} security keys already. Remove one first.", count=KEYS), 409
+            )
         same = exists().where(factors.c.tenant == tenant, factors.c.id == key.id)
         if await connection.scalar(select(same)):
             raise _known()
@@ -169,7 +174,7 @@ class Binding:
 
 
 def _known() -> UserError:
-    return UserError("ERR-MFA-KEY-KNOWN", "This key is set up already.", 409)
+    return UserError("ERR-MFA-KEY-KNOWN", say("This key is set up already."), 409)
 
 
 def _session(identity: Identity) -> str:

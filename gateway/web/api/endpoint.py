@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from gateway.core.errors import UserError
+from gateway.core.words import say
 from gateway.web.answers import json, problem
 
 Handler = Callable[[web.Request, Any], Awaitable[BaseModel | web.Response | None]]
@@ -56,12 +57,12 @@ class Endpoint:
 
     async def _body(self, request: web.Request) -> BaseModel | web.Response:
         if request.content_type != "application/json":
-            raise UserError("ERR-CONTENT-TYPE", "The body has to be application/json.", 415)
+            raise UserError("ERR-CONTENT-TYPE", say("The body has to be application/json."), 415)
         raw = await request.read()
         try:
             value = orjson.loads(raw) if raw else {}
         except orjson.JSONDecodeError as error:
-            raise UserError("ERR-JSON", "The body is not JSON.", 400) from error
+            raise UserError("ERR-JSON", say("The body is not JSON."), 400) from error
         try:
             return self.takes.model_validate(value)
         except ValidationError as error:
@@ -70,4 +71,4 @@ class Endpoint:
                 {"pointer": "/" + "/".join(map(str, one["loc"])) if one["loc"] else "", "detail": one["msg"]}
                 for one in found
             ]
-            return problem(request, 400, "ERR-BODY", "The body is not as it should be.", more={"errors": errors})
+            return problem(request, 400, "ERR-BODY", say("The body is not as it should be."), more={"errors": errors})

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER, Proof
+from gateway.core.words import say
 from gateway.mfa.enrolment import Permit
-from gateway.web.answers import json
+from gateway.web.answers import json, told
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import (
     BackupCodes,
@@ -53,7 +54,7 @@ async def standing(request: web.Request, _: Empty) -> MfaStatus:
             "preferred": await desk.factors.preferred(me.tenant, me.subject),
             "backup_codes_left": status.backup_codes_left,
             "backup_codes_expire_at": moment(status.backup_codes_expire_at) if status.backup_codes_left else None,
-            "hint": status.hint,
+            "hint": told(request, status.hint),
             "acr": me.level.acr,
             "amr": list(me.amr),
             "auth_time": moment(me.auth_time),
@@ -73,7 +74,7 @@ async def methods(request: web.Request, _: Empty) -> Methods:
     me = await request[CALLER].signed_in()
     factors = request.app[DESK].factors
     addresses = await factors.addresses(me.tenant, me.subject)
-    return Methods(methods=[_method(one, addresses) for one in await factors.of(me.tenant, me.subject)])
+    return Methods(methods=[_method(request, one, addresses) for one in await factors.of(me.tenant, me.subject)])
 
 
 async def method(request: web.Request, _: Empty) -> Method:
@@ -82,8 +83,8 @@ async def method(request: web.Request, _: Empty) -> Method:
     factors = request.app[DESK].factors
     for one in await factors.of(me.tenant, me.subject):
         if one.id == request.match_info["id"]:
-            return _method(one, await factors.addresses(me.tenant, me.subject))
-    raise UserError("ERR-MFA-UNKNOWN", "You have no such method.", 404)
+            return _method(request, one, await factors.addresses(me.tenant, me.subject))
+    raise UserError("ERR-MFA-UNKNOWN", say("You have no such method."), 404)
 
 
 async def remove(request: web.Request, _: Empty) -> web.Response:
@@ -155,7 +156,7 @@ async def _begin(request: web.Request, factor: str, typed: str) -> CodeSetup:
     me = await fresh_to_bind(request)
     addresses = request.app[DESK].addresses.get(factor)
     if addresses is None:
-        raise not_offered("This method is not in use here.")
+        raise not_offered(say("This method is not in use here."))
     return _code_setup(await addresses.begin(me, typed, **request[CALLER].place))
 
 
@@ -167,11 +168,11 @@ def _code_setup(setup: Setup) -> CodeSetup:
     return CodeSetup(id=setup.id, to=setup.masked, again_in=ceil(setup.again_in))
 
 
-def _method(one: Enrolled, addresses: Mapping[str, str]) -> Method:
+def _method(request: web.Request, one: Enrolled, addresses: Mapping[str, str]) -> Method:
     return Method(
         id=one.id,
         kind=one.kind,
-        label=label(one.kind, one.label or addresses.get(one.id, "")),
+        label=told(request, label(one.kind, one.label or addresses.get(one.id, ""))),
         created_at=moment(one.created_at),
         last_used_at=moment(one.last_used_at) if one.last_used_at else None,
         disabled=one.disabled,

@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from gateway.core.languages import ENGLISH
 from gateway.web.answers import json, page
 from gateway.web.api import factors, limits, notices, recoveries, requirements, sessions, stepup, trusted, webauthn
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -46,7 +47,7 @@ PROBLEM = {
         "type": {"type": "string", "const": "about:blank"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "For people."},
+        "detail": {"type": "string", "description": "For people, in their language."},
         "code": {"type": "string", "description": "Stable; for programs.", "examples": ["ERR-MFA-INVALID"]},
         "request_id": {"type": "string"},
         "errors": {
@@ -85,7 +86,7 @@ async def docs(request: web.Request) -> web.Response:
         }
         for endpoint in ENDPOINTS
     ]
-    return page(request, "docs.html", operations=operations)
+    return page(request, "docs.html", language=ENGLISH, operations=operations)
 
 
 @cache

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity, Session, amr_of, level_of
+from gateway.core.words import say
 from gateway.identity.users import User
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -36,7 +37,7 @@ async def end(request: web.Request, _: Empty) -> None:
     """Sign one browser out."""
     me = await fresh(request)
     if not await request.app[DESK].sessions.end(me.tenant, me.subject, request.match_info["id"]):
-        raise UserError("ERR-SESSION", "You have no such session.", 404)
+        raise UserError("ERR-SESSION", say("You have no such session."), 404)
 
 
 async def extend(request: web.Request, _: Empty) -> SessionItem:
@@ -44,10 +45,10 @@ async def extend(request: web.Request, _: Empty) -> SessionItem:
     caller = request[CALLER]
     me = await caller.signed_in()
     if request.match_info["id"] not in ("current", _id(me)):
-        raise UserError("ERR-SESSION", "Only the session of this request can be extended.", 404)
+        raise UserError("ERR-SESSION", say("Only the session of this request can be extended."), 404)
     extended = await request.app[DESK].sessions.extend(caller.token)
     if extended.session is None:
-        raise UserError("ERR-SESSION", "This session is over.", 404)
+        raise UserError("ERR-SESSION", say("This session is over."), 404)
     return _item(extended.session, extended)
 
 
@@ -76,7 +77,7 @@ async def end_of(request: web.Request, _: Empty) -> None:
     user = await _user(request, me)
     session = request.match_info["id"]
     if not await request.app[DESK].sessions.end(user.tenant, user.subject, session, by=me.user):
-        raise UserError("ERR-SESSION", "They have no such session.", 404)
+        raise UserError("ERR-SESSION", say("They have no such session."), 404)
 
 
 async def invalidate_all_of(request: web.Request, _: Empty) -> Ended:
@@ -90,7 +91,7 @@ async def _user(request: web.Request, me: Identity) -> User:
     """Whom the path names, among those of the administrator's own tenant."""
     user = await request.app[DESK].users.find(request.match_info["user"], me.tenant)
     if user is None:
-        raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+        raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
     return user
 
 

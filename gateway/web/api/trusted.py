@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity
+from gateway.core.words import say
 from gateway.identity.users import User
 from gateway.mfa.trusted_devices import Trusted
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -103,7 +104,7 @@ def _item(one: Trusted) -> TrustedDevice:
 
 
 def _unknown() -> UserError:
-    return UserError("ERR-MFA-UNKNOWN", "You trust no such browser.", 404)
+    return UserError("ERR-MFA-UNKNOWN", say("You trust no such browser."), 404)
 
 
 _UNKNOWN = (404, "ERR-MFA-UNKNOWN")

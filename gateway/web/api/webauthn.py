@@ -6,6 +6,7 @@ import orjson
 from aiohttp import web
 
 from gateway.core.asked import Asked
+from gateway.core.words import say
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import Confirmed, KeyAnswer, KeyAsk, KeyQuestion, NewKey, Proven, moment
@@ -39,7 +40,7 @@ async def authenticate_begin(request: web.Request, body: KeyAsk) -> KeyQuestion:
     me, keys = await request[CALLER].signed_in(), security_keys(request)
     challenge = await request.app[DESK].stepups.look(body.challenge, me)
     if keys.factor.name not in challenge.offered or me.session is None:
-        raise not_offered("This method does not answer this question.")
+        raise not_offered(say("This method does not answer this question."))
     asked = Asked(me.session.id, challenge.ticket, challenge.demand.level)
     return KeyQuestion(public_key=await keys.factor.ask(me.tenant, me.subject, asked))
 

@@ -9,25 +9,18 @@
   const registering = button.dataset.ceremony === "register";
   const answer = form.elements[registering ? "credential" : "code"];
 
-  const WORDS = {
-    NotAllowedError: "Nothing came from a key: it was cancelled, or it took too long. Try again, or use another way.",
-    InvalidStateError: "This key is set up already. Use another one.",
-    NotSupportedError: "This key cannot be used here. Try another one.",
-    ConstraintError: "This key has no PIN and cannot tell who you are. Try another one.",
-    SecurityError: "This browser does not ask for keys at this address.",
-    AbortError: "It was cancelled. Try again, or use another way.",
-  };
+  const words = JSON.parse(problem.dataset.words); // in the language of the page
 
   const bytes = (text) =>
     Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (one) => one.charCodeAt(0));
-  const text = (buffer) =>
+  const base64 = (buffer) =>
     btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
   const keys = (list) => (list || []).map((one) => ({ ...one, id: bytes(one.id) }));
 
-  const say = (words, wait) => {
-    problem.textContent = wait ? "" : words;
-    problem.hidden = Boolean(wait) || !words;
-    waiting.textContent = wait ? words : "";
+  const say = (text, wait) => {
+    problem.textContent = wait ? "" : text;
+    problem.hidden = Boolean(wait) || !text;
+    waiting.textContent = wait ? text : "";
   };
 
   const begin = async () => {
@@ -56,20 +49,20 @@
 
   const written = (key) => {
     const from = key.response;
-    const response = { clientDataJSON: text(from.clientDataJSON) };
+    const response = { clientDataJSON: base64(from.clientDataJSON) };
     if (registering) {
-      response.attestationObject = text(from.attestationObject);
+      response.attestationObject = base64(from.attestationObject);
       response.transports = from.getTransports ? from.getTransports() : [];
     } else {
-      response.authenticatorData = text(from.authenticatorData);
-      response.signature = text(from.signature);
-      if (from.userHandle && from.userHandle.byteLength) response.userHandle = text(from.userHandle);
+      response.authenticatorData = base64(from.authenticatorData);
+      response.signature = base64(from.signature);
+      if (from.userHandle && from.userHandle.byteLength) response.userHandle = base64(from.userHandle);
     }
-    return JSON.stringify({ id: key.id, rawId: text(key.rawId), type: key.type, response });
+    return JSON.stringify({ id: key.id, rawId: base64(key.rawId), type: key.type, response });
   };
 
   if (!window.PublicKeyCredential || !navigator.credentials) {
-    say("This browser cannot use security keys. Use another way, or another browser.");
+    say(words.none);
     return;
   }
   button.hidden = false;
@@ -77,12 +70,12 @@
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
-    say("Follow what your browser says now.", true);
+    say(words.follow, true);
     try {
       answer.value = written(await ask(await begin()));
       form.submit();
     } catch (error) {
-      say(WORDS[error.name] || (error.name === "Error" && error.message) || "That did not work. Try again, or use another way.");
+      say(words[error.name] || (error.name === "Error" && error.message) || words.other);
       button.disabled = false;
       button.focus();
     }
