@@ -148,6 +148,19 @@ async def test_a_connection_that_does_not_come_about_took_nothing_over(clock: Ma
         assert is_(await failed(rig.sender(timeout=0.2))) == (False, False)
 
 
+async def test_what_is_sent_twice_is_the_same_twice(rig: Provider) -> None:
+    """After a crash, or where nobody knows: the same code to the same number, under one id where there is a place."""
+    rig.cut = True
+    await failed(rig.sender())
+    rig.cut = False
+    await send(rig.sender())
+    assert {(asked.to, asked.text) for asked in rig.box} == {(NUMBER, TEXT)}
+    if type(rig).__name__ == "Hook":
+        assert len(rig.box) == 1, "who has seen the id does nothing"
+    if isinstance(rig, Vonage):
+        assert {asked.fields["client_ref"] for asked in rig.box} == {"t1"}
+
+
 async def test_no_secret_shows(rig: Provider) -> None:
     sender = rig.sender()
     assert not any(secret in repr(vars(sender)) for secret in ("wJalrXUtn", "AWS4"))
