@@ -143,7 +143,6 @@ async def _where(
     request: web.Request, identity: Identity, after: str, error: UserError | None = None, typed: str = ""
 ) -> web.Response:
     desk, factor = request.app[DESK], request.match_info["factor"]
-    has_one = bool(await desk.factors.usable(identity.tenant, identity.subject))
     answer = page(
         request,
         "enrol-code.html",
@@ -153,7 +152,7 @@ async def _where(
         words=WORDS[factor],
         next=after,
         typed=typed[:320] or (identity.email if factor == "email" and error is None else ""),
-        required=desk.enrolment.required(identity) and not has_one,
+        required=desk.clock.now() >= identity.enrol_by,
         app_instead="totp" in desk.factors.names,
         key_instead=desk.security_keys is not None and not elsewhere(request),
         error=_told(error),

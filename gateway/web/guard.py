@@ -51,8 +51,8 @@ OPEN = frozenset(
     {
         "login", "logout", "language", "enrol-first", "enrol", "enrol-key", "recover",
         "whoami", "jwks.json", "client.js", "api/openapi.json", "api/docs",
-        "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/challenge", "api/v1/mfa/verify", "api/v1/mfa/send",
-        "api/v1/mfa/setup/totp",
+        "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/recovery",
+        "api/v1/mfa/challenge", "api/v1/mfa/send", "api/v1/mfa/verify", "api/v1/mfa/setup/totp",
     }
 )  # fmt: skip
 """What is open to somebody who must set up a second factor first: that, proving it with one that does not count for

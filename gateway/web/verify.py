@@ -152,11 +152,11 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         unusual = not await may_bind_first(request, identity)
         permit = None if unusual else await desk.enrolment.may_change(identity)
     # Who has a factor that does not count here proves it with that one, before they add one that does.
-    may = permit is Permit.YES or (has_some and "webauthn" in kinds)
+    may = permit is Permit.YES or bool(await desk.factors.usable(identity.tenant, identity.subject))
     after = safe_path(challenge.return_to, desk.prefix + "account")
     if challenge.resume:
         after = f"{desk.prefix}resume/{quote(challenge.resume, safe='')}?next={quote(after, safe='')}"
-    to_add = f"?next={quote(after, safe='')}" if may and not has_some else ""
+    to_add = f"?next={quote(after, safe='')}" if may else ""
     answer = page(
         request,
         "unready.html",
@@ -165,7 +165,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
         enrol=f"{desk.prefix}enrol{to_add}" if to_add and "totp" in kinds else "",
         enrol_sms=f"{desk.prefix}enrol-code/sms{to_add}" if to_add and "sms" in kinds else "",
         enrol_email=f"{desk.prefix}enrol-code/email{to_add}" if to_add and "email" in kinds else "",
-        enrol_key=f"{desk.prefix}enrol-key?next={quote(after, safe='')}" if may and "webauthn" in kinds else "",
+        enrol_key=f"{desk.prefix}enrol-key{to_add}" if to_add and "webauthn" in kinds else "",
         sign_in_first=permit is Permit.SIGN_IN_AGAIN,
         unusual=UNUSUAL if unusual else "",
         recover=has_some and desk.recoveries.by_email,

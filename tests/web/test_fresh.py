@@ -15,6 +15,7 @@ from gateway.web.api.openapi import ENDPOINTS
 from gateway.web.proof import FRESH
 from gateway.web.routes import PAGES
 from tests.web.conftest import Browser, House, P
+from tests.web.test_codes import post, sending  # noqa: F401 - fixtures
 
 Path = tuple[str, str]
 
@@ -22,6 +23,8 @@ FRESH_PAGES: dict[Path, str] = {
     ("GET", "enrol"): "enrol",
     ("POST", "enrol"): "enrol",
     ("GET", "enrol-key"): "enrol-key",
+    ("GET", "enrol-code/{factor}"): "enrol-code",
+    ("POST", "enrol-code/{factor}"): "enrol-code",
     ("POST", "account/factors/{factor}/remove"): "account",
     ("POST", "account/backup-codes"): "account",
     ("POST", "account/trusted-devices/forget-all"): "account",
@@ -48,6 +51,11 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "resume/{ticket}"): "the gate judges it",
     ("POST", "enrol-first"): "it leads to signing in",
     ("POST", "enrol/{setup}"): "whoever was fresh at the beginning may end, within ten minutes",
+    ("POST", "enrol-code/{factor}/{setup}"): "whoever was fresh at the beginning may end, within ten minutes",
+    ("POST", "enrol-code/{factor}/{setup}/send"): "the same code to the same address, for who began",
+    ("POST", "mfa/setup/{id}/send"): "the same code to the same address, for who began",
+    ("POST", "verify/{ticket}/send"): "it asks for the proof",
+    ("POST", "mfa/send"): "it asks for the proof",
     ("POST", "enrol-key"): "whoever was fresh at the beginning may end, within five minutes",
     ("POST", "mfa/setup/{id}/verify"): "whoever was fresh at the beginning may end, within ten minutes",
     ("POST", "enrol-code/{factor}"): "it does, where codes are sent at all: tests/web/test_codes.py",
@@ -81,7 +89,13 @@ def test_every_path_that_changes_anything_is_in_a_table() -> None:
 
 
 @pytest.fixture
-async def stale(house: House, browser: Browser, enrol: Callable[..., Any], clock: ManualClock) -> Browser:
+async def stale(
+    sending: House,  # noqa: F811
+    house: House,
+    browser: Browser,
+    enrol: Callable[..., Any],
+    clock: ManualClock,
+) -> Browser:
     """An administrator whose second factor was shown five minutes and a second ago."""
     await browser.sign_in("ann")
     await enrol(browser)
@@ -95,7 +109,7 @@ async def test_no_page_changes_anything_after_five_minutes(house: House, stale: 
     session = (await house.identity(stale)).session
     assert session is not None
     for (method, path), form in FRESH_PAGES.items():
-        where = path.replace("{", "").replace("}", "")
+        where = path.replace("{factor}", "sms" if "code" in path else "x").replace("{", "").replace("}", "")
         csrf = house.desk.mac.token("form", stale.cookies["sallyport-browser"], session.id, form)
         answer = await (stale.get(where) if method == "GET" else stale.post(where, {"csrf": csrf, "code": "1"}))
         clock.advance(1)
@@ -136,6 +150,8 @@ async def test_what_they_refuse_after_five_minutes_they_do_before(
 
 
 BODIES: dict[str, Any] = {
+    "mfa/setup/sms": {"number": "+90 532 123 45 12"},
+    "mfa/setup/email": {"address": "ann@example.org"},
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
     "users/{user}/recovery": {"reason": "x"},
     "notices": {"more": False},

@@ -8,13 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from gateway.core.clock import ManualClock
 from gateway.core.decision import Score
 from gateway.core.events import Kind
 from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
+from gateway.mfa.attempts import LIFE
 from gateway.mfa.interrupted import Interrupted
+from gateway.store.tables import factors
 from tests.web.conftest import Answer, Browser, House, P
 
 AAL2 = StepUpDemand(Level.AAL2, max_age=600)
@@ -234,3 +237,23 @@ async def test_a_first_factor_is_not_bound_from_a_place_that_looks_like_somebody
     await enrol(browser)
     house.risk = Score(0.64)
     assert (await browser.get("enrol")).status == 200
+
+
+async def test_a_factor_that_does_not_count_is_proven_before_one_that_does_is_added(
+    house: House, browser: Browser, enrol: Callable[..., Any], clock: ManualClock
+) -> None:
+    """No dead end for who has one already: the page that sets another one up asks for that one first."""
+    house.desk.factors.names = (*house.desk.factors.names, "webauthn")
+    await browser.sign_in("bob")
+    await enrol(browser)
+    clock.advance(301)
+    demand = StepUpDemand(Level.AAL3)
+    ticket = await house.desk.stepups.begin(await house.identity(browser), demand, return_to="/vault")
+    page = await browser.get(f"verify/{ticket}")
+    assert f'href="{P}enrol-key?next=%2Fvault"' in page.text
+    assert f'href="{P}enrol?' not in page.text
+    async with house.records.begin() as connection:
+        await connection.execute(update(factors).values(failures=LIFE))
+    page = await browser.get(f"verify/{ticket}")
+    assert f"{P}enrol" not in page.text
+    assert "ask whoever looks after your account" in page.text
