@@ -25,7 +25,7 @@ from tests.rig.upstream import Line, RecordingUpstream, ok
 async def mine(tmp_path: Path) -> AsyncIterator[Gateway]:
     async with running(tmp_path) as gateway:
         await gateway.sign_in("bob")
-        await gateway.sign_in("ann")
+        await gateway.app.users.add("ann", PASSWORD, email="ann@good.test", groups=("admins",))
         yield gateway
 
 
