@@ -58,12 +58,6 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "mfa/send"): "it asks for the proof",
     ("POST", "enrol-key"): "whoever was fresh at the beginning may end, within five minutes",
     ("POST", "mfa/setup/{id}/verify"): "whoever was fresh at the beginning may end, within ten minutes",
-    ("POST", "enrol-code/{factor}"): "it does, where codes are sent at all: tests/web/test_codes.py",
-    ("POST", "enrol-code/{factor}/{setup}"): "whoever was fresh at the beginning may end, within ten minutes",
-    ("POST", "enrol-code/{factor}/{setup}/send"): "another code to the same address, for whoever began",
-    ("POST", "mfa/setup/{id}/send"): "another code to the same address, for whoever began",
-    ("POST", "verify/{ticket}/send"): "it leads to the proof",
-    ("POST", "mfa/send"): "it leads to the proof",
     ("POST", "mfa/webauthn/register/complete"): "whoever was fresh at the beginning may end, within five minutes",
     ("POST", "account/sessions/extend"): "as if they had used it",
     ("POST", "account/preference"): "it changes the order of the questions, and not which of them count",
@@ -155,8 +149,6 @@ BODIES: dict[str, Any] = {
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
     "users/{user}/recovery": {"reason": "x"},
     "notices": {"more": False},
-    "mfa/setup/sms": {"number": "+905321234512"},
-    "mfa/setup/email": {"address": "ann@example.com"},
 }
 
 
