@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 
 from gateway.core.identity import NEVER, Identity
+from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Permit
 from gateway.web import forms
 from gateway.web.answers import page, redirect
@@ -26,7 +27,7 @@ from gateway.web.return_to import safe_path
 from gateway.web.setups import setups
 from gateway.web.words import LOST, day, span
 
-ASK = "Please ask whoever looks after your account."
+ASK = say("Please ask whoever looks after your account.")
 SOON = 60.0
 """Seconds that a page may take to be read: who has seven days is told so, and not of six."""
 
@@ -47,7 +48,8 @@ async def show(request: web.Request) -> web.Response:
     left = identity.enrol_by - desk.clock.now()
     lacking = await desk.enrolment.demands.lacking(identity)
     kinds = {kind for one in lacking for kind in one.factors} if all(one.factors for one in lacking) else set()
-    ways, again, instead, recover = setups(request, kinds), False, "", False
+    ways, again, recover = setups(request, kinds), False, False
+    instead = ""
     if not await desk.factors.of(identity.tenant, identity.subject):
         if not await may_bind_first(request, identity):
             instead = UNUSUAL
@@ -55,7 +57,7 @@ async def show(request: web.Request) -> web.Response:
             again = await desk.enrolment.may_change(identity) is Permit.SIGN_IN_AGAIN
     elif not await desk.factors.usable(identity.tenant, identity.subject):
         recover = desk.recoveries.by_email
-        instead = "Your second factor is out of use." + ("" if recover else f" {ASK}")
+        instead = sentences(say("Your second factor is out of use."), "" if recover else ASK)
     if not ways and not instead:
         instead = ASK
     answer = page(

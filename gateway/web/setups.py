@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.core.words import say
 from gateway.web.desk import DESK
 
 
@@ -24,12 +25,14 @@ class SetUp:
 SETUPS: Mapping[str, SetUp] = {
     "webauthn": SetUp(
         "enrol-key",
-        "Security key or passkey",
-        "A key that you plug in or hold to your phone, or a device that opens with your finger, face or PIN.",
+        say("Security key or passkey"),
+        say("A key that you plug in or hold to your phone, or a device that opens with your finger, face or PIN."),
     ),
-    "totp": SetUp("enrol", "Authenticator app", "An app on your phone that shows six-digit codes."),
-    "sms": SetUp("enrol-code/sms", "Text messages", "A mobile phone that codes are sent to. The others are safer."),
-    "email": SetUp("enrol-code/email", "E-mail", "An address that codes are sent to. The others are safer."),
+    "totp": SetUp("enrol", say("Authenticator app"), say("An app on your phone that shows six-digit codes.")),
+    "sms": SetUp(
+        "enrol-code/sms", say("Text messages"), say("A mobile phone that codes are sent to. The others are safer.")
+    ),
+    "email": SetUp("enrol-code/email", say("E-mail"), say("An address that codes are sent to. The others are safer.")),
 }
 """By kind."""
 
