@@ -134,12 +134,17 @@ class Factors:
 
         Backup codes come last always: there are ten of them, and each is good once.
         """
-        last: dict[str, float] = {}
-        for one in await self.of(tenant, subject):
-            if not one.disabled:
-                last[one.kind] = max(last.get(one.kind, 0.0), one.last_used_at)
+        query = (
+            select(rows.c.kind, func.max(rows.c.last_used_at), users.c.preferred_factor)
+            .join(users, and_(users.c.tenant == rows.c.tenant, users.c.subject == rows.c.subject))
+            .where(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.failures < LIFE)
+            .group_by(rows.c.kind, users.c.preferred_factor)
+        )
+        async with self._records.read() as connection:
+            found = (await connection.execute(query)).all()
+        last = {kind: used or 0.0 for kind, used, _ in found}
+        first = found[0].preferred_factor if found else ""
         names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject, level)]
-        first = await self.preferred(tenant, subject) if len(names) > 1 else ""
         return tuple(sorted(names, key=lambda name: (name == "backup_code", name != first, -last[name])))
 
     async def preferred(self, tenant: str, subject: str) -> str:
