@@ -54,6 +54,8 @@ LONGEST: Final = 120.0
 FIRST_WAIT: Final = 5.0
 """Seconds before the second try; each later wait is four times as long, give or take a fifth."""
 LONGEST_WAIT: Final = 3600.0
+REFERENCE: Final = 256
+"""Characters of what a sender calls a message; what is longer is no name, and nothing can be told of it."""
 FAREWELL: Final = 5.0
 """Seconds that messages on their way have when the gateway stops."""
 
@@ -288,7 +290,7 @@ class Outbox:
             "now": self._clock.now(),
             "due_at": due_at,
             "via": taken.via,
-            "reference": taken.reference,
+            "reference": taken.reference[:REFERENCE],
         }
         self._unsettled[parcel.id] = word
         try:

@@ -15,7 +15,7 @@ from gateway.crypto.sealing import Sealer
 from gateway.identity.users import canonical_email
 from gateway.mfa import sealed
 from gateway.mfa.posted import WORDS, Posted, opened
-from gateway.notify.outbox import Limits, Outbox
+from gateway.notify.outbox import REFERENCE, Limits, Outbox
 from gateway.notify.route import Route
 from gateway.store.outbox_table import OutboxTable, put
 from gateway.store.sql import Records
@@ -36,12 +36,13 @@ class Carrier:
     def __init__(self) -> None:
         self.took: list[Message] = []
         self.fails: list[BaseException] = []
+        self.more = ""
 
     async def send(self, message: Message) -> Receipt:
         if self.fails:
             raise self.fails.pop(0)
         self.took.append(message)
-        return Receipt(f"ref-{len(self.took)}")
+        return Receipt(f"ref-{len(self.took)}" + self.more)
 
     async def close(self) -> None:
         pass
@@ -110,6 +111,13 @@ async def test_by_phone(rig: Rig) -> None:
     assert message.text.splitlines()[-1] == f"@gate.example #{CODE}"
     row = await rig.row()
     assert (row.state, row.via, row.reference) == ("sent", "carrier", "ref-1")
+
+
+async def test_what_a_sender_calls_it_is_kept_within_reason(rig: Rig) -> None:
+    rig.sms.more = "x" * 60_000
+    await rig.send()
+    await rig.outbox.turn()
+    assert len((await rig.row()).reference) == REFERENCE
 
 
 async def test_the_database_has_no_code(rig: Rig) -> None:
