@@ -280,7 +280,8 @@ def _letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:
     from gateway.mfa.recovery_letters import RecoveryLetters
 
     host = urlsplit(settings.public_url).hostname or "localhost"
-    return RecoveryLetters(keys.sealer, site=f"{settings.public_url}{settings.prefix}", issuer=host)
+    site = f"{settings.public_url}{settings.prefix}"
+    return RecoveryLetters(keys.sealer, site=site, issuer=host, language=settings.pages.language)
 
 
 def _workshop(said: WebAuthn, origin: str, records: Records, keys: KeyRing, kept: KeyValue, clock: Clock) -> Workshop:

@@ -35,6 +35,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
+from gateway.core.words import say
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_token
 from gateway.mfa.demands import must_have
@@ -74,7 +75,7 @@ LONGEST = 500
 """Characters of a reason."""
 
 
-GONE = "This cannot be used, or not any more. If you still need it, ask for it again."
+GONE = say("This cannot be used, or not any more. If you still need it, ask for it again.")
 
 
 class Letters(Protocol):
@@ -204,11 +205,11 @@ class Recoveries:
             raise _own()
         why = " ".join("".join(letter if letter.isprintable() else " " for letter in reason[: 4 * LONGEST]).split())
         if not why or len(why) > LONGEST:
-            raise UserError("ERR-RECOVERY-REASON", f"Say why, in up to {LONGEST} characters.", 400)
+            raise UserError("ERR-RECOVERY-REASON", say("Say why, in up to {most} characters.", most=LONGEST), 400)
         async with self._records.begin(tenant, subject) as connection:
             ended = await self._settle(connection, tenant, subject, now)
             if await first(connection, of_person(tenant, subject), rows.c.state.in_(OPEN)) is not None:
-                raise UserError("ERR-RECOVERY-OPEN", "There is one open for this account. Refuse it first.", 409)
+                raise UserError("ERR-RECOVERY-OPEN", say("There is one open for this account. Refuse it first."), 409)
             await self._demand_some(connection, tenant, subject)
             begun = await self._insert(
                 connection, tenant, subject, Way.ADMINISTRATORS, State.PENDING, now, now, now + APPROVAL,
@@ -391,7 +392,7 @@ class Recoveries:
             )
         )
         if generation is None:
-            raise UserError("ERR-USER-UNKNOWN", "There is no such user, or nobody may sign in as them.", 404)
+            raise UserError("ERR-USER-UNKNOWN", say("There is no such user, or nobody may sign in as them."), 404)
         recovery_id, secret = secrets.token_urlsafe(12), new_token()
         await connection.execute(
             insert(rows).values(
@@ -462,7 +463,7 @@ class Recoveries:
     async def _demand_some(self, connection: AsyncConnection, tenant: str, subject: str) -> None:
         some = exists().where(factors.c.tenant == tenant, factors.c.subject == subject)
         if not await connection.scalar(select(some)):
-            raise UserError("ERR-RECOVERY-NOTHING", "This account has no second factor that could be lost.", 409)
+            raise UserError("ERR-RECOVERY-NOTHING", say("This account has no second factor that could be lost."), 409)
 
     async def _administrates(self, connection: AsyncConnection, tenant: str, subject: str) -> bool:
         query = select(users.c.groups).where(
@@ -547,16 +548,17 @@ async def _throttle(connection: AsyncConnection, tenant: str, subject: str, now:
         await connection.execute(select(func.count(), func.min(rows.c.asked_at)).select_from(rows).where(recent))
     ).one()
     if asked >= A_DAY:
-        raise UserError("ERR-RECOVERY-THROTTLED", "That was asked for too often.", 429, max(1.0, earliest + DAY - now))
+        wait = max(1.0, earliest + DAY - now)
+        raise UserError("ERR-RECOVERY-THROTTLED", say("That was asked for too often."), 429, wait)
 
 
 def off() -> UserError:
     """For who asks where the operator does not allow it."""
-    return UserError("ERR-RECOVERY-OFF", "This is not in use here. Ask whoever looks after your account.", 404)
+    return UserError("ERR-RECOVERY-OFF", say("This is not in use here. Ask whoever looks after your account."), 404)
 
 
 def _own() -> UserError:
-    return UserError("ERR-RECOVERY-OWN", "Another administrator has to do that: this one is yours.", 403)
+    return UserError("ERR-RECOVERY-OWN", say("Another administrator has to do that: this one is yours."), 403)
 
 
 def _event(kind: Kind, severity: Severity, one: Recovery, place: Place) -> Event:

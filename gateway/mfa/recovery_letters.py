@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.agents import recognised
 from gateway.core.identity import NEVER
+from gateway.core.words import Said, date, packed, say
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.posted import place_of
 from gateway.store.outbox_table import new_token, put
@@ -28,8 +29,12 @@ ASKED: Final = "recovery_asked"
 class RecoveryLetters:
     """The `Letters` of `mfa.recovery`, over the outbox."""
 
-    def __init__(self, sealer: Sealer, *, site: str, issuer: str) -> None:
-        """`site` is the URL of our pages, `https://host/.sallyport/`, from the configuration alone; `issuer` signs."""
+    def __init__(self, sealer: Sealer, *, site: str, issuer: str, language: str = "en") -> None:
+        """`site` is the URL of our pages, `https://host/.sallyport/`, from the configuration alone; `issuer` signs.
+
+        `language` is for people of whom none is known.
+        """
+        self._language = language
         self._sealer = sealer
         self._site = site
         self._issuer = issuer
@@ -49,22 +54,24 @@ class RecoveryLetters:
     ) -> bool:
         """As the protocol says."""
         if due_at:
-            said = (
+            said = say(
                 "Somebody who knows your password says that all your second factors are lost. If nobody objects, we "
-                f"will write to you again on {_when(due_at)}, with a link that removes them."
+                "will write to you again on {when}, with a link that removes them.",
+                when=_when(due_at),
             )
-            advice = "If this was not you, somebody knows your password. Stop it here, then change your password:"
-            facts = [("Browser", recognised(agent) or "not known"), *([("Address", address)] if address else [])]
+            advice = say("If this was not you, somebody knows your password. Stop it here, then change your password:")
+            facts: list[tuple[str, str]] = [(say("Browser"), recognised(agent) or say("not known"))]
+            facts += [(say("Address"), address)] if address else []
         else:
-            said = (
+            said = say(
                 "An administrator asked to remove all second factors from your account, because they are lost. Another "
                 "administrator has to agree."
             )
-            advice = "If you know nothing of this, stop it here, and tell whoever looks after your account:"
+            advice = say("If you know nothing of this, stop it here, and tell whoever looks after your account:")
             facts = []
         return await self._put(
-            connection, tenant, subject, ASKED, "Somebody asks to get back into your account", said, advice,
-            [("When", _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
+            connection, tenant, subject, ASKED, say("Somebody asks to get back into your account"), said, advice,
+            [(say("When"), _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
         )  # fmt: skip
 
     async def told_at(self, connection: AsyncConnection, tenant: str, subject: str, at: float) -> float:
@@ -89,12 +96,16 @@ class RecoveryLetters:
     ) -> bool:
         """As the protocol says."""
         return await self._put(
-            connection, tenant, subject, "recovery_ready", "Get back into your account",
-            "It was asked for to remove all second factors from your account, and nobody has objected. The link below "
-            "does that, once, and asks for your password; then you set up a new one.",
-            "If this was not you, do not use it: somebody knows your password. Use the link of our first letter to "
-            "stop it, and change your password.",
-            [("Until", _when(until))], f"recover/link?token={quote(token, safe='')}", at, until,
+            connection, tenant, subject, "recovery_ready", say("Get back into your account"),
+            say(
+                "It was asked for to remove all second factors from your account, and nobody has objected. The link "
+                "below does that, once, and asks for your password; then you set up a new one."
+            ),
+            say(
+                "If this was not you, do not use it: somebody knows your password. Use the link of our first letter to "
+                "stop it, and change your password."
+            ),
+            [(say("Until"), _when(until))], f"recover/link?token={quote(token, safe='')}", at, until,
         )  # fmt: skip
 
     async def _put(
@@ -119,10 +130,11 @@ class RecoveryLetters:
             "name": user.display_name or user.name,
             "user": user.name,
             "said": said,
-            "facts": [("Account", user.name), *facts],
+            "facts": [(say("Account"), user.name), *facts],
             "advice": advice,
             "from_whom": self._issuer,
             "sealed": "link",
+            "language": user.language or self._language,
         }
         known_as = new_token()
         return await put(
@@ -132,7 +144,7 @@ class RecoveryLetters:
             channel=CHANNEL,
             target=user.email,
             kind=kind,
-            content=content,
+            content=packed(content),
             now=at,
             lifetime=until - at,
             token=known_as,
@@ -141,12 +153,13 @@ class RecoveryLetters:
 
 
 async def _user(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:
-    query: Select[Any] = select(users.c.name, users.c.email, users.c.display_name).where(
+    query: Select[Any] = select(users.c.name, users.c.email, users.c.display_name, users.c.language).where(
         users.c.tenant == tenant, users.c.subject == subject
     )
     found: Row[Any] | None = (await connection.execute(query)).first()
     return found
 
 
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+def _when(at: float) -> Said:
+    moment = datetime.fromtimestamp(at, UTC)
+    return say("{date}, {time} UTC", date=date(moment), time=f"{moment:%H:%M}")

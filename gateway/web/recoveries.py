@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity
+from gateway.core.words import Said, say
 from gateway.mfa.recovery import LONGEST, Place
 from gateway.mfa.recovery_states import Recovery, State, Way
 from gateway.web import forms
@@ -22,19 +23,14 @@ from gateway.web.proof import acting_administrator, administrator
 from gateway.web.words import ago, later
 
 NOTICES = {
-    "asked": "It is asked for. Another administrator has to agree within a day.",
-    "approve": "It is done: their factors are gone, and they are signed out everywhere.",
-    "refuse": "It was refused.",
+    "asked": say("It is asked for. Another administrator has to agree within a day."),
+    "approve": say("It is done: their factors are gone, and they are signed out everywhere."),
+    "refuse": say("It was refused."),
 }
 """By the value of `done`."""
 TELLING = ("ERR-USER-UNKNOWN", "ERR-RECOVERY", "ERR-RECOVERY-OWN", "ERR-RECOVERY-REASON", "ERR-RECOVERY-NOTHING",
            "ERR-RECOVERY-OPEN")  # fmt: skip
 """Errors that the page itself tells."""
-STATES = {
-    State.PENDING: "waits for another administrator",
-    State.WAITING: "its link is sent",
-    State.READY: "its link was sent",
-}
 
 
 async def show(request: web.Request) -> web.Response:
@@ -52,7 +48,7 @@ async def ask(request: web.Request) -> web.Response:
     try:
         user = await desk.users.find(name, me.tenant)
         if user is None:
-            raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+            raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
         await desk.recoveries.ask_for(me, user.subject, reason, Place(**request[CALLER].place))
     except UserError as error:
         if error.code not in TELLING:
@@ -109,19 +105,35 @@ async def _page(
             {
                 "id": one.id,
                 "user": one.user,
-                "asker": one.asker,
                 "mine": one.asked_by == me.subject,
                 "by_email": one.way is Way.EMAIL,
                 "reason": one.reason,
-                "asked": ago(one.asked_at, now),
-                "state": STATES[one.state] + (f" {later(one.due_at, now)}" if one.state is State.WAITING else ""),
-                "ends": later(one.expires_at, now),
+                "asked": _asked(one, me, now),
+                "state": _state(one, now),
+                "ends": say("ends {when}", when=later(one.expires_at, now)),
                 "may_approve": one.state is State.PENDING and me.subject not in (one.asked_by, one.subject),
             }
             for one in await desk.recoveries.every(me.tenant)
         ],
     )
     return forms.remember_browser(request, answer)
+
+
+def _asked(one: Recovery, me: Identity, now: float) -> Said:
+    when = ago(one.asked_at, now)
+    if one.way is Way.EMAIL:
+        return say("asked for {when}", when=when)
+    if one.asked_by == me.subject:
+        return say("you asked for it {when}", when=when)
+    return say("{who} asked for it {when}", who=one.asker, when=when)
+
+
+def _state(one: Recovery, now: float) -> Said:
+    if one.state is State.PENDING:
+        return say("waits for another administrator")
+    if one.state is State.READY:
+        return say("its link was sent")
+    return say("its link will be sent {when}", when=later(one.due_at, now))
 
 
 def _session(identity: Identity) -> str:

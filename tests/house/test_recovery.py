@@ -125,6 +125,16 @@ async def test_two_letters_a_day_apart_and_in_again_with_a_new_factor(house: Hou
     assert (await bob.get(await house.link(GO_ON))).status == 410, "once"
 
 
+async def test_letters_are_in_the_language_of_whom_they_are_for(house: House) -> None:
+    known = await house.gateway.app.users.find("bob")
+    assert known is not None
+    await house.gateway.app.users.speak(known.tenant, known.subject, "tr")
+    await house.asked(house.visit())
+    await house.delay()
+    assert (await house.link("Hesabınız için kurtarma istendi")).startswith(f"{OURS}recover/cancel?")
+    assert (await house.link("Hesabınıza yeniden erişin")).startswith(f"{OURS}recover/link?")
+
+
 async def test_a_host_that_a_browser_makes_up_is_in_no_letter(house: House) -> None:
     """Whatever names another host in the requests, links begin with `public_url`."""
     bob = house.visit(origin=EVIL)

@@ -300,6 +300,24 @@ async def test_who_is_signed_in_elsewhere_sees_it_and_stops_it(
     assert await house.desk.recoveries.every("default") == []
 
 
+async def test_in_the_language_of_whoever_reads(
+    house: House, browser: Browser, visit: Visit, enrol: Any, letters: Letters, lost: Phone
+) -> None:
+    turkish = {"headers": {"Accept-Language": "tr"}}
+    await browser.sign_in("bob")
+    page = await browser.get("recover", **turkish)
+    assert "Kimse durdurmazsa 1 gün sonra bir bağlantı göndeririz. Bağlantı 7 gün boyunca geçerlidir" in page.text
+    await browser.fill(page, "recover")
+    begun = await browser.get("recover", **turkish)
+    assert "<strong>16 Kasım 2023, 22:13 UTC</strong>" in begun.text
+    stop = await browser.get(f"recover/cancel?token={letters.asked_[0][1]}", **turkish)
+    assert "parolayı bilen biri" in stop.text
+    ann = visit(address="203.0.113.9")
+    await administrator(ann, enrol, "ann")
+    listed = await ann.get("recoveries", **turkish)
+    assert "30 saniye önce istendi · bağlantısı 23 saat sonra gönderilecek · 7 gün sonra sona eriyor" in listed.text
+
+
 async def test_another_password_ends_it(
     house: House, browser: Browser, letters: Letters, lost: Phone, clock: ManualClock
 ) -> None:
@@ -358,7 +376,7 @@ async def test_on_the_page_one_asks_and_another_one_agrees(
     assert (asked.status, asked.location) == (303, f"{P}recoveries?done=asked")
     assert len(letters.asked_) == 1
     mine = await ann.get("recoveries?done=asked")
-    assert "asked for by you" in mine.text
+    assert "you asked for it" in mine.text
     assert "showed a &lt;b&gt;passport&lt;/b&gt;" in mine.text
     assert "/approve" not in mine.text
     (one,) = await house.desk.recoveries.every("default")

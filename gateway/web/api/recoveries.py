@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.words import say
 from gateway.mfa.recovery import Place
 from gateway.mfa.recovery_states import Recovery
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -37,7 +38,7 @@ async def one(request: web.Request, _: Empty) -> RecoveryItem:
     me = await administrator(request)
     found = await request.app[DESK].recoveries.find(me.tenant, request.match_info["id"])
     if found is None:
-        raise UserError("ERR-RECOVERY", "There is no such recovery.", 404)
+        raise UserError("ERR-RECOVERY", say("There is no such recovery."), 404)
     return _item(found)
 
 
@@ -47,7 +48,7 @@ async def ask_for(request: web.Request, body: RecoveryAsk) -> RecoveryItem:
     desk = request.app[DESK]
     user = await desk.users.find(request.match_info["user"], me.tenant)
     if user is None:
-        raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+        raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
     return _item(await desk.recoveries.ask_for(me, user.subject, body.reason, _place(request)))
 
 
