@@ -32,6 +32,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import NEVER, Identity
+from gateway.core.words import say
 from gateway.mfa.attempts import LIFE
 from gateway.store.sql import Records
 from gateway.store.tables import demanded, users
@@ -168,7 +169,7 @@ class Demands:
         async with self._records.begin(tenant, subject) as connection:
             done = await connection.execute(update(users).where(*this).values(mfa_required_from=at))
             if done.rowcount != 1:
-                raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+                raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
             await self._records.bump(connection, tenant, subject)
 
     async def _begin(

@@ -47,7 +47,7 @@ async def show(request: web.Request) -> web.Response:
         return redirect(onward)
     left = identity.enrol_by - desk.clock.now()
     lacking = await desk.enrolment.demands.lacking(identity)
-    kinds = {kind for one in lacking for kind in one.factors} if all(one.factors for one in lacking) else set()
+    kinds = {kind for one in lacking for kind in one.factors}  # whichever of them: they meet the others too
     ways, again, recover = setups(request, kinds), False, False
     instead = ""
     if not await desk.factors.of(identity.tenant, identity.subject):

@@ -177,7 +177,7 @@ def _enrol_first(request: web.Request) -> web.Response:
         request,
         403,
         "ERR-MFA-ENROL",
-        "Your account must have a second factor. Set one up first.",
+        say("Your account must have a second factor. Set one up first."),
         more={"enrol": f"{desk.prefix}enrol-first"},
     )
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER, Identity
+from gateway.core.words import say
 from gateway.identity.users import User
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import Required, Requirement, moment
@@ -26,7 +27,7 @@ async def require(request: web.Request, body: Requirement) -> Required:
     me = await acting_administrator(request)
     desk, user = request.app[DESK], await _user(request, me)
     if not setups(request):
-        raise UserError("ERR-MFA-METHOD", "No second factor could be set up here.", 400)
+        raise UserError("ERR-MFA-METHOD", say("No second factor could be set up here."), 400)
     at = desk.clock.now() + body.grace
     await desk.enrolment.demands.require(user.tenant, user.subject, user=user.name, at=at, by=me.user)
     return await _required(request, replace(user, required_from=at))
@@ -44,7 +45,7 @@ async def _user(request: web.Request, me: Identity) -> User:
     """Whom the path names, among those of the administrator's own tenant."""
     user = await request.app[DESK].users.find(request.match_info["user"], me.tenant)
     if user is None:
-        raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+        raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
     return user
 
 
