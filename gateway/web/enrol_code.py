@@ -60,21 +60,21 @@ class Words:
 
 WORDS: Mapping[str, Words] = {
     "sms": Words(
-        "Add a phone number",
-        "Phone number",
-        "Of a mobile phone, with its country. We send a code to it, and later ones when you are asked.",
+        say("Add a phone number"),
+        say("Phone number"),
+        say("Of a mobile phone, with its country. We send a code to it, and later ones when you are asked."),
         "tel",
         "+90 532 123 45 67",
-        "Text messages can be read on their way, and a number can be taken over. Something else is safer:",
+        say("Text messages can be read on their way, and a number can be taken over. Something else is safer:"),
         "added-number",
     ),
     "email": Words(
-        "Add an e-mail address",
-        "E-mail address",
-        "We send a code to it, and later ones when you are asked.",
+        say("Add an e-mail address"),
+        say("E-mail address"),
+        say("We send a code to it, and later ones when you are asked."),
         "email",
         "ann@example.org",
-        "A mailbox opens with a password, often on the very device that asks. Something else is safer:",
+        say("A mailbox opens with a password, often on the very device that asks. Something else is safer:"),
         "added-address",
     ),
 }
@@ -93,7 +93,7 @@ async def begin(request: web.Request) -> web.Response:
     form = await forms.read(request, "enrol-code", _session(identity))
     after, typed = safe_path(form.get("next"), ""), form.get("address", "")
     try:
-        setup = await addresses.begin(identity, typed, **request[CALLER].place)
+        setup = await addresses.begin(identity, typed, language=request[CALLER].language, **request[CALLER].place)
     except UserError as error:
         if error.code not in OTHER_ADDRESS:
             raise
@@ -112,7 +112,7 @@ async def again(request: web.Request) -> web.Response:
     form = await forms.read(request, "enrol-code", _session(identity))
     setup_id, after = request.match_info["setup"], safe_path(form.get("next"), "")
     try:
-        await _addresses(request).again(identity, setup_id, **request[CALLER].place)
+        await _addresses(request).again(identity, setup_id, language=request[CALLER].language, **request[CALLER].place)
     except UserError as error:
         if error.code not in OTHER_CODE:
             raise
@@ -146,6 +146,7 @@ async def _where(
     answer = page(
         request,
         "enrol-code.html",
+        again=f"{desk.prefix}enrol-code/{factor}" + (f"?next={quote(after, safe='')}" if after else ""),
         status=error.status if error else 200,
         csrf=forms.token(request, "enrol-code", _session(identity)),
         factor=factor,
@@ -175,6 +176,7 @@ async def _which(
         request,
         "enrol-code-sent.html",
         leads_on=True,
+        again=_of(request, setup.id, after),
         status=error.status if error else 200,
         csrf=forms.token(request, "enrol-code", _session(identity)),
         factor=factor,

@@ -41,16 +41,16 @@ METHODS: Mapping[str, Method] = {
     ),
     "sms": Method(
         "sms",
-        "Code from the text message",
-        "Six digits, good for ten minutes, once.",
-        "Have a code sent to my phone",
+        say("Code from the text message"),
+        say("Six digits, good for ten minutes, once."),
+        say("Have a code sent to my phone"),
         sent=True,
     ),
     "email": Method(
         "email",
-        "Code from the e-mail",
-        "Six digits, good for ten minutes, once.",
-        "Have a code sent by e-mail",
+        say("Code from the e-mail"),
+        say("Six digits, good for ten minutes, once."),
+        say("Have a code sent by e-mail"),
         sent=True,
     ),
     "backup_code": Method(

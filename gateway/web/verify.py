@@ -83,7 +83,9 @@ async def send(request: web.Request) -> web.Response:
     form = await forms.read(request, "verify", _session(identity))
     ticket, factor = request.match_info["ticket"], form.get("factor", "")
     try:
-        await desk.stepups.send(ticket, identity, factor, to=form.get("to", ""), **caller.place)
+        await desk.stepups.send(
+            ticket, identity, factor, to=form.get("to", ""), language=caller.language, **caller.place
+        )
     except UserError as error:
         if error.code not in RETRY:
             raise

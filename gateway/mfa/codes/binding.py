@@ -22,6 +22,7 @@ from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof
+from gateway.core.words import say
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_token
 from gateway.mfa import otp
@@ -36,7 +37,10 @@ from gateway.store.tables import factors, kept
 
 ADDRESSES: Final = 5
 """A user can have of each factor, out of use or not; each makes a guess a little luckier."""
-NOUNS: Final = {"sms": "numbers", "email": "addresses"}
+MANY: Final = {
+    "sms": say("You have {count} phone numbers already. Remove one first.", count=ADDRESSES),
+    "email": say("You have {count} e-mail addresses already. Remove one first.", count=ADDRESSES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +157,14 @@ class Addresses:
         tried = await self._attempts.admit(tenant, subject, f"{self.factor.name}_setup")
         if tried.wait > 0:
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "throttled"})
-            raise UserError("ERR-MFA-THROTTLED", "Too many tries.", 429, tried.wait)
+            raise UserError("ERR-MFA-THROTTLED", say("Too many tries."), 429, tried.wait)
         question, now, digits = self._question(identity, setup_id), self._clock.now(), otp.digits_of(typed)
         async with self.factor.records.read() as connection:
             sent = await codes.live(connection, question, now)
         if sent is None or not digits or not codes.is_right(self.factor.mac, question, sent, digits):
             self._enrolment.count(self.factor.name, "failed")
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "code"})
-            raise UserError("ERR-MFA-INVALID", "That code is not right, too old, or a newer one was sent.")
+            raise UserError("ERR-MFA-INVALID", say("That code is not right, too old, or a newer one was sent."))
 
         async def bind(connection: AsyncConnection) -> str:
             gone = await connection.execute(delete(kept).where(kept.c.key == _place(self._setup, identity, setup_id)))
@@ -202,7 +206,7 @@ class Addresses:
                 )
         except TooSoon as soon:
             self._tell(Kind.CODE_REFUSED, identity, place, {"why": soon.whose})
-            raise UserError("ERR-MFA-RESEND", "Codes were sent already.", 429, soon.wait) from None
+            raise UserError("ERR-MFA-RESEND", say("Codes were sent already."), 429, soon.wait) from None
         held = {"held_back": sending.held_back} if sending.held_back else {}
         self._tell(Kind.CODE_SENT, identity, place, {"about": ENROL, **held}, Severity.INFO)
         return Setup(setup_id, sending.masked, sending.again_in)
@@ -210,10 +214,9 @@ class Addresses:
     async def _room_for(self, connection: AsyncConnection, identity: Identity, to: str) -> None:
         theirs = await self.factor.addresses_in(connection, identity.tenant, identity.subject)
         if to in theirs:
-            raise UserError("ERR-MFA-ADDRESS-KNOWN", "This is set up already.", 409)
+            raise UserError("ERR-MFA-ADDRESS-KNOWN", say("This is set up already."), 409)
         if len(theirs) >= ADDRESSES:
-            many = f"You have {ADDRESSES} {NOUNS[self.factor.name]} already. Remove one first."
-            raise UserError("ERR-MFA-TOO-MANY", many, 409)
+            raise UserError("ERR-MFA-TOO-MANY", MANY[self.factor.name], 409)
 
     async def _insert(
         self, connection: AsyncConnection, tenant: str, subject: str, to: str, label: str, now: float
@@ -276,7 +279,7 @@ class Addresses:
 
 
 def _over() -> UserError:
-    return UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
+    return UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
 
 
 def _place(setup: str, identity: Identity, setup_id: str) -> str:

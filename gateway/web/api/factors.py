@@ -127,7 +127,7 @@ async def setup_send(request: web.Request, _: Empty) -> CodeSetup:
     addresses = _addresses(request, setup_id)
     if addresses is None:
         raise UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
-    return _code_setup(await addresses.again(me, setup_id, **request[CALLER].place))
+    return _code_setup(await addresses.again(me, setup_id, language=request[CALLER].language, **request[CALLER].place))
 
 
 async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
@@ -157,7 +157,7 @@ async def _begin(request: web.Request, factor: str, typed: str) -> CodeSetup:
     addresses = request.app[DESK].addresses.get(factor)
     if addresses is None:
         raise not_offered(say("This method is not in use here."))
-    return _code_setup(await addresses.begin(me, typed, **request[CALLER].place))
+    return _code_setup(await addresses.begin(me, typed, language=request[CALLER].language, **request[CALLER].place))
 
 
 def _addresses(request: web.Request, setup_id: str) -> Addresses | None:

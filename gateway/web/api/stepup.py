@@ -50,7 +50,9 @@ async def send(request: web.Request, body: Send) -> Sent:
     """Have a code sent."""
     desk, caller = request.app[DESK], request[CALLER]
     me = await caller.signed_in()
-    sending = await desk.stepups.send(body.challenge, me, body.factor, to=body.id, **caller.place)
+    sending = await desk.stepups.send(
+        body.challenge, me, body.factor, to=body.id, language=caller.language, **caller.place
+    )
     return Sent(to=sending.masked, again_in=ceil(sending.again_in))
 
 
