@@ -65,7 +65,7 @@ def canonical_email(text: str) -> str:
     """
     text = text.strip()
     if not _EMAIL.fullmatch(text) or not text.isprintable():
-        raise UserError("ERR-EMAIL-INVALID", "That is not an e-mail address.")
+        raise UserError("ERR-EMAIL-INVALID", say("That is not an e-mail address."))
     local, _, host = text.partition("@")
     return f"{local}@{host.lower()}"
 

@@ -16,6 +16,7 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import Factor
 from gateway.core.errors import NotProven, UserError
 from gateway.core.identity import Level, Proof
+from gateway.core.words import say
 from gateway.mfa.attempts import LIFE, Attempts
 from gateway.mfa.codes.factor import SentCode
 from gateway.store.sql import Records
@@ -160,7 +161,7 @@ class Factors:
         """
         bound = {one.kind for one in await self.of(tenant, subject)}
         if factor and (factor == "backup_code" or factor not in bound or factor not in self._built):
-            raise UserError("ERR-MFA-METHOD", "You cannot be asked for this first.", 400)
+            raise UserError("ERR-MFA-METHOD", say("You cannot be asked for this first."), 400)
         mine = (users.c.tenant == tenant, users.c.subject == subject)
         async with self._records.begin(tenant, subject) as connection:
             await connection.execute(update(users).where(*mine).values(preferred_factor=factor))

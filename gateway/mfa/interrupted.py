@@ -52,7 +52,7 @@ class Lost(UserError):  # noqa: N818 - the state is the name
     """A part of a body is not there any more: ERR-RESUME."""
 
     def __init__(self) -> None:
-        super().__init__("ERR-RESUME", "A part of what was kept is gone. Please send it again.", 404)
+        super().__init__("ERR-RESUME", say("A part of what was kept is gone. Please send it again."), 404)
 
 
 @dataclass(frozen=True, slots=True)

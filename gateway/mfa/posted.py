@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.errors import Undelivered, UserError
+from gateway.core.words import packed, say
 from gateway.crypto.sealing import Sealer, Unsealable
 from gateway.store.outbox_table import crowded, new_token, put
 from gateway.store.suppressed_table import is_suppressed
@@ -26,21 +27,23 @@ KIND: Final = "code"
 LATER: Final = 60.0
 """Seconds after which to try again where too many wait."""
 
-IGNORE: Final = "If you did not ask for it, you need not do anything. Tell it to nobody: we never ask for it."
+IGNORE: Final = say("If you did not ask for it, you need not do anything. Tell it to nobody: we never ask for it.")
 WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "verify": (
-        "Your code to confirm that it is you",
-        "Somebody who signs in to your account has to confirm that it is you. This is the code:",
-        "If it was not you, somebody knows your password: change it. Tell this code to nobody: we never ask for it.",
+        say("Your code to confirm that it is you"),
+        say("Somebody who signs in to your account has to confirm that it is you. This is the code:"),
+        say(
+            "If it was not you, somebody knows your password: change it. Tell this code to nobody: we never ask for it."
+        ),
     ),
     "enrol": (
-        "Your code to confirm this address",
-        "This address is being added to an account. This is the code that confirms that it is yours:",
+        say("Your code to confirm this address"),
+        say("This address is being added to an account. This is the code that confirms that it is yours:"),
         IGNORE,
     ),
     "recover": (
-        "Your code to get back into your account",
-        "Somebody has asked to get back into your account. This is the code:",
+        say("Your code to get back into your account"),
+        say("Somebody has asked to get back into your account. This is the code:"),
         IGNORE,
     ),
 }
@@ -113,7 +116,7 @@ class Posted:
         now, token = self._clock.now(), new_token()
         wait = await crowded(connection, tenant=tenant, subject=subject, target=to, kind=KIND, now=now, most=self._most)
         if wait > 0:
-            raise UserError("ERR-THROTTLED", "Too many codes were sent there.", 429, wait)
+            raise UserError("ERR-THROTTLED", say("Too many codes were sent there."), 429, wait)
         user = await connection.scalar(select(users.c.name).where(users.c.tenant == tenant, users.c.subject == subject))
         content = {
             "title": title, "said": said, "advice": advice, "from_whom": self._host, "host": self._host,
@@ -121,11 +124,11 @@ class Posted:
         }  # fmt: skip
         sealed = self._sealer.seal(code.encode(), **place_of(tenant, token))
         there_is_room = await put(
-            connection, tenant=tenant, subject=subject, channel=channel, target=to, kind=KIND, content=content, now=now,
-            lifetime=expires_at - now, token=token, sealed=sealed,
+            connection, tenant=tenant, subject=subject, channel=channel, target=to, kind=KIND,
+            content=packed(content), now=now, lifetime=expires_at - now, token=token, sealed=sealed,
         )  # fmt: skip
         if not there_is_room:
-            raise UserError("ERR-THROTTLED", "Too many codes wait to be sent there.", 429, LATER)
+            raise UserError("ERR-THROTTLED", say("Too many codes wait to be sent there."), 429, LATER)
 
 
 def opened(sealer: Sealer, row: Sealed) -> str:
@@ -142,4 +145,4 @@ def place_of(tenant: str, token: str) -> dict[str, str]:
 
 
 def _unreachable() -> UserError:
-    return UserError("ERR-UNREACHABLE", "No messages can be sent to this address.")
+    return UserError("ERR-UNREACHABLE", say("No messages can be sent to this address."))

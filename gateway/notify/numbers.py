@@ -15,6 +15,7 @@ import phonenumbers
 from phonenumbers import PhoneNumberType
 
 from gateway.core.errors import UserError
+from gateway.core.words import say
 
 LONGEST: Final = 32
 """Characters of what somebody types."""
@@ -40,11 +41,13 @@ class Numbers:
         spelled = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
         reached = phonenumbers.number_type(number) in REACHED and phonenumbers.region_code_for_number(number) != NOWHERE
         if not reached or spelled.startswith(self._deny) or (self._allow and not spelled.startswith(self._allow)):
-            raise UserError("ERR-PHONE-REFUSED", "We do not send codes to this number. Please use another one.")
+            raise UserError("ERR-PHONE-REFUSED", say("We do not send codes to this number. Please use another one."))
         return spelled
 
     def _read(self, text: str) -> phonenumbers.PhoneNumber:
-        invalid = UserError("ERR-PHONE-INVALID", "That is not a phone number. Please write it with + and its country.")
+        invalid = UserError(
+            "ERR-PHONE-INVALID", say("That is not a phone number. Please write it with + and its country.")
+        )
         if len(text) > LONGEST or any(character.isalpha() for character in text):
             raise invalid
         try:

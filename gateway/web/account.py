@@ -239,7 +239,7 @@ async def _ways(request: web.Request, identity: Identity) -> list[tuple[str, str
         return []
     preferred = await desk.factors.preferred(identity.tenant, identity.subject)
     ways = [(one, label(one, ""), one == preferred) for one in desk.factors.names if one in usable]
-    return [("", "The one I used last", preferred not in usable), *ways]
+    return [("", say("The one I used last"), preferred not in usable), *ways]
 
 
 def _session(identity: Identity) -> str:

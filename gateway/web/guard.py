@@ -92,7 +92,7 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
             answer.headers["WWW-Authenticate"] = challenge()
         return answer
     except NotTheWire:
-        return problem(request, 400, "ERR-NOT-THE-WIRE", "This socket is the gateway's own.")
+        return problem(request, 400, "ERR-NOT-THE-WIRE", say("This socket is the gateway's own."))
     except StoreAway as error:
         _tell(request, error)
         return refusal(

@@ -126,7 +126,7 @@ async def setup_send(request: web.Request, _: Empty) -> CodeSetup:
     me, setup_id = await request[CALLER].signed_in(), request.match_info["id"]
     addresses = _addresses(request, setup_id)
     if addresses is None:
-        raise UserError("ERR-MFA-SETUP", "This setup is no longer open. Start it again.", 410)
+        raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
     return _code_setup(await addresses.again(me, setup_id, language=request[CALLER].language, **request[CALLER].place))
 
 

@@ -80,7 +80,7 @@ async def _user(request: web.Request, me: Identity) -> User:
     """Whom the path names, among those of the administrator's own tenant."""
     user = await request.app[DESK].users.find(request.match_info["user"], me.tenant)
     if user is None:
-        raise UserError("ERR-USER-UNKNOWN", "There is no such user.", 404)
+        raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
     return user
 
 
