@@ -23,6 +23,7 @@ from gateway.store.sql import Records
 from gateway.store.tables import recoveries as rows
 from tests.commands.conftest import Run
 from tests.rig.ledger import Remembered
+from tests.rig.letters import Letters
 
 PASSWORD = "correct horse battery staple"
 
@@ -45,7 +46,9 @@ def begun(folder: Path) -> Recovery:
         async def unbind(*_: object) -> None:
             raise AssertionError
 
-        recoveries = Recoveries(records, clock, ledger, Mac([b"m" * 32]), unbind=unbind, revoke=revoke)
+        recoveries = Recoveries(
+            records, clock, ledger, Mac([b"m" * 32]), unbind=unbind, revoke=revoke, letters=Letters()
+        )
         asked = await recoveries.ask_for(Identity(root.tenant, root.subject, root.name), ann.subject, "lost in a lake")
         async with records.read() as connection:
             Secret.kept = str(await connection.scalar(select(rows.c.cancel)))
