@@ -64,6 +64,19 @@ ANY = StepUpDemand(Level.AAL2)
 FRESH = StepUpDemand(Level.AAL2, max_age=600.0)
 
 
+def test_who_must_have_a_second_factor_first_comes_before_what_the_rule_asks() -> None:
+    """And after who may not enter at all, or is too strange: they are told nothing of their account."""
+    owing = replace(somebody("ann", "totp"), enrol_by=NOW)
+    first = Refuse((Reason.MFA_ENROL,))
+    too_old = SessionDemand(absolute=0.0)
+    assert judged(rule(), owing) == first
+    assert judged(rule(step_up=StepUpDemand(Level.AAL3), session=too_old), owing) == first
+    assert judged(rule(), replace(owing, enrol_by=NOW + 0.001)) == Allow((Reason.GRANTED,))
+    assert judged(rule(public=True), owing) == Allow((Reason.PUBLIC,))
+    assert judged(rule(admits=lambda identity: False), owing) == Refuse((Reason.NOT_ALLOWED,))
+    assert judged(rule(risk=RiskThresholds(refuse_at=0.5)), owing, risk=0.6) == Refuse((Reason.RISK_REFUSED,))
+
+
 @pytest.mark.parametrize(
     ("demand", "factors", "ago", "reason"),
     [

@@ -12,8 +12,11 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import delete
 
+from gateway.core.decision import Allow, Refuse
 from gateway.core.errors import StoreAway
+from gateway.core.facts import Facts
 from gateway.core.identity import NEVER, Identity
+from gateway.core.reasons import Reason
 from gateway.store.tables import factors
 from tests.house.visitor import Visitor, location
 from tests.rig.gateway import PASSWORD, Gateway, request, running
@@ -155,30 +158,18 @@ async def test_what_cannot_be_looked_up_is_closed(gateway: Gateway, monkeypatch:
     assert (await gateway.ask(request(cookie=cookie, target=b"/x"))).status == 200
 
 
-async def test_an_open_stream_ends_when_its_time_is_over(gateway: Gateway) -> None:
-    from gateway.core.decision import Refuse
-
-    cookie = await gateway.sign_in("carl")
-    seen: list[Any] = []
-    judge = gateway.app.gate.judge
-    facts = None
-
-    async def remembered(asked: Any) -> Any:
-        nonlocal facts
-        facts = asked
-        verdict = await judge(asked)
-        seen.append(verdict)
-        return verdict
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gateway.app.gate, "judge", remembered)
-        assert (await gateway.ask(request(cookie=cookie, target=b"/x"))).status == 200
-    assert facts is not None
+async def test_what_is_open_ends_when_the_time_is_over(gateway: Gateway) -> None:
+    cookie, gate = await gateway.sign_in("carl"), gateway.app.gate
+    facts = Facts(method="GET", host="good.test", path="/x", target=b"/x", address="127.0.0.1", cookie=cookie)
+    verdict = await gate.judge(facts)
+    assert isinstance(verdict.decision, Allow)
+    assert isinstance(await gate.review(facts, verdict), Allow)
     carl = await gateway.app.users.find("carl")
     assert carl is not None
     assert carl.required_from == NEVER
-    await gateway.app.people.demands.require(carl.tenant, carl.subject, user="carl", at=gateway.clock.now(), by="eve")
-    assert isinstance(await gateway.app.gate.review(facts, seen[0]), Refuse)
+    demands, now = gateway.app.people.demands, gateway.clock.now()
+    await demands.require(carl.tenant, carl.subject, user="carl", at=now, by="eve")
+    assert await gate.review(facts, verdict) == Refuse((Reason.MFA_ENROL,))
 
 
 async def unbind(gateway: Gateway, name: str) -> None:
