@@ -25,10 +25,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import cbor2
 import uvloop
 from sqlalchemy import insert
 
@@ -36,7 +35,7 @@ from bench.bars import Bar
 from bench.machine import BUILD, Process, described
 from bench.options import Gateway, Options
 from bench.sallyport import Sallyport
-from bench.subjects import PASSWORD
+from bench.subjects import PASSWORD, LeftOutError
 from gateway.core.clock import SystemClock
 from gateway.core.identity import DEFAULT_TENANT, Proof
 from gateway.crypto.keys import KeyRing
@@ -50,7 +49,9 @@ from gateway.mfa.totp import Totp
 from gateway.mfa.webauthn.key import Key
 from gateway.store.sql import Records
 from gateway.store.tables import factors, users
-from tests.rig.authenticator import Authenticator
+
+if TYPE_CHECKING:
+    from tests.rig.authenticator import Authenticator
 
 PEOPLE = 250
 """Who have factors; each has an app, a set of backup codes and a key."""
@@ -178,6 +179,13 @@ class Whole(Sallyport):
         return self.folder / "access.log"
 
     async def _people(self) -> list[Person]:
+        try:
+            import cbor2
+            import webauthn  # noqa: F401 - the gateway needs it
+
+            from tests.rig.authenticator import Authenticator
+        except ModuleNotFoundError as error:
+            raise LeftOutError(f"{error.name} is not here: pip install '.[webauthn]'") from error
         clock = SystemClock()
         records = await Records.open(f"sqlite:{self.database}", clock=clock)
         keys = KeyRing.open(self.folder / "keys", create=True, clock=clock)
