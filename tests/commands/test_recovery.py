@@ -77,9 +77,11 @@ def test_what_is_open(begun: Recovery, sallyport: Run) -> None:
 
 def test_for_scripts(begun: Recovery, sallyport: Run) -> None:
     listed = sallyport("recovery", "list", "--all", "--json")
+    assert listed.code == 0, listed.err
     (one,) = json.loads(listed.out)
     assert (one["id"], one["asked_by"], one["reason"], one["settled_at"]) == (begun.id, "root", "lost in a lake", None)
     shown = sallyport("recovery", "show", begun.id, "--json")
+    assert shown.code == 0, shown.err
     assert json.loads(shown.out) == one
     assert Secret.kept
     assert Secret.kept not in listed.out + shown.out
