@@ -308,6 +308,19 @@ class Browser:
                 self.picture(self._pictures / f"{name}-{kind}.png")
         self._command("Emulation.clearDeviceMetricsOverride")
 
+    @contextmanager
+    def width(self, width: int) -> Iterator[int]:
+        """On a screen of that width; how wide the page then is."""
+        self._command("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        yield int(self._command("Page.getLayoutMetrics")["cssContentSize"]["width"])
+        self._command("Emulation.clearDeviceMetricsOverride")
+
+    def evaluate(self, script: str) -> Any:
+        """What `script` answers, a promise too. It is put in from outside, past the policy of the page."""
+        said = self._command("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in said, said
+        return said["result"].get("value")
+
     def picture(self, file: Path) -> None:
         picture = self._command("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         file.write_bytes(base64.b64decode(picture))

@@ -1,0 +1,78 @@
+"""Every page, in every language, judged by axe (WCAG 2.2, levels A and AA), and found by the keyboard alone.
+
+axe is put in through the debugger, past the policy of the pages, which stays as strict as it is. Without it (node's
+`axe-core`, which `make test` brings) the first of these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from gateway.core.languages import LANGUAGES
+from tests.e2e.album import OURS, WIDTHS, furnish, walk
+from tests.e2e.browser import Browser
+from tests.e2e.conftest import visiting
+from tests.e2e.house import PASSWORD, ROOT, House, open_house
+
+AXE = ROOT / "build" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+RUN = f"""
+axe.run(document, {{runOnly: {json.dumps(LEVELS)}}}).then((found) => JSON.stringify(found.violations.map(
+    (one) => [one.id, one.help, one.nodes.map((node) => node.html)])))
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path, furnished: Path) -> Iterator[House]:
+    with open_house(tmp_path, furnished, **furnish(tmp_path)) as one:
+        yield one
+
+
+@pytest.fixture
+def browser(chromium: Browser, house: House) -> Iterator[Browser]:
+    yield from visiting(chromium, house)
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core for node here: npm install --prefix build/node axe-core")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_axe_finds_nothing(language: str, house: House, browser: Browser) -> None:
+    axe, seen, found = AXE.read_text(), [], []
+
+    def judge(name: str) -> None:
+        seen.append(name)
+        browser.evaluate(f"{axe}\n;0")
+        found.extend((name, *one) for one in json.loads(browser.evaluate(RUN)))
+        spoken = browser.attribute("html", "lang")
+        assert spoken == ("en" if name == "docs" else language), name
+        if name == "done":
+            browser.complaints()  # that it cannot close a window which nobody opened
+        with browser.width(WIDTHS["narrow"]) as needed:
+            assert needed <= WIDTHS["narrow"], f"{name} is {needed} wide"
+
+    walk(house, browser, language, judge)
+    assert found == []
+    assert len(seen) >= 28
+
+
+def test_the_keyboard_is_enough_to_get_in_and_to_change_the_language(house: House, browser: Browser) -> None:
+    phone, _ = house.enrol("bob")
+    browser.go(f"{OURS}account").see("Sign in")
+    browser.type("bob", Keys.TAB, PASSWORD)
+    browser.enter()
+    browser.go("/echo").see("Confirm it is you")
+    assert browser.focused == "Six-digit code"
+    browser.type(phone.code)
+    browser.enter()
+    browser.go(f"{OURS}account").see("bob", "two factors")
+    reached = browser.tabbed(30)
+    assert reached[:3] == ["Skip to content", "Home", "Sign out"]
+    assert reached[-2:] == ["English", "Türkçe"]
+    assert browser.tabbed(len(reached))[-1] == "Türkçe"
+    browser.enter()
+    browser.see("bob", "iki adımla")
+    assert browser.path == f"{OURS}account"
