@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
@@ -18,6 +19,7 @@ from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.tables import factors
 from tests.mfa.conftest import Room, somebody
+from tests.rig.postgres import EITHER, either
 
 AAL2 = StepUpDemand(Level.AAL2)
 ANN = "+905321234512"
@@ -79,6 +81,16 @@ async def refused(awaitable: object) -> UserError:
 
 def wrong(code: str) -> str:
     return f"{(int(code) + 1) % 1_000_000:06}"
+
+
+BOTH = pytest.mark.parametrize("place", EITHER, indirect=True)
+"""What one database might tell otherwise than the other: what happens at once, and what is undone."""
+
+
+@pytest.fixture(params=["sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Most of it asks the database nothing new; what does runs over `BOTH`."""
+    return either(request, tmp_path)
 
 
 @pytest.fixture

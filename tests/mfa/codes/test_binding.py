@@ -16,7 +16,7 @@ from gateway.mfa.codes.code import LIFETIME
 from gateway.mfa.codes.sends import DAY, HOUR, STRANGERS
 from gateway.mfa.sealed import place_of
 from gateway.store.tables import factors, kept
-from tests.mfa.codes.conftest import ANN, ask, own, refused, wrong
+from tests.mfa.codes.conftest import ANN, BOTH, ask, own, refused, wrong
 from tests.mfa.conftest import NOW, Room, somebody
 
 MAIL = "ann@example.org"
@@ -27,6 +27,7 @@ def fresh(room: Room, name: str = "ann", session: str = "session-1") -> Identity
     return somebody(name, at=now, proofs=(Proof("password", now), Proof("sms", now)), session=session)
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("factor", "typed", "address", "masked"),
     [("sms", " +90 532 123 45 12 ", ANN, "+90 *** ** 12"), ("email", " Ann@Example.org", MAIL, "a***@example.org")],
@@ -138,6 +139,7 @@ async def test_a_new_code_voids_the_old_one_and_has_to_wait(room: Room) -> None:
     await binding.confirm(somebody(), setup.id, room.post.last)
 
 
+@BOTH
 async def test_right_codes_at_once_bind_once(room: Room, replica: Room) -> None:
     setup = await room.addresses["sms"].begin(somebody(), ANN)
     code = room.post.last
@@ -209,6 +211,7 @@ async def test_an_address_that_may_not_be_written_to_looks_like_any_other(room: 
     assert room.ledger.of(Kind.CODE_SENT)[0].detail["held_back"] == "ERR-UNREACHABLE"
 
 
+@BOTH
 async def test_ones_own_is_bound_once_and_there_are_five(room: Room) -> None:
     for number in range(ADDRESSES - 1):
         await own(room, f"+1202555014{number}", factor_id=f"f-{number}", failures=100 * (number % 2))
@@ -245,6 +248,7 @@ async def test_strangers_reach_an_address_five_times_and_its_owner_still_can(roo
     assert await room.addresses["sms"].begin(somebody(at=room.clock.now()), ANN)
 
 
+@BOTH
 async def test_without_the_database_nothing_has_happened(room: Room) -> None:
     room.post.refuses = StoreAway("gone")
     with pytest.raises(StoreAway):

@@ -17,7 +17,7 @@ from gateway.mfa.codes.code import LIFETIME, Question, draw
 from gateway.mfa.codes.sends import DAILY, DAY, HOUR, HOURLY
 from gateway.mfa.stepup import GONE, _asked
 from gateway.store.tables import code_sends, factors, kept
-from tests.mfa.codes.conftest import AAL2, ANN, Asked, ask, own, refused, wrong
+from tests.mfa.codes.conftest import AAL2, ANN, BOTH, Asked, ask, own, refused, wrong
 from tests.mfa.conftest import NOW, Room, proven, somebody
 
 MAIL = "ann@example.org"
@@ -26,6 +26,7 @@ MAIL = "ann@example.org"
 # -- sending and answering --------------------------------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("factor", "address", "masked"), [("sms", ANN, "+90 *** ** 12"), ("email", MAIL, "a***@example.org")]
 )
@@ -147,6 +148,7 @@ async def test_a_code_counts_once(room: Room) -> None:
     assert (await refused((await ask(room)).answer(room.post.last))).code == "ERR-MFA-INVALID"
 
 
+@BOTH
 async def test_twenty_right_answers_at_once_are_one_success(room: Room, replica: Room) -> None:
     await own(room)
     asked = await ask(room)
@@ -162,6 +164,7 @@ async def test_twenty_right_answers_at_once_are_one_success(room: Room, replica:
     assert len(passed) == 1
 
 
+@BOTH
 async def test_one_code_at_once_for_one_claim(room: Room, replica: Room) -> None:
     """The claim itself, without the counters before it."""
     await own(room)
@@ -209,6 +212,7 @@ async def test_a_code_by_mail_is_no_code_by_text(room: Room) -> None:
     assert await asked.answer(text, "sms") == Proof("sms", NOW)
 
 
+@BOTH
 async def test_a_new_code_voids_the_old_one(room: Room) -> None:
     await own(room)
     asked = await ask(room)
@@ -333,6 +337,7 @@ async def test_five_tries_whatever_is_sent_in_between(room: Room) -> None:
     assert await asked.answer(room.post.last, "email")
 
 
+@BOTH
 async def test_a_hundred_parallel_guesses_are_five(room: Room, replica: Room) -> None:
     await own(room)
     asked = await ask(room)
@@ -369,6 +374,7 @@ async def test_a_second_one_waits_and_says_how_long(room: Room) -> None:
     assert await asked.answer(room.post.last)  # refusals void nothing
 
 
+@BOTH
 async def test_twenty_wishes_at_once_are_one_code(room: Room, replica: Room) -> None:
     await own(room)
     asked = await ask(room)
@@ -407,6 +413,7 @@ async def test_whoever_floods_a_victim_reaches_them_ten_times_a_day(room: Room, 
     assert await (await ask(room)).send()
 
 
+@BOTH
 async def test_two_people_at_once_cannot_pass_the_limit_of_one_address(room: Room, replica: Room) -> None:
     await own(room, ANN)
     await own(room, ANN, subject="s-bob", factor_id="f-bob")
@@ -437,6 +444,7 @@ async def test_an_address_that_may_not_be_written_to_looks_like_any_other(room: 
     assert room.counted[-2] == ("sms", "sent")
 
 
+@BOTH
 async def test_a_post_that_takes_no_more_says_how_long_and_voids_nothing(room: Room) -> None:
     await own(room)
     asked = await ask(room)
@@ -450,6 +458,7 @@ async def test_a_post_that_takes_no_more_says_how_long_and_voids_nothing(room: R
     assert await asked.answer(room.post.last)
 
 
+@BOTH
 async def test_without_the_database_nothing_has_happened(room: Room) -> None:
     await own(room)
     asked = await ask(room)

@@ -13,6 +13,7 @@ from gateway.mfa.codes import sends
 from gateway.mfa.codes.sends import DAILY, DAY, GAP, HOUR, HOURLY, STRANGERS, address_waits, user_waits
 from gateway.store.sql import Records
 from gateway.store.tables import code_sends
+from tests.mfa.codes.conftest import BOTH
 
 NOW = 1_700_000_000.0
 
@@ -67,6 +68,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_it() -> None:
     assert address_waits([(NOW + 5000, True)] * DAILY, NOW, bound=True) == DAY
 
 
+@BOTH
 async def test_what_counts_no_more_is_removed(records: Records, clock: ManualClock) -> None:
     mac = Mac([b"m" * 32])
     about = {"tenant": "default", "subject": "s-ann", "factor": "sms", "address": "+905321234512", "bound": True}
@@ -90,6 +92,7 @@ async def test_what_counts_no_more_is_removed(records: Records, clock: ManualClo
     assert await rows() == 0
 
 
+@BOTH
 async def test_addresses_are_not_kept_in_clear(records: Records) -> None:
     async with records.begin("default", "s-ann") as connection:
         await sends.count(
