@@ -123,5 +123,4 @@ async def _serve(settings: Settings, parent: int) -> None:
         len(app.book.rules),
     )
     await asked_to_stop.wait()
-    log.info("stopping: finishing what is on its way")
     await app.stop(settings.drain.time, settings.drain.delay, hurry)
