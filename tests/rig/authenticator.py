@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from typing import Any
 
 import cbor2
@@ -37,12 +38,13 @@ class Authenticator:
         self.aaguid = aaguid
         self.credential = secrets.token_bytes(size)
         self.user_handle = b""
-        self._key: Any = {
+        make: dict[int, Callable[[], Any]] = {
             -7: lambda: ec.generate_private_key(ec.SECP256R1()),
             -8: ed25519.Ed25519PrivateKey.generate,
             -257: lambda: rsa.generate_private_key(65537, 2048),
             -36: lambda: ec.generate_private_key(ec.SECP521R1()),
-        }[alg]()
+        }
+        self._key: Any = make[alg]()
 
     def register(self, options: dict[str, Any], *, origin: str = ORIGIN, **wrong: Any) -> dict[str, Any]:
         """`RegistrationResponseJSON`. What is `wrong` takes the place of what is right, by name."""
@@ -93,7 +95,7 @@ class Authenticator:
 
     def data(self, rp_id: str, more: int, wrong: dict[str, Any]) -> bytes:
         flags = wrong.get("flags", self.flags) | more
-        count = wrong.get("count", self.count or 0)
+        count: int = wrong.get("count", self.count or 0)
         return hashlib.sha256(wrong.get("rp_id", rp_id).encode()).digest() + bytes([flags]) + count.to_bytes(4, "big")
 
     def sign(self, data: bytes) -> bytes:
