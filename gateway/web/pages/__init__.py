@@ -109,7 +109,8 @@ def _gettext(language: str) -> tuple[Callable[..., Markup], Callable[..., Markup
     words = catalogue(language)
 
     def gettext(text: str, /, **values: Any) -> Markup:
-        return Markup(Markup(words.gettext(text)) % spoken(values, language))  # noqa: S704
+        said = Markup(words.gettext(text))  # noqa: S704
+        return Markup(said % spoken(values, language)) if "%" in said else said  # noqa: S704
 
     def ngettext(one: str, many: str, number: int, /, **values: Any) -> Markup:
         text = words.ngettext(one, many, number)
