@@ -387,6 +387,18 @@ async def test_our_cookies_stay_here(gateway: Gateway) -> None:
     assert gateway.upstream.requests[-1].all("Cookie") == []
 
 
+@pytest.mark.parametrize("name", ["browser", "device", "resume", "trusted", "language"])
+async def test_none_of_our_cookies_goes_to_a_service_or_comes_from_one(gateway: Gateway, name: str) -> None:
+    from tests.rig.upstream import fixed, ok
+
+    gateway.upstream.script = fixed(
+        ok(b"", f"Set-Cookie: sallyport-{name}=evil; Path=/".encode(), b"Set-Cookie: mine=1")
+    )
+    answer = await gateway.ask(request(b"GET", b"/public/x", cookie=f"a=1; sallyport-{name}=tr".encode()))
+    assert gateway.upstream.requests[-1].all("Cookie") == [b"a=1"]
+    assert answer.all("Set-Cookie") == [b"mine=1"]
+
+
 async def test_a_service_cannot_set_our_cookies(gateway: Gateway) -> None:
     from tests.rig.upstream import fixed, ok
 

@@ -67,6 +67,23 @@ async def test_each_is_told(kind: Kind, recorder: Recorder, records: Records) ->
     assert "{" not in letter.text
 
 
+async def test_it_is_written_in_the_language_of_whoever_gets_it(recorder: Recorder, records: Records) -> None:
+    passwords = Passwords()
+    people = LocalUsers(records, passwords, ManualClock(), Remembered())
+    ann = await people.find("ann")
+    assert ann is not None
+    await people.speak(ann.tenant, ann.subject, "tr")
+    await recorder.record(Event(Kind.FACTOR_ENROLLED, user="ann", agent=FIREFOX, detail={"factor": "totp"}))
+    passwords.close()
+    (row,) = await rows(records)
+    letter = write(row.content)
+    assert letter.subject == "İkinci doğrulama yöntemi eklendi"
+    assert "Hesabınıza eklendi: Doğrulama uygulaması." in letter.text
+    assert "Tarayıcı: Firefox, Linux" in letter.text
+    assert '<html lang="tr">' in letter.html
+    assert "added" not in letter.text
+
+
 @pytest.mark.parametrize(
     "event",
     [
