@@ -223,6 +223,7 @@ async def running(
             "store": {"records": f"sqlite:{folder / 'data' / 'rig.db'}"},
             "keys": str(folder / "data" / "keys"),
             "log": {"access": str(folder / "access.log")},
+            "connections": {"wait": "1m"},  # where a busy machine stands still, nobody is to be turned away
             **(config or {}),
         }
         path = folder / "config.yaml"
