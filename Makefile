@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 IMAGE ?= sallyport
 WIRE := tests/wire tests/attacks
 HOUSES := tests/house tests/e2e tests/deploy tests/demo
-REPLICAS := tests/replicas
+STORES := tests/store tests/limits tests/commands tests/replicas
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-wire suite-houses suite-replicas lint bench soak image chart docs clean
+.PHONY: help run test suite suite-wire suite-houses suite-stores lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,25 +22,24 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j 4 suite suite-wire suite-houses suite-replicas
+	@$(MAKE) --no-print-directory -j 5 lint suite suite-wire suite-houses suite-stores
 
-# Four lanes, which wait for each other's processors less than they wait anyway. The first speaks while it runs, the
-# others when they are done.
+# Lanes that wait more than they compute, side by side. The first speaks while it runs, the others when they are done.
 
 suite: # every test that is in no other lane
-	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(HOUSES) $(REPLICAS))
+	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(HOUSES) $(STORES))
 
-suite-wire: # the data path as it is read, and as it is compiled
-	$(call lane,wire,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-wire $(WIRE))
+suite-wire: # the data path as it is read; then, with every attack, as it is compiled and shipped
+	$(call lane,wire,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-wire tests/wire)
 	$(call lane,compiled,scripts/compile $(VENV) && if [ -d build/compiled ]; then SALLYPORT_COMPILED=1 \
-		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-compiled $(WIRE); fi)
+		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-compiled $(WIRE); \
+		else $(BIN)/python -m pytest -rs -o cache_dir=build/pytest-wire tests/attacks; fi)
 
 suite-houses: # whole houses: processes, browsers, proxies
 	$(call lane,houses,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES))
 
-suite-replicas: # several at once, on stores that fail
-	$(call lane,replicas,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-replicas $(REPLICAS))
+suite-stores: # what is kept, by several at once, in stores that fail
+	$(call lane,stores,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-stores $(STORES))
 
 define lane
 @mkdir -p build

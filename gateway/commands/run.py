@@ -123,4 +123,6 @@ async def _serve(settings: Settings, parent: int) -> None:
         len(app.book.rules),
     )
     await asked_to_stop.wait()
+    app.wire.draining = True  # before it is said: each answer from here on tells that it is the last
+    log.info("stopping: finishing what is on its way")
     await app.stop(settings.drain.time, settings.drain.delay, hurry)

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
@@ -25,7 +24,7 @@ from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof, Session
 from gateway.core.words import say
-from gateway.crypto.tokens import digest
+from gateway.crypto.tokens import digest, new_id
 from gateway.identity.session_store import MAX_AGENT, Found, Opening, Seen, SessionStore, Terms, Watcher
 from gateway.identity.users import User
 from gateway.store.near import Near
@@ -210,7 +209,7 @@ class Sessions:
         The session of token `replacing`, whosever it was, ends with it. Raises `UserError`: ERR-SIGN-IN where the user
         was disabled or removed meanwhile, ERR-SESSION-LIMIT where they have as many as they may.
         """
-        new = Opening(user.tenant, user.subject, secrets.token_urlsafe(12), proof, address, agent[:MAX_AGENT])
+        new = Opening(user.tenant, user.subject, new_id(), proof, address, agent[:MAX_AGENT])
         token, found, ended = await self._store.open(new, replacing=digest(replacing) if replacing else None)
         for gone in ended:
             await self._tell_ended(gone.tenant, gone.subject, gone.id, gone.why)

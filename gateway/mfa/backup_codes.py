@@ -21,6 +21,7 @@ from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.identity import Level, Proof
 from gateway.crypto.mac import Mac
+from gateway.crypto.tokens import new_id
 from gateway.mfa.attempts import LIFE
 from gateway.store.sql import Records
 from gateway.store.tables import backup_codes, factors
@@ -126,7 +127,7 @@ class BackupCodes:
         await connection.execute(
             insert(factors).values(
                 tenant=tenant,
-                id=secrets.token_urlsafe(12),
+                id=new_id(),
                 subject=subject,
                 kind=self.name,
                 label="",

@@ -22,7 +22,6 @@ the machine is the last (`sallyport user reset`). Its states and what leads from
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -37,7 +36,7 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
 from gateway.core.words import say
 from gateway.crypto.mac import Mac
-from gateway.crypto.tokens import new_token
+from gateway.crypto.tokens import new_id, new_token
 from gateway.mfa.demands import must_have
 from gateway.mfa.recovery_states import (
     OPEN,
@@ -393,7 +392,7 @@ class Recoveries:
         )
         if generation is None:
             raise UserError("ERR-USER-UNKNOWN", say("There is no such user, or nobody may sign in as them."), 404)
-        recovery_id, secret = secrets.token_urlsafe(12), new_token()
+        recovery_id, secret = new_id(), new_token()
         await connection.execute(
             insert(rows).values(
                 tenant=tenant,

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from secrets import token_urlsafe
 
 from sqlalchemy import ColumnElement, and_, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +22,7 @@ from gateway.core.clock import Clock
 from gateway.core.identity import Level, Proof
 from gateway.core.words import say_n
 from gateway.crypto.sealing import Sealer
+from gateway.crypto.tokens import new_id
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.sealed import place_of
@@ -98,7 +98,7 @@ class Totp:
         now: float,
     ) -> str:
         """Add a device that has just shown the code of `step`, which is claimed with it; its factor id."""
-        factor_id = token_urlsafe(12)
+        factor_id = new_id()
         await connection.execute(
             insert(factors).values(
                 tenant=tenant,

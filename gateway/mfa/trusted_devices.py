@@ -48,7 +48,7 @@ from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import TRUSTED_DEVICE, Identity, Proof
 from gateway.core.words import say
-from gateway.crypto.tokens import digest, new_token
+from gateway.crypto.tokens import digest, new_id, new_token
 from gateway.store.sql import Records
 from gateway.store.tables import trusted_devices as rows
 from gateway.store.tables import users
@@ -143,7 +143,7 @@ class TrustedDevices:
         browser had: a browser is trusted once. One more than may be, and the one that was trusted first goes.
         """
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
-        series, token, device = new_token(), new_token(), secrets.token_urlsafe(12)
+        series, token, device = new_token(), new_token(), new_id()
         mine = _of(tenant, subject)
         async with self._records.begin() as connection:
             await connection.execute(delete(rows).where(rows.c.expires_at <= now))

@@ -16,7 +16,6 @@ a request in it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import select
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from gateway.wire.client import ClientConnection
     from gateway.wire.wire import Wire
 
-_log = logging.getLogger("sallyport")
-
 LINGER = 0.5
 """Seconds a connection must have been idle, while draining, before it is closed."""
 
@@ -38,7 +35,6 @@ async def drain(wire: Wire, time: float, delay: float, hurry: asyncio.Event) -> 
     loop = asyncio.get_running_loop()
     end = loop.time() + time
     wire.draining = True
-    _log.info("stopping: finishing what is on its way")  # now that every answer says that it is the last
     idle = {client for client in wire.clients if client.idle}
     await _within(min(delay, time), hurry)
     hurry.clear()

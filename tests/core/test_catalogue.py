@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 
 import pytest
 from babel.messages.catalog import Message
+from babel.messages.mofile import read_mo
 
 from tests.core import catalogue
 from tests.core.catalogue import TRANSLATED
@@ -33,7 +35,10 @@ def test_nothing_is_untranslated_fuzzy_or_stale(language: str) -> None:
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_what_is_compiled_is_what_is_written(language: str) -> None:
-    assert catalogue.path(language, "mo").read_bytes() == catalogue.compiled(catalogue.read(language)), HELP
+    kept = read_mo(io.BytesIO(catalogue.path(language, "mo").read_bytes()))
+    new = read_mo(io.BytesIO(catalogue.compiled(catalogue.read(language))))
+    # But for the head, which names the version that compiled it.
+    assert [(one.id, one.string) for one in kept if one.id] == [(one.id, one.string) for one in new if one.id], HELP
 
 
 @pytest.mark.parametrize("language", TRANSLATED)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from gateway.crypto.tokens import digest, new_token
+import pytest
+
+from gateway.crypto.tokens import digest, new_id, new_token
 
 
 def test_a_token_carries_256_bits_in_base64url() -> None:
@@ -20,3 +22,9 @@ def test_the_digest_is_sha256() -> None:
 def test_any_text_has_a_digest() -> None:
     assert digest("\ud800") != digest("?")
     assert digest("é") == hashlib.sha256("é".encode()).digest()
+
+
+def test_no_name_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["-AAAAAAAAAAAAAAA", "-BBBBBBBBBBBBBBB", "CCCCCCCCCCCCCCCC"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda size: next(drawn))
+    assert new_id() == "CCCCCCCCCCCCCCCC"

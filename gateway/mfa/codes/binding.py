@@ -10,7 +10,6 @@ Whether an address belongs to somebody, or works, is told to nobody: a code is o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from secrets import token_urlsafe
 from typing import Any, Final
 
 import orjson
@@ -24,7 +23,7 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof
 from gateway.core.words import say
 from gateway.crypto.sealing import Unsealable
-from gateway.crypto.tokens import digest, new_token
+from gateway.crypto.tokens import digest, new_id, new_token
 from gateway.mfa import otp
 from gateway.mfa.attempts import Attempts
 from gateway.mfa.codes import code as codes
@@ -221,7 +220,7 @@ class Addresses:
     async def _insert(
         self, connection: AsyncConnection, tenant: str, subject: str, to: str, label: str, now: float
     ) -> str:
-        factor_id = token_urlsafe(12)
+        factor_id = new_id()
         await connection.execute(
             insert(factors).values(
                 tenant=tenant,
