@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?= sallyport
 WIRE := tests/wire tests/attacks
-HOUSES := tests/house tests/e2e tests/deploy tests/demo
+HOUSES := tests/house tests/deploy tests/demo
+BROWSERS := tests/e2e
 STORES := tests/store tests/limits tests/commands tests/replicas
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
@@ -27,15 +28,14 @@ test: $(VENV)/.test ## Lint, types and every test, real browsers included
 # Lanes that wait more than they compute, side by side. The first speaks while it runs, the others when they are done.
 
 suite: # every test that is in no other lane
-	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(HOUSES) $(STORES))
+	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(BROWSERS) $(HOUSES) $(STORES))
 
-suite-wire: # the data path as it is read; then, with every attack, as it is compiled and shipped
-	$(call lane,wire,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-wire tests/wire)
-	$(call lane,compiled,scripts/compile $(VENV) && if [ -d build/compiled ]; then SALLYPORT_COMPILED=1 \
-		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-compiled $(WIRE); \
-		else $(BIN)/python -m pytest -rs -o cache_dir=build/pytest-wire tests/attacks; fi)
+suite-wire: # the data path and every attack, as it is compiled and shipped; plain Python is what all others run
+	$(call lane,wire,scripts/compile $(VENV) && if [ -d build/compiled ]; then export SALLYPORT_COMPILED=1; fi && \
+		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-wire $(WIRE))
+	$(call lane,browsers,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-browsers $(BROWSERS))
 
-suite-houses: # whole houses: processes, browsers, proxies
+suite-houses: # whole houses: processes, and proxies before them
 	$(call lane,houses,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES))
 
 suite-stores: # what is kept, by several at once, in stores that fail

@@ -85,6 +85,18 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request comes from, as events tell it."""
+
+    address: str = ""
+    agent: str = ""
+    request_id: str = ""
+
+
+NOWHERE = Place()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened. `at` 0.0 means: when the ledger takes it."""
 

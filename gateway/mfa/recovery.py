@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select, update
@@ -32,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
 from gateway.core.words import say
 from gateway.crypto.mac import Mac
@@ -115,18 +115,6 @@ Unbind = Callable[[AsyncConnection, str, str], Awaitable[None]]
 """Unbinds every factor of `(tenant, subject)` in the caller's transaction."""
 Revoke = Callable[[AsyncConnection, str, str], Awaitable[object]]
 """Ends every session of `(tenant, subject)`, and what rests on them, in the caller's transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where somebody asks from."""
-
-    address: str = ""
-    agent: str = ""
-    request_id: str = ""
-
-
-NOWHERE = Place()
 
 
 class Recoveries:

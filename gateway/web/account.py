@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.events import Place
 from gateway.core.identity import NEVER, Identity, Level
 from gateway.core.words import say
-from gateway.mfa.recovery import Place
 from gateway.web import forms
 from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER, NobodyHere, ProofTooOld

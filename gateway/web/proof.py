@@ -12,11 +12,11 @@ from contextlib import suppress
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
+from gateway.core.events import Place
 from gateway.core.identity import NO_SECOND_FACTOR, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.core.words import say
 from gateway.mfa.enrolment import Permit
-from gateway.mfa.recovery import Place
 from gateway.web.caller import CALLER, NobodyHere, ProofTooOld
 from gateway.web.desk import DESK
 

@@ -17,10 +17,11 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
+from gateway.core.events import Place
 from gateway.core.identity import FIRST_FACTORS, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.enrolment import SKEW
-from gateway.mfa.recovery import Place, off
+from gateway.mfa.recovery import off
 from gateway.mfa.recovery_states import Recovery, State
 from gateway.web import enrol_first, forms
 from gateway.web.answers import page, redirect

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.events import Place
 from gateway.core.identity import Identity
 from gateway.core.words import Said, say
-from gateway.mfa.recovery import LONGEST, Place
+from gateway.mfa.recovery import LONGEST
 from gateway.mfa.recovery_states import Recovery, State, Way
 from gateway.web import forms
 from gateway.web.answers import page, redirect

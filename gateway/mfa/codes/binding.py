@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import Event, Kind, Place, Severity
 from gateway.core.identity import Identity, Proof
 from gateway.core.words import say
 from gateway.crypto.sealing import Unsealable
@@ -53,15 +53,6 @@ class Setup:
 
     def __repr__(self) -> str:
         return "<Setup>"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a request comes from, as the ledger wants to know it."""
-
-    address: str = ""
-    agent: str = ""
-    request_id: str = ""
 
 
 class Addresses:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.events import Place
 from gateway.core.words import say
-from gateway.mfa.recovery import Place
 from gateway.mfa.recovery_states import Recovery
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import RecoveryAsk, RecoveryBegun, RecoveryItem, RecoveryList, moment
