@@ -33,6 +33,10 @@ MARGIN = 0.1
 STALLED = 3
 """Of some four hundred requests of a row: who met a moment in which this machine did something else."""
 
+PAUSE = 1.0
+"""Seconds that such a moment lasts at most: those who wrote to the disk wait for it, and everybody writes. A store that
+is slow would be five."""
+
 ROWS = [
     *(("Redis", fault) for fault in (*FAULTS, "failover", "read-only", "full")),
     *(("PostgreSQL", fault) for fault in (*FAULTS, "crash", "full", "failover", "read-only")),
@@ -122,7 +126,7 @@ def test_nobody_waits(row: Measured) -> None:
     asks = [ask for ask in row.asks if row.row.fault != "locked" or ask.kind not in ("sign-in", "code")]
     late = [ask for ask in asks if ask.took >= DEADLINE + max(MARGIN, idle)]
     assert len(late) <= STALLED, late
-    assert all(ask.took < 0.5 for ask in late), late
+    assert all(ask.took < PAUSE for ask in late), late
     usual = sorted(ask.took for ask in asks)[len(asks) // 2]
     assert usual < DEADLINE, "most do not even wait that long"
 
