@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 IMAGE ?= sallyport
 WIRE := tests/wire tests/attacks
 HOUSES := tests/house tests/deploy tests/demo
-PEOPLE := tests/identity tests/e2e
+BROWSERS := tests/e2e
 STORES := tests/store tests/limits tests/commands tests/replicas
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
@@ -28,12 +28,12 @@ test: $(VENV)/.test ## Lint, types and every test, real browsers included
 # Lanes that wait more than they compute, side by side. The first speaks while it runs, the others when they are done.
 
 suite: # every test that is in no other lane
-	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(PEOPLE) $(HOUSES) $(STORES))
+	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(BROWSERS) $(HOUSES) $(STORES))
 
-suite-wire: # the data path and every attack as it ships, compiled (all others run it as it is written); then people
+suite-wire: # the data path and every attack as it ships, compiled (all others run it as it is written); then browsers
 	$(call lane,wire,scripts/compile $(VENV) && if [ -d build/compiled ]; then export SALLYPORT_COMPILED=1; fi && \
 		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-wire $(WIRE))
-	$(call lane,people,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-people $(PEOPLE))
+	$(call lane,browsers,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-browsers $(BROWSERS))
 
 suite-houses: # whole houses: processes, and proxies before them
 	$(call lane,houses,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES))

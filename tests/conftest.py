@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,14 +22,6 @@ def pytest_configure() -> None:
     """What is said to test the compiled gateway must not quietly test the other one."""
     if os.environ.get("SALLYPORT_COMPILED") and (gate.__file__ or "").endswith(".py"):
         raise pytest.UsageError("SALLYPORT_COMPILED is set, but `gateway` is not the compiled one: run scripts/compile")
-
-
-def pytest_collection_finish() -> None:
-    """What is there now stays: the collector need not look at ten thousand tests again and again (an eighth of the
-    whole run)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture

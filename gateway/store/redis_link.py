@@ -169,7 +169,7 @@ class Node:
             return link
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect(), name=f"connecting to {self.address}")
-            self._connecting.add_done_callback(_seen)
+            self._connecting.add_done_callback(seen)
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(self._connecting)
@@ -263,7 +263,7 @@ def _tls(files: tuple[Path | None, Path | None, Path | None], _: tuple[int, ...]
     return context
 
 
-def _seen(task: asyncio.Task[Link]) -> None:
+def seen(task: asyncio.Future[Any]) -> None:
     """Somebody has looked at how it ended; else asyncio would say that nobody did."""
     if not task.cancelled():
         task.exception()

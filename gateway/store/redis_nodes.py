@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from gateway.store.redis_link import Link, Lost, Node, Word, why
+from gateway.store.redis_link import Link, Lost, Node, Word, seen, why
 from gateway.store.redis_where import Address, Where
 
 _log = logging.getLogger("sallyport")
@@ -286,6 +286,8 @@ async def _all(questions: Sequence[Callable[[], Awaitable[Any]]], seconds: float
         return await question()
 
     tasks = [asyncio.ensure_future(asked(question)) for question in questions]
+    for task in tasks:
+        task.add_done_callback(seen)  # whoever asks may be gone by then
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds * ALL)
         if late and not any(task.exception() is None for task in done):
