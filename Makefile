@@ -9,11 +9,12 @@ WIRE := tests/wire tests/attacks
 HOUSES := tests/house tests/deploy tests/demo
 BROWSERS := tests/e2e
 STORES := tests/store tests/limits tests/commands tests/replicas
+ALONE := tests/replicas/test_exact.py tests/replicas/test_store_faults.py
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-wire suite-houses suite-stores lint bench soak image chart docs clean
+.PHONY: help run test suite suite-wire suite-houses suite-stores suite-alone lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,7 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
 	@$(MAKE) --no-print-directory -j 5 lint suite suite-wire suite-houses suite-stores
+	@$(MAKE) --no-print-directory suite-alone
 
 # Lanes that wait more than they compute, side by side. The first speaks while it runs, the others when they are done.
 
@@ -39,7 +41,10 @@ suite-houses: # whole houses: processes, and proxies before them
 	$(call lane,houses,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-houses $(HOUSES))
 
 suite-stores: # what is kept, by several at once, in stores that fail
-	$(call lane,stores,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-stores $(STORES))
+	$(call lane,stores,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-stores $(STORES) $(addprefix --ignore=,$(ALONE)))
+
+suite-alone: # a minute under load, and how long people wait for stores that fail: nothing beside them
+	$(BIN)/python -m pytest -rs $(ALONE)
 
 define lane
 @mkdir -p build

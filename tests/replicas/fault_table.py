@@ -195,7 +195,7 @@ class Laboratory:
         form = await patiently(lambda: self._form(late))
         code = next(self.codes)
         question = await patiently(self._question)
-        assert (await gateway.ask("/app/x", cookie=self.known)).status == 200
+        await patiently(self._knows_bob)
         before, users, heard = await gateway.metrics(), dict(self.house.service.named), len(gateway.said)
 
         began = loop.time()
@@ -263,6 +263,10 @@ class Laboratory:
             and status == 200
             and all(value == 1.0 for name, value in up.items() if name.startswith("sallyport_store_up"))
         )
+
+    async def _knows_bob(self) -> None:
+        answer = await self.gateway.ask("/app/x", cookie=self.known)
+        assert answer.status == 200
 
     def _browser(self, of: Visitor) -> Visitor:
         """One that the gateway knows as theirs: not signed in."""
