@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import aiohttp
-import orjson
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from gateway.core.clock import Clock
 from gateway.core.errors import Broken
 from gateway.core.message import Outcome, Report
+from gateway.notify.reported import json_object
 
 FRESH: Final = 3600.0
 """Seconds."""
@@ -77,7 +77,7 @@ class Topic:
 
     async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
         """As the contract says."""
-        told = _object(body)
+        told = json_object(body)
         names = SIGNED.get(str(told.get("Type")))
         if names is None or told.get("TopicArn") != self._arn or told.get("SignatureVersion") != "2":
             raise Broken("not of our topic, or not signed as it should be")
@@ -89,7 +89,7 @@ class Topic:
         if told["Type"] == "SubscriptionConfirmation":
             await self._subscribe(str(told.get("SubscribeURL", "")))
             return ()
-        return reports(_object(str(told.get("Message", "")).encode()), str(told["MessageId"]))
+        return reports(json_object(str(told.get("Message", "")).encode()), str(told["MessageId"]))
 
     async def _demand_signed(self, said: bytes, signature: str, url: str) -> None:
         certificate = self._pinned or await self._certificate(url)
@@ -175,16 +175,6 @@ def _remember(what: dict[str, T], url: str, value: T) -> None:
     while len(what) >= MOST:
         what.pop(next(iter(what)))
     what[url] = value
-
-
-def _object(text: bytes) -> Mapping[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise Broken("not an object")
-    return found
 
 
 def _inner(news: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import math
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -19,6 +19,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import Broken
 from gateway.core.message import Message, Outcome, Receipt, Report
 from gateway.notify.api import Api
+from gateway.notify.reported import json_object
 
 URL: Final = "https://api.nexmo.com"
 OUTCOMES: Final[Mapping[str, Outcome]] = {
@@ -95,7 +96,7 @@ class VonageCallback:
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(errors="replace"), right):
             raise Broken("not signed by them")
         head, _, claims = said.partition(".")
-        kind, told = _json(_decoded(head)), _json(_decoded(claims))
+        kind, told = json_object(_decoded(head)), json_object(_decoded(claims))
         made = told.get("iat")
         if (
             kind.get("alg") != "HS256"
@@ -105,7 +106,7 @@ class VonageCallback:
             or not abs(self._clock.now() - made) <= FRESH
         ):
             raise Broken("not meant for us, or not now")
-        news = _json(body)
+        news = json_object(body)
         outcome = OUTCOMES.get(str(news.get("status", "")))
         if outcome is None:
             return ()
@@ -118,13 +119,3 @@ def _decoded(part: str) -> bytes:
         return urlsafe_b64decode(part.encode() + b"=" * (-len(part) % 4))
     except ValueError:
         raise Broken("not a token") from None
-
-
-def _json(text: bytes) -> Mapping[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise Broken("not an object")
-    return found

@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 from gateway.store.line import Line
 from gateway.store.redis_channel import Ear
 from gateway.store.redis_checks import PATIENCE, examine, not_fit
-from gateway.store.redis_link import Word, why
+from gateway.store.redis_link import Word, seen, why
 from gateway.store.redis_nodes import Cluster, Failed, Sentinels, make_nodes
 from gateway.store.redis_where import Address, Where
 
@@ -190,7 +190,7 @@ class Redis:
                         node = nodes.moved(int(slot), address) if code == "MOVED" else nodes.at(address)
                         link = await node.reach(self.line.deadline)
                         if code == "ASK":
-                            link.ask(("ASKING",)).add_done_callback(_seen)
+                            link.ask(("ASKING",)).add_done_callback(seen)  # the command after it says what matters
                     try:
                         return await link.ask(command)
                     except ResponseError as error:
@@ -239,9 +239,3 @@ def _no_use(error: str) -> bool:
     if code == "ERR" and (inner := _IN_SCRIPT.search(error)):
         code = inner[1]
     return code in AWAY or error.startswith(_NOT_OURS)
-
-
-def _seen(answer: asyncio.Future[Any]) -> None:
-    """What `ASKING` is answered is of no interest: the command after it says what matters."""
-    if not answer.cancelled():
-        answer.exception()
