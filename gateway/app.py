@@ -184,12 +184,13 @@ class App:
         from gateway.store.event_table import EventTable
 
         self.records, self.keys = await open_records(self.settings, place, self.clock)
-        notices, post = None, None
+        notices, post, letters = None, None, None
         if self.settings.notify.channels:
             from gateway.audit.deliveries import Deliveries
-            from gateway.post import make_callbacks, make_notices, make_outbox, make_post
+            from gateway.post import make_callbacks, make_letters, make_notices, make_outbox, make_post
 
             notices = make_notices(self.settings, self.metrics.notification, sealer=self.keys.sealer)
+            letters = make_letters(self.settings, self.keys.sealer)
             post = make_post(self.settings, self.keys.sealer, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
         callbacks: Mapping[str, Callback] = {}
@@ -214,6 +215,7 @@ class App:
             post=post,
             callbacks=callbacks,
             deliveries=deliveries,
+            letters=letters,
         )
         self.users, self.sessions = people.users, people.sessions
         return people

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -115,6 +114,7 @@ class People:
         post: Post | None = None,
         callbacks: Mapping[str, Callback] | None = None,
         deliveries: Deliveries | None = None,
+        letters: RecoveryLetters | None = None,
     ) -> None:
         """Sessions are kept in `redis`, where there is one; tries to sign in are counted in `tries`; `post` takes codes
         to people, where somebody carries them.
@@ -195,7 +195,7 @@ class People:
             keys.mac,
             unbind=self.enrolment.unbind,
             revoke=revoke,
-            letters=_letters(settings, keys) if settings.notify.email else None,
+            letters=letters,
             by_email=recovery is not None,
             **({"delay": recovery.delay, "expires": recovery.expires} if recovery is not None else {}),
             administrators=settings.mfa.required_groups,
@@ -273,15 +273,6 @@ def _sent_codes(settings: Settings, records: Records, keys: KeyRing, clock: Cloc
 
         made.append(Email(records, keys.sealer, keys.mac, clock, post))
     return made
-
-
-def _letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:
-    """Who writes to people that are being recovered."""
-    from gateway.mfa.recovery_letters import RecoveryLetters
-
-    host = urlsplit(settings.public_url).hostname or "localhost"
-    site = f"{settings.public_url}{settings.prefix}"
-    return RecoveryLetters(keys.sealer, site=site, issuer=host, language=settings.pages.language)
 
 
 def _workshop(said: WebAuthn, origin: str, records: Records, keys: KeyRing, kept: KeyValue, clock: Clock) -> Workshop:

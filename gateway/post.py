@@ -10,10 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
-from gateway.audit.notices import CHANNEL, Count, Notices
+from gateway.audit.notices import CHANNEL, Count, Notices, Numbers
 from gateway.core.errors import ConfigError
 from gateway.identity.users import canonical_email
+from gateway.mfa.codes.numbers import numbers_of
 from gateway.mfa.posted import Posted, opened
+from gateway.mfa.recovery_letters import RecoveryLetters
 from gateway.notify.outbox import Limits, Outbox
 from gateway.notify.route import Route, names
 from gateway.settings import EmailSender, SmsSender
@@ -38,20 +40,35 @@ def make_notices(
     settings: Settings, count: Count = lambda channel, outcome: None, *, sealer: Sealer | None = None
 ) -> Notices | None:
     """Who writes notices; None where nothing could carry them. `sealer` opens telephone numbers; None: none is told."""
-    if not settings.notify.email:
+    if not settings.notify.channels:
         return None
-    numbers = None
-    if sealer is not None and settings.notify.sms:
-        from gateway.mfa.codes.numbers import numbers_of
-
-        numbers = partial(numbers_of, sealer)
     return Notices(
         issuer=_our_name(settings),
         account=f"{settings.public_url}{settings.prefix}account",
         language=settings.pages.language,
         count=count,
-        numbers=numbers,
+        mail=bool(settings.notify.email),
+        numbers=_bound(settings, sealer) if sealer is not None else None,
     )
+
+
+def make_letters(settings: Settings, sealer: Sealer) -> RecoveryLetters:
+    """Who writes to people that are being recovered."""
+    return RecoveryLetters(
+        sealer,
+        site=f"{settings.public_url}{settings.prefix}",
+        issuer=_our_name(settings),
+        language=settings.pages.language,
+        mail=bool(settings.notify.email),
+        numbers=_bound(settings, sealer),
+    )
+
+
+def _bound(settings: Settings, sealer: Sealer) -> Numbers | None:
+    """The telephone numbers of somebody; None where nobody carries anything to one. Raises `ConfigError`."""
+    if not settings.notify.sms:
+        return None
+    return partial(numbers_of, sealer, _canonical_number(settings))
 
 
 def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:
@@ -61,16 +78,18 @@ def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:
     if notify.email:
         spelled["email"] = canonical_email
     if notify.sms:
-        try:
-            from gateway.notify.numbers import Numbers
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "notify.sms needs a library that is not installed", "pip install 'sallyport[sms]'"
-            ) from error
-        rules = notify.numbers
-        spelled["sms"] = Numbers(region=rules.region, deny=rules.deny, allow=rules.allow).canonical
+        spelled["sms"] = _canonical_number(settings)
     most = notify.per_address, notify.per_user
     return Posted(sealer, clock, channels=spelled, host=_our_name(settings), most=most)
+
+
+def _canonical_number(settings: Settings) -> Callable[[str], str]:
+    try:
+        from gateway.notify.numbers import Numbers as Spelling
+    except ModuleNotFoundError as error:
+        raise ConfigError("notify.sms needs a library that is not installed", "pip install 'sallyport[sms]'") from error
+    rules = settings.notify.numbers
+    return Spelling(region=rules.region, deny=rules.deny, allow=rules.allow).canonical
 
 
 def make_outbox(

@@ -7,9 +7,13 @@ It goes to the address the account has at that moment, and says nothing that a c
 if we know it. Notices of changes to the security of an account cannot be turned off; `MORE` are those that can. What is
 kept is what was said and in which language, not how: it is written when it is sent.
 
-What changed must not be the only way by which that is told (section 4.6). Where it is the factor `email`, and where an
-account has no address, what concerns factors goes to the telephone numbers of its factor `sms` as well; what concerns
-`sms` goes by e-mail, as everything does.
+What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, and how a
+recovery ended, goes to the telephone numbers of the factor `sms` as well: whoever has stolen a mailbox reads, and
+removes, what is told there. What concerns `sms` goes by e-mail, as everything does. Where an account has no address
+that is written to, everything goes to its numbers but what somebody may do without, which costs them nothing to miss.
+
+(That a recovery was asked for, and that it has taken the factors away, `mfa.recovery_letters` tells itself: in the
+transaction that does it, for afterwards there are no numbers any more.)
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from gateway.core.agents import recognised
 from gateway.core.events import Kind
 from gateway.core.words import Said, date_and_time, packed, say
 from gateway.store.outbox_table import put
+from gateway.store.suppressed_table import is_suppressed
 from gateway.store.tables import users
 
 LIFETIME: Final = 86_400.0
@@ -33,6 +38,11 @@ CHANNEL: Final = "email"
 
 NOT_YOU = say("If this was not you, change your password and look at your account, or ask whoever looks after it.")
 ASK = say("If you do not know why, ask whoever looks after your account.")
+BRIEF: Final[Mapping[str, Said]] = {
+    NOT_YOU: say("Not you? Sign in and look at your account."),
+    ASK: say("Not your wish? Ask whoever looks after your account."),
+}
+"""What to do, by what a letter says of it, where there is room for a line."""
 FACTORS: Final[Mapping[str, str]] = {
     "totp": say("An authenticator app"),
     "backup_code": say("A set of backup codes"),
@@ -134,14 +144,12 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
 MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW})
 """Those that are not about a change, and that somebody may do without."""
 
-ALSO_BY_PHONE: Final = frozenset(
-    {Kind.FACTOR_ENROLLED, Kind.FACTOR_REMOVED, Kind.FACTOR_DISABLED, Kind.BACKUP_CODES_MADE, Kind.BACKUP_CODE_USED}
-)
-"""What concerns factors."""
+ONLY_BY_MAIL: Final = MORE | {Kind.RECOVERED}
+"""What no number is ever told from here."""
 
 Count = Callable[[str, str], None]
 Numbers = Callable[[AsyncConnection, str, str], Awaitable[Sequence[str]]]
-"""The telephone numbers of a user (tenant, subject) that are in use."""
+"""The telephone numbers of a user (tenant, subject)."""
 
 
 class Notices:
@@ -154,13 +162,16 @@ class Notices:
         account: str,
         language: str = "en",
         count: Count = lambda channel, outcome: None,
+        mail: bool = True,
         numbers: Numbers | None = None,
     ) -> None:
         """`issuer` is who signs; `account` the URL of the account page, from the configuration alone.
 
         `language` is for people of whom none is known. `count` is told `(channel, outcome)`: queued, or dropped where
-        too many wait for one address. `numbers`: None where nobody carries messages to telephones.
+        too many wait for one address. `mail`: whether anybody carries e-mail; `numbers`: None where nobody carries
+        messages to telephones.
         """
+        self._mail = mail
         self._numbers = numbers
         self._issuer = issuer
         self._account = account
@@ -178,9 +189,11 @@ class Notices:
             user = (await connection.execute(query)).first()
             if user is None or (user.quiet and kind in MORE):
                 continue
-            targets = [(CHANNEL, user.email)] if user.email else []
-            by_mail = bool(user.email) and row["detail"].get("factor") != "email"
-            if self._numbers is not None and kind in ALSO_BY_PHONE and not by_mail:
+            by_mail = self._mail and bool(user.email)
+            targets = [(CHANNEL, user.email)] if by_mail else []
+            if by_mail and await is_suppressed(connection, row["tenant"], CHANNEL, user.email):
+                by_mail = False  # `put` takes nothing for it, and counts that
+            if self._numbers is not None and kind not in ONLY_BY_MAIL and (_about_mail(row) or not by_mail):
                 numbers = await self._numbers(connection, row["tenant"], user.subject)
                 targets += [("sms", number) for number in numbers]
             content = self._content(row, user.name, user.display_name or user.name)
@@ -216,9 +229,15 @@ class Notices:
             "said": said,
             "facts": facts,
             "advice": advice,
+            "brief": BRIEF.get(advice, BRIEF[NOT_YOU]),
             "link": self._account,
             "from_whom": self._issuer,
         }
+
+
+def _about_mail(row: Mapping[str, Any]) -> bool:
+    """Whether e-mail alone might tell the wrong one: it is what changed, or what somebody gets in by."""
+    return bool(row["detail"].get("factor") == "email" or row["kind"] == Kind.RECOVERY_ENDED)
 
 
 def _worth(kind: str, detail: Mapping[str, Any]) -> bool:

@@ -108,8 +108,7 @@ class Posted:
         expires_at: float,
     ) -> None:
         """As the contract says."""
-        if channel not in self._channels:
-            raise _unreachable()
+        to = self.address(channel, to)  # operators may have named its prefix since it was bound
         if await is_suppressed(connection, tenant, channel, to):
             raise _unreachable()
         title, said, advice = WORDS[about]

@@ -80,8 +80,8 @@ GONE = say("This cannot be used, or not any more. If you still need it, ask for 
 class Letters(Protocol):
     """Tell somebody that their account is being recovered: `mfa.recovery_letters`.
 
-    Both put a letter into the outbox in the caller's transaction, with a link that nobody sees but who gets it; False
-    where there is nowhere to write to.
+    `asked` and `ready` put a letter into the outbox in the caller's transaction, with a link that nobody sees but who
+    gets it; False where there is nowhere to write to.
     """
 
     async def asked(
@@ -108,6 +108,10 @@ class Letters(Protocol):
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
     ) -> bool:
         """The delay is over: with `token` it is ended well, until `until`."""
+        ...
+
+    async def done(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:
+        """It is ended well: tell their telephones, which are not theirs any more once this transaction is over."""
         ...
 
 
@@ -442,6 +446,8 @@ class Recoveries:
         return [*changed, *([ready] if ready is not None else [])]
 
     async def _recover(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> None:
+        if self._letters is not None:
+            await self._letters.done(connection, tenant, subject, at=now)
         await self._unbind(connection, tenant, subject)
         await self._revoke(connection, tenant, subject)
         await must_have(connection, tenant, subject, now)

@@ -1,12 +1,17 @@
-"""What somebody is told while their account is being recovered, by e-mail.
+"""What somebody is told while their account is being recovered: letters by e-mail, and a line to their telephones.
 
 The links in these letters are secrets. They begin with the configured `public_url`, whatever host a browser or a proxy
 has named, and lie sealed in the outbox until they are sent. The letter that tells of a recovery is written in the
 transaction that begins it: there is none without the other.
+
+A thief of a mailbox reads the letters, and lets nobody else read them. So the numbers of the factor `sms` are told as
+well, of the beginning, and of the end in the transaction that unbinds them: it is the last moment at which they are
+known. What is told there has no link; whoever signs in and shows a second factor has ended it by that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,16 +29,33 @@ from gateway.store.tables import outbox, users
 
 CHANNEL: Final = "email"
 ASKED: Final = "recovery_asked"
+LIFETIME: Final = 86_400.0
+"""Seconds that a line to a telephone is tried to be sent."""
+
+Numbers = Callable[[AsyncConnection, str, str], Awaitable[Sequence[str]]]
+"""The telephone numbers of a user (tenant, subject)."""
 
 
 class RecoveryLetters:
     """The `Letters` of `mfa.recovery`, over the outbox."""
 
-    def __init__(self, sealer: Sealer, *, site: str, issuer: str, language: str = "en") -> None:
+    def __init__(
+        self,
+        sealer: Sealer,
+        *,
+        site: str,
+        issuer: str,
+        language: str = "en",
+        mail: bool = True,
+        numbers: Numbers | None = None,
+    ) -> None:
         """`site` is the URL of our pages, `https://host/.sallyport/`, from the configuration alone; `issuer` signs.
 
-        `language` is for people of whom none is known.
+        `language` is for people of whom none is known. `mail`: whether anybody carries e-mail; `numbers`: None where
+        nobody carries messages to telephones.
         """
+        self._mail = mail
+        self._numbers = numbers
         self._language = language
         self._sealer = sealer
         self._site = site
@@ -69,8 +91,11 @@ class RecoveryLetters:
             )
             advice = say("If you know nothing of this, stop it here, and tell whoever looks after your account:")
             facts = []
+        title = say("Somebody asks to get back into your account")
+        brief = say("Not you? Sign in and confirm that it is you: that stops it.")
+        await self._text(connection, tenant, subject, ASKED, title, brief, at)
         return await self._put(
-            connection, tenant, subject, ASKED, say("Somebody asks to get back into your account"), said, advice,
+            connection, tenant, subject, ASKED, title, said, advice,
             [(say("When"), _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
         )  # fmt: skip
 
@@ -81,6 +106,7 @@ class RecoveryLetters:
             .where(
                 outbox.c.tenant == tenant,
                 outbox.c.subject == subject,
+                outbox.c.channel == CHANNEL,
                 outbox.c.kind == ASKED,
                 outbox.c.created_at == at,
             )
@@ -108,6 +134,32 @@ class RecoveryLetters:
             [(say("Until"), _when(until))], f"recover/link?token={quote(token, safe='')}", at, until,
         )  # fmt: skip
 
+    async def done(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:
+        """As the protocol says."""
+        title = say("Your account was recovered, all second factors were removed")
+        brief = say("Not you? Ask whoever looks after your account at once.")
+        await self._text(connection, tenant, subject, "recovered", title, brief, at)
+
+    async def _text(
+        self, connection: AsyncConnection, tenant: str, subject: str, kind: str, title: str, brief: str, at: float
+    ) -> None:
+        """A line to each of their telephones."""
+        user = await _user(connection, tenant, subject) if self._numbers is not None else None
+        if self._numbers is None or user is None:
+            return
+        content = {
+            "title": title,
+            "user": user.name,
+            "brief": brief,
+            "from_whom": self._issuer,
+            "language": user.language or self._language,
+        }
+        for number in await self._numbers(connection, tenant, subject):
+            await put(
+                connection, tenant=tenant, subject=subject, channel="sms", target=number, kind=kind,
+                content=packed(content), now=at, lifetime=LIFETIME,
+            )  # fmt: skip
+
     async def _put(
         self,
         connection: AsyncConnection,
@@ -123,7 +175,7 @@ class RecoveryLetters:
         until: float,
     ) -> bool:
         user = await _user(connection, tenant, subject)
-        if user is None or not user.email:
+        if not self._mail or user is None or not user.email:
             return False
         content = {
             "title": title,

@@ -246,9 +246,8 @@ class Outbox:
         """What is sent. Raises `Undelivered` for a code whose time is over, or that does not open."""
         letter, useful = Letter("", "", ""), 0.0
         if parcel.sealed is None:
-            letter = write(parcel.content)
-            if parcel.channel == "sms":
-                letter = Letter("", told(letter.subject, parcel.content), "")
+            sms = parcel.channel == "sms"
+            letter = Letter("", told(parcel.content), "") if sms else write(parcel.content)
         else:
             useful = parcel.expires_at - self._clock.now()
             if useful <= 0 or self._opened is None:

@@ -14,6 +14,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.core.languages import ENGLISH, spoken
+from gateway.core.words import unpacked
+
 ROOM: Final = 160
 """Septets of one message."""
 _BASIC: Final = frozenset(
@@ -42,11 +45,15 @@ def short(content: Mapping[str, Any], code: str) -> str:
     raise ValueError("a code is never so long")
 
 
-def told(title: str, content: Mapping[str, Any]) -> str:
-    """The text of a notice called `title`; `content`: `from_whom`, `user`, `link`. What does not fit is left out."""
-    said = f"{content['from_whom']}: {title} ({content['user']})."
-    for text in (f"{said} {content['link']}", said, title):
-        written = gsm(text)
+def told(content: Mapping[str, Any]) -> str:
+    """The text of a notice; `content`: `title`, `from_whom`, `user`, `language`, and `brief`, what to do about it.
+
+    No link: who gets a text message cannot tell ours from somebody else's. What does not fit is left out.
+    """
+    here = spoken(unpacked(content), content.get("language", ENGLISH))
+    said = f"{here['from_whom']}: {here['title']} ({here['user']})."
+    for text in (f"{said} {here.get('brief', '')}", said, str(here["title"])):
+        written = gsm(text.strip())
         if septets(written) <= ROOM:
             return written
     return written[: ROOM // 2]

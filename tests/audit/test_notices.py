@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.audit.notices import WORDS, Notices
+from gateway.audit.notices import ASK, BRIEF, NOT_YOU, ONLY_BY_MAIL, WORDS, Notices
 from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.core.events import Event, Kind
+from gateway.core.languages import spoken
 from gateway.crypto.sealing import Sealer
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
@@ -26,8 +27,10 @@ from gateway.mfa.codes.numbers import numbers_of
 from gateway.mfa.sealed import place_of
 from gateway.notify import short
 from gateway.notify.letter import write
+from gateway.notify.numbers import Numbers
 from gateway.store.event_table import EventTable
 from gateway.store.sql import Records
+from gateway.store.suppressed_table import Suppressed, suppress
 from gateway.store.tables import factors, outbox, users
 from tests.rig.gateway import running
 from tests.rig.ledger import Remembered
@@ -45,6 +48,30 @@ async def recorder(records: Records, clock: ManualClock) -> Recorder:
     await people.add("bob", PASSWORD)
     passwords.close()
     return Recorder(EventTable(records, Notices(issuer="gate", account="https://gate.example/account")), clock)
+
+
+SEALER = Sealer([b"k" * 32])
+
+
+def by_phone(issuer: str = "gate", *, mail: bool = True) -> Notices:
+    """Notices that know numbers; those of one prefix may not be written to."""
+    spelled = Numbers(deny=["+90559"]).canonical
+    numbers = partial(numbers_of, SEALER, spelled)
+    return Notices(issuer=issuer, account="https://gate.example/account", mail=mail, numbers=numbers)
+
+
+async def bind(records: Records, user: str, *numbers: str, failures: int = 0) -> None:
+    """Numbers as factors of somebody; an empty one is what does not open."""
+    async with records.begin() as connection:
+        subject = await connection.scalar(select(users.c.subject).where(users.c.name == user))
+        for at, number in enumerate(numbers):
+            sealed = SEALER.seal(number.encode(), **place_of("default", f"n{at}")) if number else b"nonsense"
+            await connection.execute(
+                factors.insert().values(
+                    tenant="default", id=f"n{at}", subject=subject, kind="sms", label="", secret=sealed, last_step=-1,
+                    refused_step=-1, failures=failures, created_at=1.0,
+                )
+            )  # fmt: skip
 
 
 async def rows(records: Records) -> list[Any]:
@@ -119,38 +146,81 @@ async def test_nothing_a_client_made_up_is_repeated(recorder: Recorder, records:
         ("ann", Kind.FACTOR_REMOVED, "email", ["ann@example.com", "+4915112345678"]),
         ("ann", Kind.PASSWORD_CHANGED, "", ["ann@example.com"]),
         ("bob", Kind.FACTOR_REMOVED, "webauthn", ["+4915112345678"]),
-        ("bob", Kind.PASSWORD_CHANGED, "", []),
+        ("bob", Kind.PASSWORD_CHANGED, "", ["+4915112345678"]),
+        ("bob", Kind.BACKUP_CODES_FEW, "", []),
+        ("ann", Kind.RECOVERY_ENDED, "", ["ann@example.com", "+4915112345678"]),
+        ("ann", Kind.RECOVERED, "", ["ann@example.com"]),
+        ("bob", Kind.RECOVERED, "", []),
     ],
 )
 async def test_what_changed_is_not_the_only_way_by_which_it_is_told(
     user: str, kind: Kind, factor: str, to: list[str], recorder: Recorder, records: Records, clock: ManualClock
 ) -> None:
-    """A number that is out of use, and one that does not open, are left out, and stop nothing."""
-    sealer = Sealer([b"k" * 32])
-    async with records.begin() as connection:
-        subject = await connection.scalar(select(users.c.subject).where(users.c.name == user))
-        for name, failures, good in (("n1", 0, True), ("n2", LIFE, True), ("n3", 0, False)):
-            secret = sealer.seal(b"+4915112345678", **place_of("default", name)) if good else b"nonsense"
-            await connection.execute(
-                factors.insert().values(
-                    tenant="default", id=name, subject=subject, kind="sms", label="", secret=secret, last_step=-1,
-                    refused_step=-1, failures=failures, created_at=1.0,
-                )
-            )  # fmt: skip
-    told = Notices(issuer="gate", account="https://gate.example/account", numbers=partial(numbers_of, sealer))
-    await Recorder(EventTable(records, told), clock).record(Event(kind, user=user, detail={"factor": factor}))
+    """One that does not open, or that may not be written to any more, is left out, and stops nothing."""
+    await bind(records, user, "+4915112345678", "+4915112345678", "+905591112233", "")
+    await Recorder(EventTable(records, by_phone()), clock).record(Event(kind, user=user, detail={"factor": factor}))
     found = await rows(records)
     assert [row.target for row in found] == to
     assert {row.channel for row in found} == {"email" if "@" in each else "sms" for each in to}
 
 
+async def test_a_number_out_of_use_is_told_too(recorder: Recorder, records: Records, clock: ManualClock) -> None:
+    """Whoever wants nothing to be heard would use it up first, by wrong answers."""
+    await bind(records, "ann", "+4915112345678", failures=LIFE)
+    await Recorder(EventTable(records, by_phone()), clock).record(Event(Kind.RECOVERY_ENDED, user="ann"))
+    assert [row.channel for row in await rows(records)] == ["email", "sms"]
+
+
+async def test_where_an_address_is_not_written_to_any_more_the_telephone_is(
+    recorder: Recorder, records: Records, clock: ManualClock
+) -> None:
+    await bind(records, "ann", "+4915112345678")
+    async with records.begin() as connection:
+        await suppress(connection, "default", Suppressed("email", "ann@example.com", "bounced", 1.0))
+    told = Recorder(EventTable(records, by_phone()), clock)
+    await told.record(Event(Kind.FACTOR_REMOVED, user="ann", detail={"factor": "totp"}))
+    await told.record(Event(Kind.SIGN_IN, user="ann", detail={"new_browser": True}))
+    assert [(row.target, row.kind) for row in await rows(records)] == [("+4915112345678", "factor_removed")]
+
+
+async def test_without_anybody_who_carries_mail_the_telephone_is_told(
+    recorder: Recorder, records: Records, clock: ManualClock
+) -> None:
+    await bind(records, "ann", "+4915112345678")
+    told = Recorder(EventTable(records, by_phone(mail=False)), clock)
+    await told.record(Event(Kind.PASSWORD_CHANGED, user="ann"))
+    assert [row.target for row in await rows(records)] == ["+4915112345678"]
+
+
+@pytest.mark.parametrize("language", ["en", "tr"])
+@pytest.mark.parametrize("kind", sorted(set(WORDS) - ONLY_BY_MAIL))
+async def test_by_phone_it_is_one_message_that_says_what_to_do(
+    kind: Kind, language: str, recorder: Recorder, records: Records, clock: ManualClock
+) -> None:
+    """In the alphabet of telephones, with no link in it."""
+    await bind(records, "bob", "+4915112345678")
+    async with records.begin() as connection:
+        await connection.execute(users.update().values(language=language))
+    event = Event(kind, user="bob", detail={"by": "root"})
+    await Recorder(EventTable(records, by_phone("gate.example.com")), clock).record(event)
+    (row,) = await rows(records)
+    text = short.told(row.content)
+    assert short.septets(text) <= short.ROOM
+    assert short.gsm(text) == text
+    said = short.gsm(spoken(WORDS[kind][0], language))
+    assert text.startswith(f"gate.example.com: {said} (bob). ")
+    assert text.endswith(short.gsm(spoken(BRIEF[ASK] if WORDS[kind][2] is ASK else BRIEF[NOT_YOU], language)))
+    assert "http" not in text
+
+
 def test_a_notice_fits_into_one_short_message() -> None:
-    content = {"from_whom": "gate", "user": "ann", "link": "https://gate.example/account"}
-    said = short.told("A second factor was removed", content)
-    assert said == "gate: A second factor was removed (ann). https://gate.example/account"
-    assert short.told("x", {**content, "link": "https://" + "l" * 160}) == "gate: x (ann)."
-    assert short.told("x", {**content, "user": "€" * 160}) == "x"
-    assert short.septets(short.told("€" * 160, content)) <= short.ROOM
+    content = {"from_whom": "gate", "user": "ann", "title": "x", "brief": "Not you?"}
+    assert short.told(content) == "gate: x (ann). Not you?"
+    assert short.told({**content, "brief": "b" * 160}) == "gate: x (ann)."
+    assert short.told({**content, "user": "€" * 160}) == "x"
+    assert short.septets(short.told({**content, "title": "€" * 160})) <= short.ROOM
+    del content["brief"]
+    assert short.told({**content, "link": "https://gate"}) == "gate: x (ann).", "a row of an older version"
 
 
 async def test_an_event_and_its_notice_are_kept_together_or_not_at_all(

@@ -15,6 +15,7 @@ from gateway.crypto.sealing import Sealer
 from gateway.identity.users import canonical_email
 from gateway.mfa import sealed
 from gateway.mfa.posted import WORDS, Posted, opened
+from gateway.notify.numbers import Numbers
 from gateway.notify.outbox import REFERENCE, Limits, Outbox
 from gateway.notify.route import Route
 from gateway.store.outbox_table import OutboxTable, put
@@ -111,6 +112,19 @@ async def test_by_phone(rig: Rig) -> None:
     assert message.text.splitlines()[-1] == f"@gate.example #{CODE}"
     row = await rig.row()
     assert (row.state, row.via, row.reference) == ("sent", "carrier", "ref-1")
+
+
+async def test_a_number_that_operators_have_named_since_gets_nothing(rig: Rig) -> None:
+    """It was bound before they did."""
+    rig.post = Posted(
+        rig.sealer, rig.clock, channels={"sms": Numbers(deny=["+90530"]).canonical}, host="gate.example", most=(20, 40)
+    )
+    with pytest.raises(UserError, match="ERR-PHONE-REFUSED") as caught:
+        await rig.send()
+    assert caught.value.retry_after == 0, "whoever asks is told that it is on its way"
+    assert await rig.row() is None
+    await rig.send(to="+905421234567")
+    assert (await rig.row()).target == "+905421234567"
 
 
 async def test_what_a_sender_calls_it_is_kept_within_reason(rig: Rig) -> None:

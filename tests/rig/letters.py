@@ -13,6 +13,7 @@ class Letters:
 
     asked_: list[tuple[str, str, float, float]] = field(default_factory=list)
     ready_: list[tuple[str, str, float]] = field(default_factory=list)
+    done_: list[str] = field(default_factory=list)
     nowhere: bool = False
     late: float = 0.0
     """Seconds until the first one is taken over."""
@@ -44,3 +45,6 @@ class Letters:
             raise RuntimeError("the outbox is full")
         self.ready_.append((subject, token, until))
         return not self.nowhere
+
+    async def done(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:
+        self.done_.append(subject)

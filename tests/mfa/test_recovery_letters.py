@@ -1,0 +1,180 @@
+"""Whoever reads somebody's mail, and recovers their account by it, is heard of on their telephone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from gateway.core.identity import DEFAULT_TENANT
+from gateway.identity.session_rows import revoke
+from gateway.mfa.codes.numbers import numbers_of
+from gateway.mfa.posted import place_of
+from gateway.mfa.recovery import DAY, Recoveries
+from gateway.mfa.recovery_letters import RecoveryLetters
+from gateway.mfa.sealed import place_of as factor_at
+from gateway.notify import short
+from gateway.notify.numbers import Numbers
+from gateway.store.tables import factors, outbox, users
+from tests.mfa.conftest import Room, somebody
+
+ANN = somebody("ann")
+ROOT = somebody("root", groups=frozenset({"admins"}), session="root's")
+CARL = somebody("carl", groups=frozenset({"admins"}), session="carl's")
+NUMBER = "+4915112345678"
+
+
+class Home:
+    """Ann's account, the ways back into it, and what is on its way to her."""
+
+    def __init__(self, room: Room, **more: Any) -> None:
+        self.room = room
+        self.letters = RecoveryLetters(
+            room.sealer,
+            site="https://gate.example.com/.sallyport/",
+            issuer="gate.example.com",
+            **{"numbers": partial(numbers_of, room.sealer, Numbers().canonical), **more},
+        )
+        self.recoveries = Recoveries(
+            room.records, room.clock, room.ledger, room.mac, unbind=room.enrolment.unbind, revoke=revoke,
+            letters=self.letters, by_email=True,
+        )  # fmt: skip
+
+    async def number(self, number: str = NUMBER, name: str = "n1") -> None:
+        sealed = self.room.sealer.seal(number.encode(), **factor_at(DEFAULT_TENANT, name))
+        async with self.room.records.begin() as connection:
+            await connection.execute(
+                factors.insert().values(
+                    tenant=DEFAULT_TENANT, id=name, subject="s-ann", kind="sms", label="", secret=sealed, last_step=-1,
+                    refused_step=-1, failures=0, created_at=1.0,
+                )
+            )  # fmt: skip
+
+    async def ann(self, **values: Any) -> None:
+        async with self.room.records.begin() as connection:
+            await connection.execute(users.update().where(users.c.subject == "s-ann").values(**values))
+
+    async def rows(self) -> list[Any]:
+        async with self.room.records.read() as connection:
+            return list((await connection.execute(select(outbox).order_by(outbox.c.id))).all())
+
+    async def to(self, channel: str) -> list[Any]:
+        return [row for row in await self.rows() if row.channel == channel]
+
+    async def link(self) -> str:
+        """The token of the second letter, once the first was taken over and the delay is over."""
+        await self.recoveries.ask(ANN)
+        async with self.room.records.begin() as connection:
+            settled = {"state": "sent", "settled_at": self.room.clock.now()}
+            await connection.execute(outbox.update().where(outbox.c.channel == "email").values(**settled))
+        self.room.clock.advance(DAY)
+        assert await self.recoveries.turn() == 1
+        (letter,) = [row for row in await self.to("email") if row.kind == "recovery_ready"]
+        url = self.room.sealer.unseal(letter.sealed, **place_of(DEFAULT_TENANT, letter.token)).decode()
+        return url.partition("token=")[2]
+
+
+@pytest.fixture
+async def home(room: Room) -> Home:
+    async with room.records.begin() as connection:
+        for name in ("root", "carl"):
+            await connection.execute(
+                users.insert().values(
+                    tenant=DEFAULT_TENANT, subject=f"s-{name}", name=name, email="", display_name="", groups=["admins"],
+                    password="", disabled=False, created_at=0.0,
+                )
+            )  # fmt: skip
+    home = Home(room)
+    await home.ann(email="ann@example.com")
+    await room.bind()
+    await home.number()
+    room.clock.advance(60)
+    return home
+
+
+async def test_who_recovers_by_mail_is_heard_of_on_the_telephone(home: Home) -> None:
+    token = await home.link()
+    (text,) = await home.to("sms")
+    assert (text.target, text.kind, text.sealed) == (NUMBER, "recovery_asked", None)
+    await home.recoveries.use(ANN, token)
+    done = (await home.to("sms"))[-1]
+    assert (done.target, done.kind, done.state) == (NUMBER, "recovered", "waiting"), "told as it was unbound"
+    async with home.room.records.read() as connection:
+        assert (await connection.execute(factors.select().where(factors.c.subject == "s-ann"))).first() is None
+
+
+async def test_who_is_recovered_by_administrators_is_told_too(home: Home) -> None:
+    """Without an address as well."""
+    await home.ann(email="")
+    begun = await home.recoveries.ask_for(ROOT, "s-ann", "lost")
+    await home.recoveries.approve(CARL, begun.id)
+    assert [(row.channel, row.kind) for row in await home.rows()] == [("sms", "recovery_asked"), ("sms", "recovered")]
+
+
+async def test_where_nobody_carries_mail_nothing_is_written_for_it(room: Room, home: Home) -> None:
+    begun = await Home(room, mail=False).recoveries.ask_for(ROOT, "s-ann", "lost")
+    assert [row.channel for row in await home.rows()] == ["sms"]
+    assert begun.state == "pending"
+
+
+async def test_every_number_is_told_once(home: Home) -> None:
+    await home.number("+4915112345679", "n2")
+    await home.number(NUMBER, "n3")
+    await home.recoveries.ask(ANN)
+    await home.recoveries.ask(ANN)
+    assert sorted(row.target for row in await home.to("sms")) == [NUMBER, "+4915112345679"]
+
+
+async def test_a_text_that_was_given_up_holds_up_no_link(home: Home) -> None:
+    """The telephone may be what is lost; the delay runs from the letter."""
+    await home.recoveries.ask(ANN)
+    now = home.room.clock.now()
+    async with home.room.records.begin() as connection:
+        for channel, state in (("sms", "failed"), ("email", "sent")):
+            this = outbox.update().where(outbox.c.channel == channel)
+            await connection.execute(this.values(state=state, settled_at=now))
+    home.room.clock.advance(DAY)
+    await home.recoveries.turn()
+    assert [row.kind for row in await home.to("email")] == ["recovery_asked", "recovery_ready"]
+
+
+async def test_a_text_that_arrived_stands_for_no_letter(home: Home) -> None:
+    await home.recoveries.ask(ANN)
+    now = home.room.clock.now()
+    async with home.room.records.begin() as connection:
+        for channel, state in (("email", "failed"), ("sms", "sent")):
+            this = outbox.update().where(outbox.c.channel == channel)
+            await connection.execute(this.values(state=state, settled_at=now))
+    home.room.clock.advance(DAY)
+    await home.recoveries.turn()
+    assert [row.kind for row in await home.to("email")] == ["recovery_asked"]
+
+
+@pytest.mark.parametrize(
+    ("language", "asked", "done"),
+    [
+        (
+            "en",
+            "gate.example.com: Somebody asks to get back into your account (ann). "
+            "Not you? Sign in and confirm that it is you: that stops it.",
+            "gate.example.com: Your account was recovered, all second factors were removed (ann). "
+            "Not you? Ask whoever looks after your account at once.",
+        ),
+        (
+            "tr",
+            "gate.example.com: Hesabınız için kurtarma istendi (ann). "
+            "Siz değilseniz oturum açıp kimliğinizi doğrulayın; bu, kurtarmayı durdurur.",
+            "gate.example.com: Hesabınız kurtarıldı, tüm ikinci doğrulama yöntemleri kaldırıldı (ann). "
+            "Siz değilseniz hemen hesabınızla ilgilenen kişiye başvurun.",
+        ),
+    ],
+)
+async def test_it_is_one_message_without_a_link(home: Home, language: str, asked: str, done: str) -> None:
+    await home.ann(language=language)
+    begun = await home.recoveries.ask_for(ROOT, "s-ann", "lost")
+    await home.recoveries.approve(CARL, begun.id)
+    texts = [short.told(row.content) for row in await home.to("sms")]
+    assert texts == [short.gsm(asked), short.gsm(done)]
+    assert all(short.septets(text) <= short.ROOM and "http" not in text for text in texts)
