@@ -223,7 +223,7 @@ class Whole(Sallyport):
                     )
                 )  # fmt: skip
             opening = Opening(
-                DEFAULT_TENANT, subject, secrets.token_urlsafe(12), Proof("password", now), "10.0.0.1", "x"
+                DEFAULT_TENANT, subject, secrets.token_urlsafe(12), Proof("password", now), "10.0.0.1", "x", 0
             )
             token, _, _ = await store.open(opening, replacing=None)
             people.append(Person(number, f"sallyport={token}", secret, deque(paper), key))

@@ -200,7 +200,7 @@ async def _open_all(store: SessionStore, subjects: list[str]) -> None:
         await asyncio.gather(
             *[
                 store.open(
-                    Opening("default", subject, token_hex(8), proof, "192.0.2.1", AGENT),
+                    Opening("default", subject, token_hex(8), proof, "192.0.2.1", AGENT, 0),
                     replacing=None,
                 )
                 for subject in subjects[begin : begin + 50]

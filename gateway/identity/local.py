@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
@@ -152,10 +153,12 @@ class LocalUsers:
             row = (await connection.execute(update(users).where(*this).values(values).returning(users))).first()
             if row is None:
                 raise _unknown(name)
+            user = _user(row)
             if end_sessions:
-                await revoke(connection, tenant, row.subject)
+                _, generation = await revoke(connection, tenant, row.subject)
+                user = replace(user, generation=generation)
             await self._records.bump(connection, tenant, row.subject)
-        return _user(row)
+        return user
 
     async def _row(self, name: str, tenant: str) -> Row[Any] | None:
         query = select(users).where(users.c.tenant == tenant, users.c.name == _spelled(name))
@@ -198,4 +201,5 @@ def _user(row: Row[Any]) -> User:
         created_at=row.created_at,
         required_from=NEVER if row.mfa_required_from is None else row.mfa_required_from,
         language=row.language,
+        generation=row.generation,
     )

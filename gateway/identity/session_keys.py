@@ -92,7 +92,7 @@ class SessionKeys:
     async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
         """As the contract says."""
         person, generation = await self._person(new.tenant, new.subject)
-        if person is None:
+        if person is None or generation != new.generation:
             raise gone()
         before = await self._find(replacing) if replacing is not None else None
         life, slot = self._terms.of(new.tenant), self.slot(new.tenant, new.subject)

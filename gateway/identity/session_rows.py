@@ -96,7 +96,7 @@ class SessionRows:
             rows = await connection.execute(delete(sessions).where(*mine, sessions.c.id.in_(oldest)).returning(*_WHOSE))
             ended += [Ended(*row, "too_many") for row in rows]
             who = (await connection.execute(select(users).where(*_is_user(new.tenant, new.subject)))).first()
-            if who is None or who.disabled:
+            if who is None or who.disabled or who.generation != new.generation:
                 raise gone()
             await connection.execute(insert(sessions).values(row))
             for one in ended:

@@ -96,6 +96,8 @@ class Opening:
     proof: Proof
     address: str
     agent: str
+    generation: int
+    """`users.generation` when `proof` was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ class SessionStore(Protocol):
         """Keep a new session and draw its token, within the number its user may have.
 
         The session with the digest `replacing`, whosever it is, ends with it. Raises `UserError`: ERR-SIGN-IN where the
-        user was disabled or removed meanwhile, ERR-SESSION-LIMIT where one too many is refused; nothing is changed.
+        user was disabled or removed since `proof` was shown, or everything of theirs ended; ERR-SESSION-LIMIT where one
+        too many is refused; nothing is changed.
         """
         ...
 
@@ -233,7 +236,7 @@ def proven(proofs: Sequence[Proof], proof: Proof) -> tuple[Proof, ...]:
 
 
 def gone() -> UserError:
-    """For somebody who was disabled or removed while they signed in: as for a wrong password."""
+    """For who was disabled, removed or given another password while they signed in: as for a wrong password."""
     return UserError("ERR-SIGN-IN", say("The user name or password is not right."), 401)
 
 

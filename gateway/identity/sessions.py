@@ -204,12 +204,13 @@ class Sessions:
     async def open(
         self, user: User, proof: Proof, *, address: str, agent: str, replacing: str | None = None
     ) -> tuple[str, Identity]:
-        """Begin a session for somebody who has just shown `proof`; returns its token and their identity.
+        """Begin a session for `user`, read when they showed `proof`; returns its token and their identity.
 
         The session of token `replacing`, whosever it was, ends with it. Raises `UserError`: ERR-SIGN-IN where the user
-        was disabled or removed meanwhile, ERR-SESSION-LIMIT where they have as many as they may.
+        was disabled or removed meanwhile, or given another password, ERR-SESSION-LIMIT where they have as many as they
+        may.
         """
-        new = Opening(user.tenant, user.subject, new_id(), proof, address, agent[:MAX_AGENT])
+        new = Opening(user.tenant, user.subject, new_id(), proof, address, agent[:MAX_AGENT], user.generation)
         token, found, ended = await self._store.open(new, replacing=digest(replacing) if replacing else None)
         for gone in ended:
             await self._tell_ended(gone.tenant, gone.subject, gone.id, gone.why)

@@ -43,6 +43,8 @@ class User:
     """From when on they must have a second factor, by an administrator's word; `NEVER`: nobody said so."""
     language: str = ""
     """What they are written to in; empty: not known yet."""
+    generation: int = 0
+    """`users.generation` when this was read: whatever ends everything of theirs raises it."""
 
 
 def canonical(name: str) -> str:

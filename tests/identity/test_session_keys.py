@@ -217,7 +217,7 @@ async def test_what_is_ended_is_forgotten_by_every_replica_that_hears_of_it(
         await heard(replica)
         await replica.refresh()
     for how in ("end", "end_all", "prove", "replaced", "too_many"):
-        token, identity = await browser.sign_in(ann)
+        token, identity = await browser.sign_in(await stores.now(ann))
         theirs, _ = await browser.sign_in(bob)
         for replica in replicas:
             await settled(replica, token)
@@ -235,7 +235,7 @@ async def test_what_is_ended_is_forgotten_by_every_replica_that_hears_of_it(
             case _:
                 clock.advance(1)
                 for _ in range(5):
-                    await browser.sign_in(ann)
+                    await browser.sign_in(await stores.now(ann))
         for replica in replicas:
             await until(partial(unknown, replica, token), 1.0)
             assert await replica.find(token) is None
@@ -377,7 +377,7 @@ async def test_everything_ends_also_where_redis_cannot_be_told(
             assert await other.find(token) is None
             assert await other.list("default", ann.subject) == []
         else:
-            mine, _ = await Browser(other, clock).sign_in(ann)
+            mine, _ = await Browser(other, clock).sign_in(await stores.now(ann))
             assert [session.user for session in [await other.find(mine)] if session] == ["ann"]
             assert len(await other.list("default", ann.subject)) == 1
 
@@ -405,7 +405,7 @@ async def test_records_older_than_a_session_make_it_void(
 ) -> None:
     """A backup was put back: nobody knows any more what was ended after it was made."""
     await people.set_password("ann", "another horse battery")
-    token, _ = await browser.sign_in(ann)
+    token, _ = await browser.sign_in(await stores.now(ann))
     assert await sessions.find(token) is not None
     async with stores.records.begin() as connection:
         await connection.execute(update(users).values(generation=0))

@@ -536,11 +536,11 @@ async def test_what_is_over_or_void_takes_nobodys_place(
     sessions = await stores.sessions(terms=replace(TERMS, default=Lifetimes(HOUR, 24 * HOUR, 1), refuse=True))
     browser = Browser(sessions, clock)
     await browser.sign_in(ann)
-    await people.set_password("ann", "another horse battery")
+    ann = await people.set_password("ann", "another horse battery")
     await browser.sign_in(ann)
     clock.advance(2 * HOUR)
     await stores.let_expire()
-    await browser.sign_in(ann)
+    await browser.sign_in(await stores.now(ann))
 
 
 # --- how long ---------------------------------------------------------------------------------------------------------
@@ -692,8 +692,31 @@ async def test_ending_everything_raises_the_generation_that_voids_what_was_befor
     assert generations == sorted(set(generations))
     await people.enable("ann")
     assert await stores.generation(ann) == generations[-1]
-    token, _ = await browser.sign_in(ann)
+    token, _ = await browser.sign_in(await stores.now(ann))
     assert await (await stores.replica()).find(token) is not None
+
+
+@pytest.mark.parametrize("how", ["password", "end_all", "disabled and enabled"])
+async def test_what_was_shown_before_everything_ended_opens_nothing(
+    sessions: Sessions, browser: Browser, ann: User, people: LocalUsers, stores: Stores, how: str
+) -> None:
+    """Case 81: whoever signs in again and again with a password that is known to them is being compared with the old
+    hash when it is changed."""
+    shown = await people.verify("ann", PASSWORD)
+    assert shown is not None
+    if how == "password":
+        await people.set_password("ann", "another horse battery")
+    elif how == "end_all":
+        await sessions.end_all("default", ann.subject)
+    else:
+        await people.disable("ann")
+        await people.enable("ann")
+    with pytest.raises(UserError) as refused:
+        await browser.sign_in(shown)
+    assert refused.value.code == "ERR-SIGN-IN"
+    assert await sessions.list("default", ann.subject) == []
+    token, _ = await browser.sign_in(await stores.now(ann))
+    assert await sessions.find(token) is not None
 
 
 async def test_who_ends_the_sessions_of_others_is_named(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -131,6 +132,10 @@ class Stores:
             number = await connection.scalar(select(users.c.generation).where(users.c.subject == user.subject))
         assert number is not None
         return number
+
+    async def now(self, user: User) -> User:
+        """`user` as they are now: whoever signs in after everything of theirs was ended."""
+        return replace(user, generation=await self.generation(user))
 
     async def let_expire(self) -> None:
         """Have Redis notice what its own clock does not: keys of whatever is over by the hands of ours."""
