@@ -186,13 +186,7 @@ class Enrolment:
         self._need(self._totp.name)
         had_factors = await self.demand(identity)
         async with self._records.read() as connection:
-            devices = await self._count_devices(connection, identity.tenant, identity.subject)
-        if devices >= DEVICES:
-            raise UserError(
-                "ERR-MFA-TOO-MANY",
-                say("You have {count} authenticator apps already. Remove one first.", count=DEVICES),
-                409,
-            )
+            await self._demand_room(connection, identity.tenant, identity.subject)
         secret, setup_id = otp.new_secret(), new_token()
         place = _place(identity, setup_id)
         waiting = {"secret": base64.b64encode(secret).decode(), "had_factors": had_factors}
@@ -221,7 +215,7 @@ class Enrolment:
         """Bind the device with its first code. Fresh backup codes, shown this once, where there were none.
 
         Raises `UserError`: `ERR-MFA-SETUP` (unknown, over, used, another session's: all alike), `ERR-MFA-INVALID`,
-        `ERR-MFA-THROTTLED`, `ERR-MFA-STEP-UP` when a first factor was bound in between.
+        `ERR-MFA-THROTTLED`, `ERR-MFA-TOO-MANY` and `ERR-MFA-STEP-UP` when others were bound in between.
         """
         tenant, subject, place = identity.tenant, identity.subject, _place(identity, setup_id)
         waiting = self._opened(await self._setups.get(place), place)
@@ -238,6 +232,7 @@ class Enrolment:
         self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
 
         async def insert(connection: AsyncConnection) -> str:
+            await self._demand_room(connection, tenant, subject)  # any number of setups may have been begun together
             return await self._totp.bind(
                 connection, tenant, subject, secret=secret, label=one_line(label), step=step, now=now
             )
@@ -405,6 +400,13 @@ class Enrolment:
     async def _count_devices(self, connection: AsyncConnection, tenant: str, subject: str) -> int:
         devices = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.kind != self._backup_codes.name)
         return await connection.scalar(select(func.count()).select_from(rows).where(devices)) or 0
+
+    async def _demand_room(self, connection: AsyncConnection, tenant: str, subject: str) -> None:
+        """Room for one more app. Raises `UserError` `ERR-MFA-TOO-MANY`."""
+        apps = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.kind == self._totp.name)
+        if (await connection.scalar(select(func.count()).select_from(rows).where(apps)) or 0) >= DEVICES:
+            said = say("You have {count} authenticator apps already. Remove one first.", count=DEVICES)
+            raise UserError("ERR-MFA-TOO-MANY", said, 409)
 
     async def _unbind_all(self, tenant: str, subject: str) -> None:
         async with self._records.begin(tenant, subject) as connection:

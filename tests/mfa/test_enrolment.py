@@ -15,6 +15,7 @@ from gateway.mfa.attempts import LIFE
 from gateway.mfa.enrolment import DEVICES, SETUP_LIFETIME, Permit, Setup
 from gateway.store.place import Place
 from gateway.store.tables import factors
+from tests.mfa.codes.conftest import own
 from tests.mfa.conftest import NOW, Room, proven, somebody
 from tests.rig.behind import at_rest
 
@@ -154,6 +155,26 @@ async def test_devices_are_few(room: Room) -> None:
     for _ in range(DEVICES):
         await room.bind()
     assert await refused(room.enrolment.begin_totp(with_code(somebody(), NOW))) == "ERR-MFA-TOO-MANY"
+
+
+async def test_nor_are_they_more_where_all_of_them_are_begun_first(room: Room) -> None:
+    """Each makes a guess a little luckier, so the limit is asked where the row is written."""
+    for _ in range(DEVICES - 1):
+        await room.bind()
+    ann = with_code(somebody(), NOW)
+    setups = [await room.enrolment.begin_totp(ann) for _ in range(3)]
+    await room.enrolment.confirm(ann, setups[0].id, room.code(secret_of(setups[0])))
+    for setup in setups[1:]:
+        assert await refused(room.enrolment.confirm(ann, setup.id, room.code(secret_of(setup)))) == "ERR-MFA-TOO-MANY"
+    assert sum(one.kind == "totp" for one in await room.factors.of(*ANN)) == DEVICES
+
+
+async def test_what_is_no_app_takes_no_room_from_them(room: Room) -> None:
+    for number in range(DEVICES):
+        await own(room, f"somebody{number}@example.com", "s-ann", f"email-{number}")
+    ann = with_code(somebody(), NOW)
+    setup = await room.enrolment.begin_totp(ann)
+    await room.enrolment.confirm(ann, setup.id, room.code(secret_of(setup)))
 
 
 async def test_a_setup_is_one_sessions_for_ten_minutes_and_once(room: Room) -> None:

@@ -254,7 +254,14 @@ ENDPOINTS = (
         "Confirm it with its first code",
         takes=Confirm,
         answers=Confirmed,
-        codes=((400, "ERR-MFA-INVALID"), (410, "ERR-MFA-SETUP"), (429, "ERR-MFA-THROTTLED")),
+        codes=(
+            (400, "ERR-MFA-INVALID"),
+            (403, "ERR-MFA-STEP-UP"),
+            (409, "ERR-MFA-ADDRESS-KNOWN"),
+            (409, "ERR-MFA-TOO-MANY"),
+            (410, "ERR-MFA-SETUP"),
+            (429, "ERR-MFA-THROTTLED"),
+        ),
     ),
     Endpoint(
         "POST",
