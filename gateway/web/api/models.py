@@ -11,6 +11,7 @@ from gateway.limits.standing import How
 
 TRUST = "Whether to trust this browser from now on, where that is possible; the answer says what came of it."
 Code = Annotated[str, Field(min_length=1, max_length=64, description="What the person typed.")]
+FactorName = Annotated[str, Field(max_length=64)]
 
 
 class Takes(BaseModel):
@@ -195,7 +196,7 @@ class Ask(Takes):
     """What to prove. Nothing: any second factor, now."""
 
     acr_values: Literal["aal1", "aal2", "aal3"] = "aal2"
-    factors: list[str] = Field(default=[], max_length=8, description="Factors that count; empty: any.")
+    factors: list[FactorName] = Field(default=[], max_length=8, description="Factors that count; empty: any.")
     max_age: int | None = Field(default=None, ge=0, le=86_400, description="Seconds.")
     return_to: str = Field(default="", max_length=4096, description="A path here, for the page at `verify_uri`.")
 
