@@ -11,6 +11,7 @@ BROWSERS := tests/e2e
 STORES := tests/store tests/limits tests/commands tests/replicas
 ALONE := tests/replicas/test_exact.py tests/replicas/test_store_faults.py
 PROGRESS := sed -unE '/^(Collecting|Installing|Successfully)/s/^/  /p'
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,17 +12,48 @@ import pytest_asyncio
 
 from gateway import gate
 from gateway.core.clock import ManualClock
+from gateway.identity import passwords
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from tests.rig.gateway import Gateway, running
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import LEFT_OUT, Server, started
 
+_SHIPPED = passwords.MEMORY_KIB, passwords.PASSES
+
 
 def pytest_configure() -> None:
     """What is said to test the compiled gateway must not quietly test the other one."""
     if os.environ.get("SALLYPORT_COMPILED") and (gate.__file__ or "").endswith(".py"):
         raise pytest.UsageError("SALLYPORT_COMPILED is set, but `gateway` is not the compiled one: run scripts/compile")
+    _passwords_cost(8, 1)  # the least there is; processes of their own, and who asks for it, have them as shipped
+
+
+def _passwords_cost(memory: int, passes: int) -> None:
+    passwords.MEMORY_KIB, passwords.PASSES, passwords._made = memory, passes, None
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: the collector need not look at ten thousand tests again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_open() -> Iterator[None]:
+    """What a file of tests left open is found at its end, and not in somebody else's."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def argon2_as_shipped() -> Iterator[None]:
+    """Passwords of this file cost what they cost people."""
+    cheap = passwords.MEMORY_KIB, passwords.PASSES
+    _passwords_cost(*_SHIPPED)
+    yield
+    _passwords_cost(*cheap)
 
 
 @pytest.fixture

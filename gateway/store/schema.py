@@ -107,6 +107,6 @@ def _columns(connection: Connection) -> set[tuple[str, str]]:
 
 def make(connection: Connection) -> None:
     """Every table, whole, in an empty database."""
-    metadata.create_all(connection)
+    metadata.create_all(connection, checkfirst=False)
     rows = {"schema": SCHEMA_VERSION, "compatible": COMPATIBLE, "revision": 0}
     connection.execute(insert(meta), [{"name": name, "number": number} for name, number in rows.items()])

@@ -21,7 +21,7 @@ _numbers = count()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+async def shared(tmp_path_factory: pytest.TempPathFactory, argon2_as_shipped: None) -> AsyncIterator[Gateway]:
     """Behind a proxy of ours, so that a test can come from anywhere."""
     folder = Path(tmp_path_factory.mktemp("uniform"))
     async with running(folder, config={"trusted_proxies": ["127.0.0.1/32"]}) as gateway:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Iterator
 
 import pytest
 from argon2.low_level import Type, hash_secret
@@ -10,6 +11,16 @@ from argon2.low_level import Type, hash_secret
 from gateway.core.errors import StoreAway, UserError
 from gateway.identity import passwords as module
 from gateway.identity.passwords import NICE, Passwords, check_strength
+
+pytestmark = pytest.mark.usefixtures("argon2_as_shipped")
+
+
+@pytest.fixture
+def passwords(argon2_as_shipped: None) -> Iterator[Passwords]:
+    """Of this file, for its parameters are others than everybody's."""
+    made = Passwords()
+    yield made
+    made.close()
 
 
 async def test_a_hash_is_argon2id_with_the_documented_parameters(passwords: Passwords) -> None:
