@@ -186,21 +186,18 @@ class App:
         self.records, self.keys = await open_records(self.settings, place, self.clock)
         notices, post, letters = None, None, None
         if self.settings.notify.channels:
-            from gateway.audit.deliveries import Deliveries
-            from gateway.post import make_callbacks, make_letters, make_notices, make_outbox, make_post
+            from gateway.post import make_callbacks, make_deliveries, make_letters, make_notices, make_outbox, make_post
 
             notices = make_notices(self.settings, self.metrics.notification, sealer=self.keys.sealer)
             letters = make_letters(self.settings, self.keys.sealer)
-            post = make_post(self.settings, self.keys.sealer, self.clock)
+            post = make_post(self.settings, self.keys, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
         callbacks: Mapping[str, Callback] = {}
         deliveries = None
         if post is not None:
             callbacks = make_callbacks(self.settings, self.clock)
-            deliveries = Deliveries(self.records, self.clock, self.recorder, self.metrics.delivery_report)
-            self._outbox = make_outbox(
-                self.settings, self.records, self.keys.sealer, self.clock, self.recorder, self.metrics
-            )
+            deliveries = make_deliveries(self.records, self.keys, self.clock, self.recorder, self.metrics)
+            self._outbox = make_outbox(self.settings, self.records, self.keys, self.clock, self.recorder, self.metrics)
         people = People(
             self.settings,
             records=self.records,

@@ -10,9 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
+from gateway.audit.deliveries import Deliveries
 from gateway.audit.notices import CHANNEL, Count, Notices, Numbers
 from gateway.core.errors import ConfigError
 from gateway.identity.users import canonical_email
+from gateway.mfa.addressees import Addressees
 from gateway.mfa.codes.numbers import numbers_of
 from gateway.mfa.posted import Posted, opened
 from gateway.mfa.recovery_letters import RecoveryLetters
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.audit.metrics import Metrics
     from gateway.core.clock import Clock
     from gateway.core.contracts import Callback, Ledger, Sender
+    from gateway.crypto.keys import KeyRing
     from gateway.crypto.sealing import Sealer
     from gateway.notify.sigv4 import AwsKeys
     from gateway.settings import Aws, Settings, Webhook
@@ -71,7 +74,7 @@ def _bound(settings: Settings, sealer: Sealer) -> Numbers | None:
     return partial(numbers_of, sealer, _canonical_number(settings))
 
 
-def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:
+def make_post(settings: Settings, keys: KeyRing, clock: Clock) -> Posted:
     """Who takes codes. Raises `ConfigError` where a library is missing."""
     notify = settings.notify
     spelled: dict[str, Callable[[str], str]] = {}
@@ -80,7 +83,8 @@ def make_post(settings: Settings, sealer: Sealer, clock: Clock) -> Posted:
     if notify.sms:
         spelled["sms"] = _canonical_number(settings)
     most = notify.per_address, notify.per_user
-    return Posted(sealer, clock, channels=spelled, host=_our_name(settings), most=most)
+    addressees = Addressees(keys.sealer, keys.mac)
+    return Posted(keys.sealer, addressees, clock, channels=spelled, host=_our_name(settings), most=most)
 
 
 def _canonical_number(settings: Settings) -> Callable[[str], str]:
@@ -93,7 +97,7 @@ def _canonical_number(settings: Settings) -> Callable[[str], str]:
 
 
 def make_outbox(
-    settings: Settings, records: Records, sealer: Sealer, clock: Clock, ledger: Ledger, metrics: Metrics
+    settings: Settings, records: Records, keys: KeyRing, clock: Clock, ledger: Ledger, metrics: Metrics
 ) -> Outbox:
     """What sends them. Raises `ConfigError` for a sender that is not fit to be used."""
     notify = settings.notify
@@ -102,14 +106,20 @@ def make_outbox(
         "sms": [_sms(each, name, settings, clock) for name, each in _named(notify.sms, "sms")],
     }
     return Outbox(
-        OutboxTable(records),
+        OutboxTable(records, Addressees(keys.sealer, keys.mac)),
         {channel: Route(some, clock, metrics.delivery) for channel, some in senders.items() if some},
         clock,
         ledger,
         limits=Limits(notify.per_address, notify.per_user),
         count=metrics.notification,
-        opened=partial(opened, sealer),
+        opened=partial(opened, keys.sealer),
     )
+
+
+def make_deliveries(records: Records, keys: KeyRing, clock: Clock, ledger: Ledger, metrics: Metrics) -> Deliveries:
+    """What becomes of messages."""
+    opened = Addressees(keys.sealer, keys.mac).open
+    return Deliveries(records, clock, ledger, metrics.delivery_report, opened=opened)
 
 
 def make_callbacks(settings: Settings, clock: Clock) -> Mapping[str, Callback]:

@@ -17,6 +17,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import Undelivered, UserError
 from gateway.core.words import packed, say
 from gateway.crypto.sealing import Sealer, Unsealable
+from gateway.mfa.addressees import Addressees
 from gateway.store.outbox_table import crowded, new_token, put
 from gateway.store.suppressed_table import is_suppressed
 from gateway.store.tables import users
@@ -76,12 +77,20 @@ class Posted:
     """A `Post`, over the outbox."""
 
     def __init__(
-        self, sealer: Sealer, clock: Clock, *, channels: Mapping[str, Spelled], host: str, most: tuple[int, int]
+        self,
+        sealer: Sealer,
+        addressees: Addressees,
+        clock: Clock,
+        *,
+        channels: Mapping[str, Spelled],
+        host: str,
+        most: tuple[int, int],
     ) -> None:
         """`channels`: those that somebody carries, and how an address of each is spelled. `host` is ours, as people
         know it. `most`: codes to one address, and to one person, within an hour.
         """
         self._sealer = sealer
+        self._addressees = addressees
         self._clock = clock
         self._channels = channels
         self._host = host
@@ -113,7 +122,10 @@ class Posted:
             raise _unreachable()
         title, said, advice = WORDS[about]
         now, token = self._clock.now(), new_token()
-        wait = await crowded(connection, tenant=tenant, subject=subject, target=to, kind=KIND, now=now, most=self._most)
+        whose = self._addressees.whose(channel, to)
+        wait = await crowded(
+            connection, tenant=tenant, subject=subject, whose=whose, kind=KIND, now=now, most=self._most
+        )
         if wait > 0:
             raise UserError("ERR-THROTTLED", say("Too many codes were sent there."), 429, wait)
         user = await connection.scalar(select(users.c.name).where(users.c.tenant == tenant, users.c.subject == subject))
@@ -125,6 +137,7 @@ class Posted:
         there_is_room = await put(
             connection, tenant=tenant, subject=subject, channel=channel, target=to, kind=KIND,
             content=packed(content), now=now, lifetime=expires_at - now, token=token, sealed=sealed,
+            whose=whose,
         )  # fmt: skip
         if not there_is_room:
             raise UserError("ERR-THROTTLED", say("Too many codes wait to be sent there."), 429, LATER)

@@ -4,7 +4,8 @@
 - Backup codes are MACs, and nobody has the code; `backup_codes.digest` names its key. They are void after 90 days.
 - Open setups and interrupted requests (`kept.value`) expire within ten minutes. A request is bound to a ticket that
   only its owner has, so nobody else could seal it anew.
-- Codes and links that wait in the outbox (`outbox.sealed`) go when they are sent, or their time is over.
+- Codes and links that wait in the outbox (`outbox.sealed`) go when they are sent, or their time is over; the addresses
+  of what was sent (`outbox.address`) with their rows, a week later.
 - The links of recoveries (`recoveries.cancel`, `recoveries.link`) are MACs too, and name their key; they expire.
 - Sessions in Redis, open forms and challenges expire with the session at the latest.
 - Device cookies are not waited for: without the key such a browser is a stranger until its next sign-in.
@@ -31,6 +32,7 @@ from gateway.crypto.mac import PREFIX_SIZE
 from gateway.crypto.masters import MasterStanding
 from gateway.crypto.sealing import HEAD_SIZE, VERSION, Sealer, Unsealable, number_of
 from gateway.mfa.backup_codes import BackupCodes
+from gateway.store.outbox_table import KEPT as SENT_KEPT
 from gateway.store.sql import Records
 from gateway.store.tables import backup_codes, factors, kept, meta, outbox, recoveries
 
@@ -175,6 +177,13 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
                 )
             )
         ).one()
+        sent = (
+            await connection.execute(
+                select(func.count(), func.max(outbox.c.settled_at)).where(
+                    _head(outbox.c.address) == VERSION + name, outbox.c.settled_at > now - SENT_KEPT
+                )
+            )
+        ).one()
         unused = (
             await connection.execute(select(func.count(), func.max(backup_codes.c.expires_at)).where(codes))
         ).one()
@@ -189,6 +198,8 @@ async def needs(records: Records, standing: MasterStanding, now: float, longest_
         found.append(Need("setups and interrupted requests", open_ones[0], open_ones[1]))
     if codes_to_send[0]:
         found.append(Need("codes to be sent", codes_to_send[0], codes_to_send[1]))
+    if sent[0]:
+        found.append(Need("addresses of sent messages", sent[0], sent[1] + SENT_KEPT))
     if recovered[0]:
         found.append(Need("open recoveries", recovered[0], recovered[1]))
     if unused[0]:

@@ -1,10 +1,14 @@
-"""Messages in the database; see `notify.outbox` for what becomes of them."""
+"""Messages in the database; see `notify.outbox` for what becomes of them.
+
+What says who somebody is and what they were told is there while a message waits, and not any longer: when it is settled
+its address is masked, marked and sealed (`Addressees`), and of its content the name of the user is left, for events.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +24,8 @@ GIVEN_UP: Final = 86_400.0
 """Seconds after the end of its time that a message which nobody has looked at is given up."""
 MOST_WAITING: Final = 50
 """Messages of one kind that may wait for one address; further ones are not kept."""
+AT_ONCE: Final = 256
+"""Rows that one transaction seals."""
 _TOLD = (
     "id",
     "token",
@@ -36,11 +42,31 @@ _TOLD = (
 )
 
 
+_KEPT = (outbox.c.id, outbox.c.tenant, outbox.c.token, outbox.c.channel, outbox.c.target, outbox.c.content)
+
+
+class Addressees(Protocol):
+    """How an address is kept where nothing has to be sent there any more: `mfa.addressees`."""
+
+    def whose(self, channel: str, address: str) -> str:
+        """One mark for one address."""
+        ...
+
+    def masked(self, channel: str, address: str) -> str:
+        """As its owner recognises it."""
+        ...
+
+    def seal(self, tenant: str, token: str, address: str) -> bytes:
+        """`address`, sealed into the row of `tenant` that is called `token`."""
+        ...
+
+
 class OutboxTable:
     """The table `outbox`; `notify.outbox.Shelf`. Every method raises `StoreAway` where the database does."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, addressees: Addressees) -> None:
         self._records = records
+        self._addressees = addressees
 
     async def due(self, now: float, most: int, channel: str, codes: bool) -> Sequence[int]:
         """Ids of rows of `channel` to look at, the longest due first: those with a code, or those without."""
@@ -71,10 +97,10 @@ class OutboxTable:
                 return None
             same = outbox.c.kind == found.kind
             whose_too = and_(outbox.c.tenant == found.tenant, outbox.c.subject == found.subject, same)
-            wait = 0.0
+            wait, whose_mark = 0.0, self._addressees.whose(found.channel, found.target)
             if found.sealed is None:
                 wait = max(
-                    await _wait(connection, and_(outbox.c.target == found.target, same), row, now, per_target),
+                    await _wait(connection, and_(outbox.c.whose == whose_mark, same), row, now, per_target),
                     await _wait(connection, whose_too, row, now, per_user),
                 )
             if wait > 0:
@@ -83,7 +109,7 @@ class OutboxTable:
             claimed = await connection.execute(
                 update(outbox)
                 .where(this, outbox.c.tries == found.tries, _due(now))
-                .values(state="sending", tries=found.tries + 1, due_at=now + lease)
+                .values(state="sending", tries=found.tries + 1, due_at=now + lease, whose=whose_mark)
             )
             if claimed.rowcount != 1:
                 return None
@@ -94,7 +120,8 @@ class OutboxTable:
     ) -> None:
         """What became of try number `tries`; nothing changes where somebody else has begun another.
 
-        Except that a message which was taken over is sent, whatever others think. A code goes with its settlement.
+        Except that a message which was taken over is sent, whatever others think. With its settlement go a code, the
+        address in clear, and what was said.
         """
         values: dict[str, Any] = {"state": state, "due_at": due_at, "via": via, "reference": reference}
         if state != "waiting":
@@ -103,6 +130,9 @@ class OutboxTable:
         if state != "sent":
             this += [outbox.c.tries == tries, outbox.c.state == "sending"]
         async with self._records.begin() as connection:
+            if state != "waiting":
+                found = (await connection.execute(select(*_KEPT).where(*this, outbox.c.address.is_(None)))).first()
+                values |= self._over(found) if found is not None else {}
             await connection.execute(update(outbox).where(*this).values(values))
 
     async def sweep(self, now: float) -> int:
@@ -120,7 +150,29 @@ class OutboxTable:
             given_up = await connection.execute(
                 update(outbox).where(unsettled, over).values(state="failed", settled_at=now, sealed=None)
             )
+        while await self._seal_some() == AT_ONCE:
+            pass
         return given_up.rowcount
+
+    async def _seal_some(self) -> int:
+        """Seal addresses of what was settled without that: given up, or by an older version; how many."""
+        bare = and_(outbox.c.settled_at.is_not(None), outbox.c.address.is_(None))
+        async with self._records.read(long=True) as connection:
+            found = (await connection.execute(select(*_KEPT).where(bare).limit(AT_ONCE))).all()
+        if found:
+            async with self._records.begin() as connection:
+                for row in found:
+                    await connection.execute(update(outbox).where(outbox.c.id == row.id, bare).values(self._over(row)))
+        return len(found)
+
+    def _over(self, row: Any) -> dict[str, Any]:
+        """What is left of a row (`_KEPT`) that is settled."""
+        return {
+            "target": self._addressees.masked(row.channel, row.target),
+            "whose": self._addressees.whose(row.channel, row.target),
+            "address": self._addressees.seal(row.tenant, row.token, row.target),
+            "content": {"user": str(row.content.get("user", ""))},
+        }
 
     async def waiting(self) -> int:
         """How many are not settled."""
@@ -142,12 +194,14 @@ async def put(
     lifetime: float,
     token: str = "",
     sealed: bytes | None = None,
+    whose: str = "",
 ) -> bool:
     """Have a message sent once this transaction is committed.
 
     False where too many wait for that address already, and where nothing is sent there any more.
 
-    `sealed` is what of it must not be read in the database; it is bound to `token`, which `new_token` makes.
+    `sealed` is what of it must not be read in the database; it is bound to `token`, which `new_token` makes. `whose`
+    marks the address, for `crowded`; else it is marked when it is claimed.
     """
     if await is_suppressed(connection, tenant, channel, target):
         return False
@@ -161,7 +215,7 @@ async def put(
     row = {
         "token": token or new_token(), "tenant": tenant, "subject": subject, "channel": channel, "target": target,
         "kind": kind, "content": dict(content), "state": "waiting", "tries": 0, "created_at": now, "due_at": now,
-        "expires_at": now + lifetime, "sealed": sealed,
+        "expires_at": now + lifetime, "sealed": sealed, "whose": whose,
     }  # fmt: skip
     await connection.execute(insert(outbox).values(row))
     return True
@@ -173,18 +227,20 @@ def new_token() -> str:
 
 
 async def crowded(
-    connection: AsyncConnection, *, tenant: str, subject: str, target: str, kind: str, now: float, most: tuple[int, int]
+    connection: AsyncConnection, *, tenant: str, subject: str, whose: str, kind: str, now: float, most: tuple[int, int]
 ) -> float:
     """Seconds until one more of `kind` may be put in; 0.0: now. `most`: to one address, to one person, in an hour.
+
+    `whose` is the mark of the address, with which all of that kind are put in.
 
     What failed does not count: whoever waits for a code that could not be sent asks for another.
     """
     mine = and_(outbox.c.tenant == tenant, outbox.c.subject == subject)
     wait = 0.0
-    for whose, many in ((outbox.c.target == target, most[0]), (mine, most[1])):
+    for these, many in ((outbox.c.whose == whose, most[0]), (mine, most[1])):
         query = (
             select(outbox.c.created_at)
-            .where(whose, outbox.c.kind == kind, outbox.c.state != "failed", outbox.c.created_at > now - HOUR)
+            .where(these, outbox.c.kind == kind, outbox.c.state != "failed", outbox.c.created_at > now - HOUR)
             .order_by(outbox.c.created_at.desc())
             .limit(many)
         )

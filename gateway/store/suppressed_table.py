@@ -37,10 +37,15 @@ async def suppress(connection: AsyncConnection, tenant: str, one: Suppressed) ->
     return True
 
 
-async def every(records: Records, tenant: str) -> Sequence[Suppressed]:
-    """All of them, the newest first. Raises `StoreAway`."""
+async def every(records: Records, tenant: str, most: int | None = None) -> Sequence[Suppressed]:
+    """All of them, or so many, the newest first. Raises `StoreAway`."""
     columns = (suppressed.c.channel, suppressed.c.target, suppressed.c.why, suppressed.c.at)
-    query = select(*columns).where(suppressed.c.tenant == tenant).order_by(suppressed.c.at.desc(), suppressed.c.target)
+    query = (
+        select(*columns)
+        .where(suppressed.c.tenant == tenant)
+        .order_by(suppressed.c.at.desc(), suppressed.c.target)
+        .limit(most)
+    )
     async with records.read(long=True) as connection:
         return [Suppressed(*row) for row in (await connection.execute(query)).all()]
 

@@ -30,7 +30,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -247,9 +247,9 @@ outbox = Table(
     Column("tenant", Text, nullable=False),
     Column("subject", Text, nullable=False),  # whom it is for; they may be gone meanwhile
     Column("channel", Text, nullable=False),  # `email`, `sms`
-    Column("target", Text, nullable=False),  # their address, when it was written
+    Column("target", Text, nullable=False),  # their address, when it was written; masked once it is settled
     Column("kind", Text, nullable=False),
-    Column("content", JSON, nullable=False),  # what the template is given; nothing secret
+    Column("content", JSON, nullable=False),  # what the template is given, until it is settled; nothing secret
     Column("state", Text, nullable=False),  # waiting, sending, sent, failed
     Column("tries", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
@@ -260,10 +260,13 @@ outbox = Table(
     Column("sealed", LargeBinary),  # a code, until it is settled; see mfa.posted
     Column("reference", Text, nullable=False, server_default=text("''")),  # what that sender calls it
     Column("delivery", Text, nullable=False, server_default=text("''")),  # what it told later: core.message.Outcome
+    Column("whose", Text, nullable=False, server_default=text("''")),  # a MAC of the address, once it was claimed
+    Column("address", LargeBinary),  # the address, sealed, once it is settled; see mfa.addressees
     Index("outbox_due", "state", "due_at"),
     Index("outbox_to", "target", "kind", "state"),
     Index("outbox_of", "tenant", "subject", "kind", "state"),
     Index("outbox_known_as", "via", "reference"),
+    Index("outbox_whose", "whose", "kind", "state"),
 )
 
 code_sends = Table(

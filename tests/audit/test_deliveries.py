@@ -17,12 +17,14 @@ from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind
 from gateway.core.message import Report
+from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
+from gateway.mfa.addressees import Addressees
 from gateway.mfa.posted import Posted
 from gateway.store.event_table import EventTable
-from gateway.store.outbox_table import put
+from gateway.store.outbox_table import OutboxTable, put
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.suppressed_table import every
@@ -30,6 +32,8 @@ from gateway.store.tables import outbox
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import EITHER, either
 
+SEALER = Sealer([b"m" * 32])
+ADDRESSEES = Addressees(SEALER, Mac([b"m" * 32]))
 CONTENT = {"user": "ann"}
 
 
@@ -45,7 +49,8 @@ class Rig:
     def __init__(self, records: Records, clock: ManualClock, ledger: Remembered) -> None:
         self.records, self.clock, self.ledger = records, clock, ledger
         self.counted: Counter[str] = Counter()
-        self.deliveries = Deliveries(records, clock, ledger, lambda _, what: self.counted.update([what]))
+        count = lambda _, what: self.counted.update([what])  # noqa: E731
+        self.deliveries = Deliveries(records, clock, ledger, count, opened=ADDRESSEES.open)
 
     async def sent(self, reference: str = "r1", via: str = "ses", target: str = "ann@example.com") -> None:
         async with self.records.begin() as connection:
@@ -53,9 +58,9 @@ class Rig:
                 connection, tenant="default", subject="s-ann", channel="email", target=target, kind="notice",
                 content=CONTENT, now=self.clock.now(), lifetime=600.0,
             )  # fmt: skip
-            newest = select(outbox.c.id).order_by(outbox.c.id.desc()).limit(1).scalar_subquery()
-            values = {"state": "sent", "via": via, "reference": reference, "settled_at": self.clock.now()}
-            await connection.execute(outbox.update().where(outbox.c.id == newest).values(values))
+            row = await connection.scalar(select(outbox.c.id).order_by(outbox.c.id.desc()).limit(1))
+        about = {"now": self.clock.now(), "due_at": 0.0, "via": via, "reference": reference}
+        await OutboxTable(self.records, ADDRESSEES).settle(row or 0, 0, "sent", **about)
 
     async def tell(self, outcome: Any, key: str = "k1", reference: str = "r1", sender: str = "ses") -> str:
         return await self.deliveries.report(sender, Report(reference, outcome, key))
@@ -116,7 +121,7 @@ async def test_told_too_early_it_can_be_told_again(rig: Rig) -> None:
 
 @pytest.mark.parametrize("outcome", ["bounced", "complained"])
 async def test_an_address_that_takes_nothing_is_left_alone(rig: Rig, outcome: str) -> None:
-    post = Posted(Sealer([b"m" * 32]), rig.clock, channels={"email": str}, host="gate", most=(20, 40))
+    post = Posted(SEALER, ADDRESSEES, rig.clock, channels={"email": str}, host="gate", most=(20, 40))
     passwords = Passwords()
     people = LocalUsers(rig.records, passwords, rig.clock, Remembered())
     await people.add("ann", "correct horse battery staple 42", email="ann@example.com")
@@ -152,3 +157,23 @@ async def test_an_address_that_takes_nothing_is_left_alone(rig: Rig, outcome: st
     await code()
     await recorder.record(Event(Kind.PASSWORD_CHANGED, user="ann"))
     assert notices == {"dropped": 1, "queued": 1}
+
+
+async def test_an_address_that_nobody_can_tell_any_more(rig: Rig) -> None:
+    """Its key is gone: what became of it is told, and nothing is guessed."""
+    await rig.sent()
+    rig.deliveries = Deliveries(
+        rig.records, rig.clock, rig.ledger, opened=Addressees(Sealer([b"o" * 32]), Mac([b"o"])).open
+    )
+    assert await rig.tell("bounced") == "kept"
+    assert await every(rig.records, "default") == []
+    assert rig.ledger.kinds() == [Kind.MESSAGE_UNDELIVERED]
+
+
+async def test_a_message_that_an_older_version_has_sent_counts_too(rig: Rig) -> None:
+    await rig.sent()
+    async with rig.records.begin() as connection:
+        await connection.execute(outbox.update().values(target="ann@example.com", address=None))
+    assert await rig.tell("bounced") == "kept"
+    (one,) = await every(rig.records, "default")
+    assert one.target == "ann@example.com"

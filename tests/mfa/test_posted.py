@@ -11,14 +11,16 @@ from gateway.core.clock import ManualClock
 from gateway.core.errors import Undelivered, UserError
 from gateway.core.events import Kind
 from gateway.core.message import Message, Receipt
+from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
 from gateway.identity.users import canonical_email
 from gateway.mfa import sealed
+from gateway.mfa.addressees import Addressees
 from gateway.mfa.posted import WORDS, Posted, opened
 from gateway.notify.numbers import Numbers
 from gateway.notify.outbox import REFERENCE, Limits, Outbox
 from gateway.notify.route import Route
-from gateway.store.outbox_table import OutboxTable, put
+from gateway.store.outbox_table import KEPT, OutboxTable, put
 from gateway.store.sql import Records
 from gateway.store.tables import outbox
 from tests.mfa.conftest import MASTER, Room
@@ -55,12 +57,18 @@ class Rig:
     def __init__(self, records: Records, clock: ManualClock, most: tuple[int, int] = (20, 40)) -> None:
         self.records, self.clock = records, clock
         self.sealer = Sealer([MASTER])
+        self.addressees = Addressees(self.sealer, Mac([MASTER]))
         self.post = Posted(
-            self.sealer, clock, channels={"sms": str, "email": canonical_email}, host="gate.example", most=most
+            self.sealer,
+            self.addressees,
+            clock,
+            channels={"sms": str, "email": canonical_email},
+            host="gate.example",
+            most=most,
         )
         self.sms, self.mail, self.ledger = Carrier(), Carrier(), Remembered()
         self.outbox = Outbox(
-            OutboxTable(records),
+            OutboxTable(records, self.addressees),
             {
                 "sms": Route([self.sms], clock, lambda *_: None),
                 "email": Route([self.mail], clock, lambda *_: None),
@@ -117,7 +125,12 @@ async def test_by_phone(rig: Rig) -> None:
 async def test_a_number_that_operators_have_named_since_gets_nothing(rig: Rig) -> None:
     """It was bound before they did."""
     rig.post = Posted(
-        rig.sealer, rig.clock, channels={"sms": Numbers(deny=["+90530"]).canonical}, host="gate.example", most=(20, 40)
+        rig.sealer,
+        rig.addressees,
+        rig.clock,
+        channels={"sms": Numbers(deny=["+90530"]).canonical},
+        host="gate.example",
+        most=(20, 40),
     )
     with pytest.raises(UserError, match="ERR-PHONE-REFUSED") as caught:
         await rig.send()
@@ -241,8 +254,12 @@ async def test_an_old_master_key_waits_for_codes_that_are_on_their_way(rig: Rig,
     assert not [
         n for n in await sealed.needs(room.records, standing(room, b"n" * 32), room.clock.now(), 0.0) if n.count
     ]
+    at = room.clock.now()
     await rig.outbox.turn()
-    assert not [n for n in await sealed.needs(room.records, standing(room), room.clock.now(), 0.0) if n.count]
+    (need,) = [n for n in await sealed.needs(room.records, standing(room), at, 0.0) if n.count]
+    assert need == sealed.Need("addresses of sent messages", 1, at + KEPT)
+    assert not [n for n in await sealed.needs(room.records, standing(room, b"n" * 32), at, 0.0) if n.count]
+    assert not [n for n in await sealed.needs(room.records, standing(room), at + KEPT, 0.0) if n.count]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway, Undelivered
 from gateway.core.events import Kind
 from gateway.core.message import Message, Receipt
+from gateway.crypto.mac import Mac
+from gateway.crypto.sealing import Sealer
+from gateway.mfa.addressees import Addressees
 from gateway.notify.outbox import LEASE, Limits, Outbox, backoff
 from gateway.notify.route import REST, Route
 from gateway.store.outbox_table import KEPT, MOST_WAITING, OutboxTable, put
@@ -24,6 +27,7 @@ from gateway.store.tables import outbox
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import EITHER, either
 
+ADDRESSEES = Addressees(Sealer([b"m" * 32]), Mac([b"m" * 32]))
 SECRET_WORDS = "what only ann may read"
 
 
@@ -64,7 +68,7 @@ class Rig:
         self.first, self.second = Carrier("one"), Carrier("two")
         self.counted: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
-        self.shelf = OutboxTable(records)
+        self.shelf = OutboxTable(records, ADDRESSEES)
         self.limits = limits or Limits()
         self.outbox = self.another()
 
@@ -253,6 +257,61 @@ async def test_limits_hold_per_address_and_per_user(records: Records, clock: Man
     for _ in range(3):
         await rig.outbox.turn()
     assert len(rig.first.took) == 4 + 2 + 5
+
+
+@pytest.mark.parametrize("ending", ["sent", "refused", "given up", "of an older version"])
+async def test_what_is_over_tells_nobody_to_whom_it_went(rig: Rig, clock: ManualClock, ending: str) -> None:
+    """Nor what it said; whoever has the keys can tell, for a week."""
+    if ending == "refused":
+        rig.first.fails, rig.second.fails = [Undelivered("550", final=True)], [Undelivered("550", final=True)]
+    await rig.put()
+    async with rig.records.read() as connection:
+        before = (await connection.execute(select(outbox))).one()
+    assert (before.target, before.address) == ("ann@example.com", None), "whoever sends it has to know"
+    if ending == "given up":
+        clock.advance(2 * 86_400.0 + 1)
+        await rig.shelf.sweep(clock.now())
+    else:
+        await rig.outbox.turn()
+    if ending == "of an older version":
+        async with rig.records.begin() as connection:
+            was = {"target": before.target, "content": before.content, "whose": "", "address": None}
+            await connection.execute(outbox.update().values(was))
+        await rig.shelf.sweep(clock.now())
+    async with rig.records.read() as connection:
+        (row,) = (await connection.execute(select(outbox))).all()
+    assert row.state == ("failed" if ending in ("refused", "given up") else "sent")
+    shown = str(row._mapping)
+    assert row.target == "a***@example.com"
+    assert "ann@example.com" not in shown
+    assert SECRET_WORDS not in shown
+    assert row.content == {"user": "ann"}
+    assert b"ann@" not in row.address
+    assert ADDRESSEES.open(row.tenant, row.token, row.address) == "ann@example.com"
+    assert ADDRESSEES.open(row.tenant, "another", row.address) == "", "it is bound to its row"
+    assert row.whose == ADDRESSEES.whose("email", "ann@example.com")
+
+
+async def test_what_waits_again_can_be_sent_again(rig: Rig, clock: ManualClock) -> None:
+    rig.first.fails, rig.second.fails = [Undelivered("down")], [Undelivered("down")]
+    await rig.put()
+    await rig.outbox.turn()
+    clock.advance(REST + 10)
+    await rig.outbox.turn()
+    assert rig.first.took[0].to == "ann@example.com"
+
+
+async def test_taken_over_twice_its_address_is_sealed_once(rig: Rig, clock: ManualClock) -> None:
+    """Whoever settles late finds it masked already."""
+    await rig.put()
+    await rig.outbox.turn()
+    async with rig.records.read() as connection:
+        once = (await connection.execute(select(outbox))).one()
+    await rig.shelf.settle(once.id, 9, "sent", now=clock.now(), due_at=0.0, via="two", reference="late")
+    async with rig.records.read() as connection:
+        row = (await connection.execute(select(outbox))).one()
+    assert (row.target, row.via, row.reference) == ("a***@example.com", "two", "late")
+    assert ADDRESSEES.open(row.tenant, row.token, row.address) == "ann@example.com"
 
 
 async def test_what_waits_is_bounded(rig: Rig) -> None:

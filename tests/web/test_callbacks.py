@@ -55,9 +55,11 @@ async def taken_over(gateway: Gateway, via: str, reference: str, channel: str = 
             content={"user": "ann"}, now=now, lifetime=600.0,
         )  # fmt: skip
         this = outbox.c.kind == reference
-        await connection.execute(
-            outbox.update().where(this).values(state="sent", via=via, reference=reference, settled_at=now)
-        )
+        await connection.execute(outbox.update().where(this).values(state="sending", due_at=now + 600))
+        row = await connection.scalar(select(outbox.c.id).where(this))
+    box = gateway.app._outbox
+    assert box is not None
+    await box._shelf.settle(row or 0, 0, "sent", now=now, due_at=0.0, via=via, reference=reference)
 
 
 async def delivery(gateway: Gateway, reference: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.limits.standing import How
 
+Channel = Literal["email", "sms"]
 TRUST = "Whether to trust this browser from now on, where that is possible; the answer says what came of it."
 Code = Annotated[str, Field(min_length=1, max_length=64, description="What the person typed.")]
 FactorName = Annotated[str, Field(max_length=64)]
@@ -372,6 +373,29 @@ class RecoveryList(Answers):
     """Recoveries, the newest first."""
 
     recoveries: list[RecoveryItem]
+
+
+class AddressItem(Answers):
+    """An address that nothing is sent to."""
+
+    channel: Channel
+    address: str = Field(examples=["ann@example.com"])
+    why: Literal["bounced", "complained"]
+    at: datetime
+
+
+class AddressList(Answers):
+    """The newest first."""
+
+    addresses: list[AddressItem]
+    more: bool = Field(description="Whether there are more than are shown.")
+
+
+class AddressRelease(Takes):
+    """Which of them is to be sent to again."""
+
+    address: str = Field(min_length=1, max_length=320, description="As the list shows it.")
+    channel: Channel = "email"
 
 
 class Notices(Answers):

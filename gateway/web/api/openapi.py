@@ -13,7 +13,18 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.core.languages import ENGLISH
 from gateway.web.answers import json, page
-from gateway.web.api import factors, limits, notices, recoveries, requirements, sessions, stepup, trusted, webauthn
+from gateway.web.api import (
+    addresses,
+    factors,
+    limits,
+    notices,
+    recoveries,
+    requirements,
+    sessions,
+    stepup,
+    trusted,
+    webauthn,
+)
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.desk import DESK
 
@@ -27,6 +38,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *notices.ENDPOINTS,
     *requirements.ENDPOINTS,
     *limits.ENDPOINTS,
+    *addresses.ENDPOINTS,
 )
 
 COMMON = (
@@ -105,8 +117,8 @@ def describe(prefix: str) -> dict[str, Any]:
         "info": {
             "title": "Sallyport",
             "version": "1",
-            "description": "Second factors, challenges, sessions of whoever calls; of others, and limits, for "
-            "administrators.",
+            "description": "Second factors, challenges, sessions of whoever calls; of others, limits, and "
+            "addresses that take nothing, for administrators.",
         },
         "servers": [{"url": f"{prefix}api/v1"}],
         "security": [{"session": []}],
