@@ -5,6 +5,7 @@ Loaded where `notify` names a sender, and of the senders only those it names.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -24,12 +25,14 @@ from gateway.settings import EmailSender, SmsSender
 from gateway.store.outbox_table import OutboxTable
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from gateway.audit.metrics import Metrics
     from gateway.core.clock import Clock
     from gateway.core.contracts import Callback, Ledger, Sender
     from gateway.crypto.keys import KeyRing
     from gateway.crypto.sealing import Sealer
-    from gateway.notify.sigv4 import AwsKeys
+    from gateway.notify.sigv4 import Keys
     from gateway.settings import Aws, Settings, Webhook
     from gateway.store.sql import Records
 
@@ -138,7 +141,7 @@ def make_callbacks(settings: Settings, clock: Clock) -> Mapping[str, Callback]:
             from gateway.notify.twilio import TwilioCallback
 
             url = f"{settings.public_url}{settings.prefix}callbacks/{name}"
-            found[name] = TwilioCallback(url, twilio.token.get_secret_value())
+            found[name] = TwilioCallback(url, _revealed(twilio.token))
         if isinstance(each, SmsSender) and (vonage := each.vonage) is not None and vonage.signature_secret is not None:
             from gateway.notify.vonage import VonageCallback
 
@@ -189,7 +192,7 @@ def _mail(wanted: EmailSender, settings: Settings, clock: Clock) -> Sender:
         from gateway.notify.ses import SesSender
 
         return SesSender(
-            _aws(ses, "ses"),
+            _aws(ses, "ses", clock),
             clock,
             sender=settings.notify.from_,
             configuration_set=ses.configuration_set,
@@ -206,8 +209,9 @@ def _sms(wanted: SmsSender, name: str, settings: Settings, clock: Clock) -> Send
 
         return TwilioSender(
             twilio.account,
-            twilio.token.get_secret_value(),
+            _revealed(twilio.secret if twilio.key else twilio.token),
             sender=twilio.from_,
+            key=twilio.key,
             callback=callback if twilio.callbacks else "",
             url=twilio.url,
             timeout=twilio.timeout,
@@ -226,11 +230,20 @@ def _sms(wanted: SmsSender, name: str, settings: Settings, clock: Clock) -> Send
     if (sns := wanted.sns) is not None:
         from gateway.notify.sns import SnsSender
 
-        return SnsSender(_aws(sns, "sns"), clock, sender=sns.from_, url=sns.url, timeout=sns.timeout)
+        return SnsSender(_aws(sns, "sns", clock), clock, sender=sns.from_, url=sns.url, timeout=sns.timeout)
     return _hook(wanted.webhook, clock, "sms") if wanted.webhook is not None else _console("sms")
 
 
-def _aws(said: Aws, service: str) -> AwsKeys:
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""
+
+
+def _aws(said: Aws, service: str, clock: Clock) -> Keys:
+    """Who we are there: by keys, or by the role of this machine."""
+    if said.access_key is None or said.secret_key is None:
+        from gateway.notify.aws_role import AwsRole
+
+        return AwsRole(said.region, service, clock, os.environ)
     from gateway.notify.sigv4 import AwsKeys
 
     return AwsKeys(

@@ -1016,11 +1016,25 @@ class Twilio(Strict):
     """SMS by Twilio."""
 
     account: Word = Field(description="The account's SID, `AC…`.")
-    token: SecretText = Field(description="Its auth token.")
+    token: SecretText | None = setting(None, "Its auth token; `callbacks` need it, for they are signed with it.")
+    key: Annotated[str, Field(pattern=r"^(SK[0-9a-fA-F]{32})?$")] = setting(
+        "", "SID of an API key, `SK…`, to send with instead: it can be taken back alone."
+    )
+    secret: SecretText | None = setting(None, "The secret of that key.")
     from_: From = Field(alias="from", description="A number, a name, or the SID of a messaging service, `MG…`.")
     callbacks: bool = setting(False, "Have it tell what became of each message; needs a `public_url` it can reach.")
     url: ApiUrl = setting("https://api.twilio.com", "Another endpoint, as of an edge or a region.")
     timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
+
+    @model_validator(mode="after")
+    def _ways(self) -> Twilio:
+        if bool(self.key) != (self.secret is not None):
+            raise ValueError("`key` and `secret` go together")
+        if self.token is None and not self.key:
+            raise ValueError("write `token`, or `key` and `secret`")
+        if self.token is None and self.callbacks:
+            raise ValueError("`callbacks` are signed with the auth token: write `token` as well")
+        return self
 
 
 class Vonage(Strict):
@@ -1040,8 +1054,8 @@ class Aws(Strict):
     """Who we are at AWS."""
 
     region: Region = Field(description="As in `eu-central-1`.")
-    access_key: Word = Field(description="ID of an access key.")
-    secret_key: SecretText = Field(description="The key.")
+    access_key: Word | None = setting(None, "ID of an access key; left out, with the key: the role of this machine.")
+    secret_key: SecretText | None = setting(None, "The key.")
     session_token: SecretText | None = setting(None, "For a key that does not last.")
     topic: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:sns:[a-z0-9-]{6,32}:[0-9]{12}:[A-Za-z0-9_-]{1,256})?$")] = (
         setting("", "ARN of the topic that tells what became of each message; empty: it is not told.")
@@ -1049,6 +1063,14 @@ class Aws(Strict):
     certificate: PathField | None = setting(None, "What the topic signs with (PEM); left out: fetched from Amazon.")
     url: ApiUrl = setting("", "Another endpoint than that of the region.")
     timeout: Duration = setting("10s", "For one message.", gt=0, le=30)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Aws:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("`access_key` and `secret_key` go together; without both it is the role of this machine")
+        if self.session_token is not None and self.access_key is None:
+            raise ValueError("`session_token` belongs to an `access_key`")
+        return self
 
 
 class Sns(Aws):

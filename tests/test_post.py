@@ -14,9 +14,12 @@ import pytest
 import yaml
 from sqlalchemy import select
 
-from gateway import settings
+from gateway import post, settings
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError
+from gateway.notify.aws_role import AwsRole
+from gateway.notify.ses import SesSender
+from gateway.notify.sns import SnsSender
 from gateway.notify.twilio import signature
 from gateway.store.tables import outbox
 from tests.rig.gateway import running
@@ -24,6 +27,7 @@ from tests.rig.providers import ACCOUNT, NUMBER, TOKEN, provider
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 FROM = "Gate <gate@good.test>"
+SK = {"key": "SK" + "1" * 32, "secret": "very-secret"}
 
 
 def read(folder: Path, **notify: Any) -> settings.Settings:
@@ -51,6 +55,17 @@ def read(folder: Path, **notify: Any) -> settings.Settings:
         ({"email": [{"webhook": {"url": "https://mail.example/", "secret": "c2hvcnQ="}}]}, "not a secret"),
         ({"sms": [{}]}, "exactly one"),
         ({"sms": [{"twilio": {"account": "AC1", "token": "t"}}]}, "from"),
+        ({"sms": [{"twilio": {"account": "AC1", "from": "Gate"}}]}, "write `token`, or `key` and `secret`"),
+        ({"sms": [{"twilio": {"account": "AC1", "key": "SK" + "1" * 32, "from": "Gate"}}]}, "go together"),
+        ({"sms": [{"twilio": {"account": "AC1", "token": "t", "secret": "s", "from": "Gate"}}]}, "go together"),
+        ({"sms": [{"twilio": {"account": "AC1", "key": "AC1", "secret": "s", "from": "Gate"}}]}, "key"),
+        (
+            {"sms": [{"twilio": {**SK, "account": "AC1", "from": "Gate", "callbacks": True}}]},
+            "write `token` as well",
+        ),
+        ({"sms": [{"sns": {"region": "eu-central-1", "access_key": "A"}}]}, "go together"),
+        ({"sms": [{"sns": {"region": "eu-central-1", "secret_key": "s"}}]}, "go together"),
+        ({"sms": [{"sns": {"region": "eu-central-1", "session_token": "s"}}]}, "belongs to"),
         ({"sms": [{"twilio": {"account": "AC1/../x", "token": "t", "from": "Gate"}}]}, "account"),
         ({"sms": [{"twilio": {"account": "AC1", "token": "t", "from": "a\r\nb"}}]}, "from"),
         ({"sms": [{"vonage": {"key": "k", "secret": "s", "from": "G", "url": "http://far.example"}}]}, "in clear"),
@@ -100,9 +115,26 @@ def test_secrets_show_themselves_to_nobody(tmp_path: Path) -> None:
     sms = [
         {"twilio": {"account": "AC1", "token": "very-secret", "from": "Gate"}},
         {"vonage": {"key": "k", "secret": "very-secret", "signature_secret": "very-secret", "from": "Gate"}},
+        {"twilio": {"account": "AC1", "from": "Gate", **SK}},
         {"sns": aws},
     ]
     assert "very-secret" not in repr(read(tmp_path, **{"from": FROM, "email": [{"ses": aws}], "sms": sms}))
+
+
+def test_without_keys_it_is_the_role_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notify = {"from": FROM, "email": [{"ses": {"region": "eu-central-1"}}], "sms": [{"sns": {"region": "eu-west-1"}}]}
+    known, clock = read(tmp_path, **notify), ManualClock()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    ses = post._mail(known.notify.email[0], known, clock)
+    sns = post._sms(known.notify.sms[0], "sns", known, clock)
+    assert isinstance(ses, SesSender)
+    assert isinstance(sns, SnsSender)
+    assert isinstance(ses._keys, AwsRole)
+    assert (ses._keys.region, sns._keys.region) == ("eu-central-1", "eu-west-1")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil.example/")
+    with pytest.raises(ConfigError, match="this machine"):
+        post._mail(known.notify.email[0], known, clock)
 
 
 def test_what_is_allowed_and_worth_a_thought(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import Undelivered
 from gateway.core.message import Message, Receipt
 from gateway.notify.api import Api
-from gateway.notify.sigv4 import AwsKeys, signed
+from gateway.notify.sigv4 import Keys, signed
 
 ABOUT_US: Final = frozenset(
     {
@@ -34,7 +34,7 @@ class SesSender:
 
     def __init__(
         self,
-        keys: AwsKeys,
+        keys: Keys,
         clock: Clock,
         *,
         sender: str,
@@ -72,7 +72,8 @@ class SesSender:
             }
         )
         headers = {"Content-Type": "application/json"}
-        answer = await self._api.post(body, signed(self._keys, "POST", self._api.url, headers, body, self._clock.now()))
+        keys = await self._keys.current()
+        answer = await self._api.post(body, signed(keys, "POST", self._api.url, headers, body, self._clock.now()))
         if answer.yes:
             return Receipt(str(answer.said.get("MessageId", "")))
         kind = answer.headers.get("x-amzn-ErrorType", "").partition(":")[0]

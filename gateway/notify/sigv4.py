@@ -9,11 +9,24 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qsl, quote, urlsplit
 
 _SCHEME: Final = "AWS4-HMAC-SHA256"
 _UNRESERVED: Final = "-_.~"
+
+
+class Keys(Protocol):
+    """Whoever has keys: `AwsKeys`, or `aws_role.AwsRole`."""
+
+    @property
+    def region(self) -> str:
+        """Where they are used."""
+        ...
+
+    async def current(self) -> AwsKeys:
+        """Those to sign with now. Raises `Undelivered` where there are none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +38,10 @@ class AwsKeys:
     region: str
     service: str
     session_token: str = field(default="", repr=False)
+
+    async def current(self) -> AwsKeys:
+        """They stay as they are."""
+        return self
 
 
 def signed(

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from gateway.core.clock import Clock
 from gateway.core.message import Message, Receipt
 from gateway.notify.api import Api
-from gateway.notify.sigv4 import AwsKeys, signed
+from gateway.notify.sigv4 import Keys, signed
 
 NOT_NOW: Final = frozenset(
     {
@@ -34,7 +34,7 @@ class SnsSender:
 
     name = "sns"
 
-    def __init__(self, keys: AwsKeys, clock: Clock, *, sender: str = "", url: str = "", timeout: float = 10.0) -> None:
+    def __init__(self, keys: Keys, clock: Clock, *, sender: str = "", url: str = "", timeout: float = 10.0) -> None:
         """`sender`: a number of ours there, or a name; empty: theirs. `url`: another endpoint than the region's."""
         self._keys = keys
         self._clock = clock
@@ -52,7 +52,8 @@ class SnsSender:
             form |= {f"{entry}.Name": name, f"{entry}.Value.DataType": "String", f"{entry}.Value.StringValue": value}
         body = urlencode(form).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        answer = await self._api.post(body, signed(self._keys, "POST", self._api.url, headers, body, self._clock.now()))
+        keys = await self._keys.current()
+        answer = await self._api.post(body, signed(keys, "POST", self._api.url, headers, body, self._clock.now()))
         if answer.yes:
             found = _ID.search(answer.body)
             return Receipt(found[1].decode() if found else "")

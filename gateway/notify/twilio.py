@@ -36,15 +36,24 @@ class TwilioSender:
     name = "twilio"
 
     def __init__(
-        self, account: str, token: str, *, sender: str, callback: str = "", url: str = URL, timeout: float = 10.0
+        self,
+        account: str,
+        token: str,
+        *,
+        sender: str,
+        key: str = "",
+        callback: str = "",
+        url: str = URL,
+        timeout: float = 10.0,
     ) -> None:
-        """`account` is its SID, `token` its auth token. `sender`: a number, a name, or the SID of a messaging service.
+        """`account` is its SID, `token` its auth token; or, with `key`, the SID of an API key, the secret of that one.
+        `sender`: a number, a name, or the SID of a messaging service.
         `callback`: where they tell what became of it; empty: nowhere.
         """
         self._api = Api(
             f"{url.rstrip('/')}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json", timeout=timeout
         )
-        self._who = "Basic " + base64.b64encode(f"{account}:{token}".encode()).decode()
+        self._who = "Basic " + base64.b64encode(f"{key or account}:{token}".encode()).decode()
         self._sender = {"MessagingServiceSid" if sender.startswith("MG") and len(sender) == 34 else "From": sender}
         self._callback = {"StatusCallback": callback} if callback else {}
 

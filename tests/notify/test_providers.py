@@ -12,7 +12,19 @@ from gateway.core.contracts import Sender
 from gateway.core.errors import Undelivered
 from gateway.core.message import Message, Receipt
 from gateway.notify.api import LARGEST
-from tests.rig.providers import ACCOUNT, NUMBER, PROVIDERS, Provider, Ses, Sns, Twilio, Vonage, provider
+from tests.rig.providers import (
+    ACCOUNT,
+    API_KEY,
+    API_SECRET,
+    NUMBER,
+    PROVIDERS,
+    Provider,
+    Ses,
+    Sns,
+    Twilio,
+    Vonage,
+    provider,
+)
 
 TEXT = "271828 is your code.\n\n@gate.example #271828"
 
@@ -186,6 +198,14 @@ async def test_twilio(twilio: Provider) -> None:
     assert is_(failure) == (True, False), "STOP means stop"
     assert failure.why == "answered 403 21610"
     assert ACCOUNT not in failure.why
+
+
+async def test_twilio_by_a_key_that_can_be_taken_back(twilio: Provider) -> None:
+    """Its own name and secret; the account stays in the path."""
+    await send(twilio.sender(key=API_KEY, token=API_SECRET))
+    assert len(twilio.box) == 1
+    assert is_(await failed(twilio.sender(key=API_KEY))) == (False, False), "the account's token is not its secret"
+    assert is_(await failed(twilio.sender(token=API_SECRET))) == (False, False)
 
 
 async def test_vonage(vonage: Provider) -> None:

@@ -29,6 +29,7 @@ from gateway.notify.vonage import VonageSender
 from gateway.notify.webhook import WebhookSender
 
 ACCOUNT, TOKEN = "AC" + "1" * 32, "twilio-token"
+API_KEY, API_SECRET = "SK" + "3" * 32, "twilio-key-secret"
 KEY, SECRET = "a1b2c3d4", "vonage-secret"
 AWS_KEY, AWS_SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 HOOK_SECRET = b"s" * 32
@@ -109,7 +110,7 @@ class Twilio(Provider):
     def take(self, request: web.Request, body: bytes) -> web.Response:
         if request.path != f"/2010-04-01/Accounts/{ACCOUNT}/Messages.json":
             return web.json_response({"code": 20404, "status": 404}, status=404)
-        if request.headers.get("Authorization") != basic(ACCOUNT, TOKEN):
+        if request.headers.get("Authorization") not in (basic(ACCOUNT, TOKEN), basic(API_KEY, API_SECRET)):
             return web.json_response({"code": 20003, "message": "Authenticate", "status": 401}, status=401)
         form = {name: values[0] for name, values in parse_qs(body.decode(), strict_parsing=True).items()}
         sid = f"SM{len(self.box):032x}"
