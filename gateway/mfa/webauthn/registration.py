@@ -44,6 +44,8 @@ def verify(sent: Sent, us: RelyingParty, *, challenge: bytes) -> Key:
     if data.flags.be and not us.backup_eligible:
         raise NotProven("backup_eligible")
     listed = us.aaguids is not None
+    if listed and not us.roots:
+        raise NotProven("attestation")  # to the library no root is as good as every root
     try:
         found = verify_registration_response(
             credential=dict(sent.value),
