@@ -1,8 +1,7 @@
-"""A person, and the one spelling of their name.
+"""A person, and what they may be called.
 
-`Bob`, `BOB`, ` bob ` and full-width or zero-width variants of it are one name: one account, one set of counters, one
-subject in the audit trail. The spelling follows NFKC_Casefold (Unicode Standard Annex #31, and the idea of RFC 8265);
-what is left must be letters, digits and a few signs. `@` is a sign like any other: `bob@realm` is somebody else.
+However a name is typed (`core.user_names`) it is one name: one account, one set of counters, one subject in the audit
+trail. What is left must be letters, digits and a few signs. `@` is a sign like any other: `bob@realm` is somebody else.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from dataclasses import dataclass
 
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER
+from gateway.core.user_names import folded
 from gateway.core.words import say
 
 MAX_NAME = 64
 MAX_TEXT = 256
 
-_IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-"""Default ignorable code points that are not of category Cf, which are dropped as well."""
 _SIGNS = frozenset("._-@+'")
 _GROUP = re.compile(r"[^\s,;\"\\\x00-\x1f\x7f]{1,64}")
 _EMAIL = re.compile(r"[^\s@,;<>\"\\\x00-\x1f\x7f]{1,64}@[^\s@,;<>\"\\\x00-\x1f\x7f]{1,190}")
@@ -52,9 +50,7 @@ def canonical(name: str) -> str:
 
     Raises `UserError` ERR-USER-NAME for what cannot be one: empty, longer than 64, with spaces or control characters.
     """
-    spelled = _fold(name) if len(name) <= MAX_TEXT else ""
-    for _ in range(3):  # folding can uncover something that normalises again; it settles after two rounds
-        spelled = _fold(spelled)
+    spelled = folded(name) if len(name) <= MAX_TEXT else ""
     if not spelled or len(spelled) > MAX_NAME or not spelled[0].isalnum() or not all(map(_may_be_in_name, spelled)):
         raise UserError("ERR-USER-NAME", say("A user name is 1 to 64 letters, digits and . _ - @ + ' without spaces."))
     return spelled
@@ -81,13 +77,6 @@ def check_details(email: str, display_name: str, groups: frozenset[str]) -> None
     for group in groups:
         if not _GROUP.fullmatch(group):
             raise UserError("ERR-USER-GROUP", say("A group is 1 to 64 characters without spaces, commas and quotes."))
-
-
-def _fold(name: str) -> str:
-    visible = (
-        character for character in unicodedata.normalize("NFKC", name) if unicodedata.category(character) != "Cf"
-    )
-    return unicodedata.normalize("NFKC", _IGNORABLE.sub("", "".join(visible)).casefold()).strip()
 
 
 def _may_be_in_name(character: str) -> bool:

@@ -7,11 +7,11 @@ not known is an error.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from gateway.core.user_names import folded
 from gateway.policy.units import Duration, Percent, RateField
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -29,10 +29,6 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _canonical_user(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).strip().casefold()
-
-
 def _method(name: str) -> str:
     if not re.fullmatch(r"[A-Z][A-Z0-9-]{0,31}", name):
         raise ValueError(f"`{name}` is not a method; methods are written in capitals, as in GET")
@@ -42,7 +38,7 @@ def _method(name: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
-User = Annotated[Text, AfterValidator(_canonical_user)]
+User = Annotated[Text, AfterValidator(folded)]
 Scalar = str | int | bool
 Texts = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
 Users = Annotated[tuple[User, ...], Field(min_length=1), AfterValidator(_distinct)]
