@@ -248,6 +248,22 @@ async def test_strangers_reach_an_address_five_times_and_its_owner_still_can(roo
     assert await room.addresses["sms"].begin(somebody(at=room.clock.now()), ANN)
 
 
+async def test_a_mailbox_is_one_however_it_is_spelled(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 115: most hosts know no case, and deliver what stands behind a plus into the same mailbox."""
+    monkeypatch.setattr(room.post, "address", lambda channel, text: text)
+    sent = 0
+    for spelled in ("ann@x.org", "Ann@x.org", "ann+1@x.org", "aNN+@X.ORG", "ANN@x.org", "ann+2@x.org", "anN+a+b@x.org"):
+        try:
+            await room.addresses["email"].begin(somebody(at=room.clock.now()), spelled)
+            sent += 1
+        except UserError as error:
+            assert error.code == "ERR-MFA-RESEND"  # noqa: PT017
+        room.clock.advance(HOUR)
+    assert sent == STRANGERS
+    assert room.ledger.of(Kind.CODE_REFUSED)[-1].detail == {"factor": "email", "why": "address"}
+    assert await room.addresses["email"].begin(somebody(at=room.clock.now()), "anna@x.org")
+
+
 @BOTH
 async def test_without_the_database_nothing_has_happened(room: Room) -> None:
     room.post.refuses = StoreAway("gone")
