@@ -34,7 +34,10 @@ LIFETIME = 90 * 86_400.0
 FEW = 3
 """How many are left when it is time to make new ones."""
 
-_FORGIVE = str.maketrans({"o": "0", "i": "1", "l": "1", "-": "", "–": "", "—": "", "_": "", ".": ""})
+_FORGIVE = str.maketrans(
+    {"o": "0", "i": "1", "ı": "1", "l": "1", "\u0307": "", "-": "", "–": "", "—": "", "_": "", ".": ""}
+)
+"""`ı`, and the dot that is left of `İ`: a Turkish keyboard writes them where others write `i` and `I`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,10 @@ def test_codes_have_fifty_bits_in_letters_hard_to_mistake() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["a1b0c-d2e3f", "A1B0C-D2E3F", "a1b0cd2e3f", " a1b0c d2e3f ", "alboc-d2e3f", "AIBOC–D2E3F", "a1b0c.d2e3f"]
-)
+    "typed",
+    ["a1b0c-d2e3f", "A1B0C-D2E3F", "a1b0cd2e3f", " a1b0c d2e3f ", "alboc-d2e3f", "AIBOC–D2E3F", "a1b0c.d2e3f",
+     "aıb0c-d2e3f", "AİBOC-D2E3F"],
+)  # fmt: skip
 def test_codes_are_read_forgivingly(typed: str) -> None:
     assert canonical(typed) == "a1b0cd2e3f"
 
