@@ -132,6 +132,19 @@ async def test_nobody_else_sends_it_in_the_same_browser(mine: Gateway) -> None:
     assert mine.upstream.requests[-1].body == b"a=1"
 
 
+async def test_it_goes_on_where_it_was_going_and_nowhere_else(mine: Gateway) -> None:
+    bob = visit(mine)
+    await send_on(bob, await sign_in(bob, await interrupted(bob, b"a=1", "application/x-www-form-urlencoded")))
+    cookies = dict(bob.cookies)
+    for path, host in (("/app/other", "good.test"), ("/app/pay?a=2", "good.test"), ("/app/pay", "good.test:81")):
+        bob.cookies = dict(cookies)
+        assert (await bob.get(path, Host=host)).status == 200
+    assert [(one.method, one.body) for one in mine.upstream.requests] == [(b"GET", b"")] * 3
+    bob.cookies = dict(cookies)
+    assert (await bob.get("/app/pay")).status == 200
+    assert (mine.upstream.requests[-1].method, mine.upstream.requests[-1].body) == (b"POST", b"a=1")
+
+
 async def test_somebody_elses_browser_has_nothing(mine: Gateway) -> None:
     bob, eve = visit(mine), visit(mine)
     onward = await sign_in(bob, await interrupted(bob, FILES))
