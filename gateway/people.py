@@ -202,7 +202,9 @@ class People:
             count=metrics.recovery,
         )
         self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
-        self.reminders = Reminders(records, kept, clock, recorder) if settings.notify.email else None
+        self.reminders: Reminders | None = None
+        if settings.notify.email:
+            self.reminders = Reminders(records, kept, clock, recorder, self.demands, single=recovery is None)
         self.error_page = ErrorPages(settings.prefix, Cookies.over(settings.scheme).language, settings.pages.language)
 
         device = DeviceCookie(keys.mac, clock)

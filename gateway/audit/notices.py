@@ -92,11 +92,21 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
         say("Few of your backup codes are left, or they end soon."),
         say("Make new ones on the page of your account."),
     ),
+    Kind.FACTOR_SINGLE: (
+        say("A single second factor is all you have"),
+        say("Your account has one second factor and nothing beside it. Without it you could not get in."),
+        say("Set up another one on the page of your account, or make backup codes there."),
+    ),
+    Kind.MFA_DUE: (
+        say("Your account needs a second factor soon"),
+        say("Your account must have a second factor from {until} on, and has none that will do."),
+        say("Set one up on the page of your account before that; afterwards nothing else is open to you."),
+    ),
     Kind.NOTICES_CHOSEN: (
         say("What you are told was changed"),
         say(
-            "It was changed whether you are told of sign-ins from new browsers, and reminded of your backup codes. "
-            "Changes to the security of your account are told in any case."
+            "It was changed whether you are told of sign-ins from new browsers, and reminded of what you may need "
+            "soon. Changes to the security of your account are told in any case."
         ),
         NOT_YOU,
     ),
@@ -141,7 +151,7 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
     Kind.SESSIONS_ENDED: (say("You were signed out"), say("An administrator ended your sessions."), ASK),
 }
 """By event: the subject, what happened, what to do."""
-MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW})
+MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW, Kind.FACTOR_SINGLE, Kind.MFA_DUE})
 """Those that are not about a change, and that somebody may do without."""
 
 ONLY_BY_MAIL: Final = MORE | {Kind.RECOVERED}
@@ -215,7 +225,7 @@ class Notices:
     def _content(self, row: Mapping[str, Any], user: str, name: str) -> dict[str, Any]:
         title, said, advice = WORDS[Kind(row["kind"])]
         factor = FACTORS.get(str(row["detail"].get("factor", "")), say("A second factor"))
-        said = Said(said.text, "", {"factor": factor})
+        said = Said(said.text, "", {"factor": factor, "until": _when(float(row["detail"].get("until", 0.0)))})
         facts: list[tuple[str, str]] = [(say("Account"), user), (say("When"), _when(row["at"]))]
         if row["detail"].get("by"):
             facts.append((say("By"), say("an administrator")))

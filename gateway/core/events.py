@@ -69,6 +69,8 @@ class Kind(StrEnum):
     ADDRESS_RELEASED = "address_released"
     CALLBACK_REFUSED = "callback_refused"
     BACKUP_CODES_FEW = "backup_codes_few"
+    FACTOR_SINGLE = "factor_single"
+    MFA_DUE = "mfa_due"
     NOTICES_CHOSEN = "notices_chosen"
     KEY_ROTATED = "key_rotated"
     KEY_RETIRED = "key_retired"

@@ -40,6 +40,9 @@ from gateway.store.tables import factors as rows
 
 AT_ONCE = 0.0
 """A moment that has passed, whatever the clock says."""
+A_DAY = 86_400.0
+NOTICE = 3 * A_DAY
+"""Seconds before a time that was given ends that somebody is reminded."""
 NO_DEVICE = frozenset({"backup_code"})
 """Kinds that stand in for a device, and are none."""
 
@@ -163,6 +166,38 @@ class Demands:
         async with self._records.read(long=True) as connection:
             found = (await connection.execute(query)).one()
         return {"required": float(found[0]), "due": float(found[1] - found[2]), "overdue": float(found[2])}
+
+    async def ending(
+        self, among: ColumnElement[bool], other: ColumnElement[bool], most: int
+    ) -> list[tuple[tuple[str, str, str], float]]:
+        """Whose time to set one up is about to end, and when: `((tenant, subject, name), seconds)`, the first first.
+
+        Of users for whom `among` and `other` hold. About to end is what ends within `NOTICE`, or half of what was given
+        where that is less; an administrator's word, which may be of any length, a day before.
+        """
+        now = self._clock.now()
+        whom = users.c.tenant, users.c.subject, users.c.name
+        personal = users.c.mfa_required_from
+        queries = [
+            select(*whom, personal).where(personal > now, personal <= now + A_DAY, ~_has(frozenset()), among, other)
+        ]
+        for one in self._demands:
+            due = func.min(demanded.c.since) + one.grace
+            mine = and_(demanded.c.tenant == users.c.tenant, demanded.c.subject == users.c.subject)
+            queries.append(
+                select(*whom, due)
+                .join(demanded, and_(mine, demanded.c.demand.in_(one.names)))
+                .where(_is_about(one), ~_has(one.factors), among, other)
+                .group_by(*whom)
+                .having(due > now, due <= now + min(NOTICE, one.grace / 2))
+            )
+        found: dict[tuple[str, str, str], float] = {}
+        async with self._records.read(long=True) as connection:
+            for query in queries:
+                for tenant, subject, name, at in (await connection.execute(query.limit(most))).all():
+                    who = (tenant, subject, name)
+                    found[who] = min(at, found.get(who, at))
+        return sorted(found.items(), key=lambda each: each[1])
 
     async def _say(self, tenant: str, subject: str, at: float | None) -> None:
         this = (users.c.tenant == tenant, users.c.subject == subject)

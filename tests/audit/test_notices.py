@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ async def test_each_is_told(kind: Kind, recorder: Recorder, records: Records) ->
     assert "Ann &lt;b&gt;&amp;amp;" in letter.html, "escaped"
     assert "Ann <b>&amp;" in letter.text, "text is text"
     assert "{" not in letter.text
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "from 14 November 2026, 12:00 UTC on"), ("tr", "14 Kasım 2026")])
+async def test_what_is_due_says_when(language: str, said: str, recorder: Recorder, records: Records) -> None:
+    async with records.begin() as connection:
+        await connection.execute(users.update().values(language=language))
+    until = int(datetime(2026, 11, 14, 12, tzinfo=UTC).timestamp())
+    await recorder.record(Event(Kind.MFA_DUE, user="ann", detail={"until": until}))
+    (row,) = await rows(records)
+    assert said in write(row.content).text
 
 
 async def test_it_is_written_in_the_language_of_whoever_gets_it(recorder: Recorder, records: Records) -> None:

@@ -1,24 +1,29 @@
-"""Who runs out of backup codes is reminded once a month, whoever looks."""
+"""Who runs out of backup codes, has one device alone or must have one soon is reminded, once, whoever looks."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from gateway.core.events import Kind
+from gateway.mfa.attempts import LIFE
 from gateway.mfa.backup_codes import FEW
-from gateway.mfa.reminders import EVERY, MONTH, SOON, Reminders
+from gateway.mfa.demands import NOTICE, Demand, Demands
+from gateway.mfa.reminders import EVERY, MONTH, QUARTER, SETTLED, SOON, Reminders
 from gateway.store.sql_key_value import SqlKeyValue
-from gateway.store.tables import backup_codes, users
-from tests.mfa.conftest import Room
+from gateway.store.tables import backup_codes, factors, users
+from tests.mfa.conftest import Room, somebody
 
 DAY = 86_400.0
 
 
-def reminders(room: Room) -> Reminders:
-    return Reminders(room.records, SqlKeyValue(room.records, room.clock), room.clock, room.ledger)
+def reminders(room: Room, *demands: Demand, single: bool = True) -> Reminders:
+    demanded = Demands(room.records, room.clock, room.ledger, demands)
+    kv = SqlKeyValue(room.records, room.clock)
+    return Reminders(room.records, kv, room.clock, room.ledger, demanded, single=single)
 
 
 async def change(room: Room, **values: object) -> None:
@@ -87,3 +92,112 @@ async def test_it_is_looked_at_once_an_hour(room: Room, codes: list[str]) -> Non
     assert await one.turn() == 0
     room.clock.advance(EVERY)
     assert await one.turn() == 1
+
+
+@pytest.fixture
+async def alone(room: Room) -> Room:
+    """Ann, with an address and a device that has been there for a week less an hour, and no codes."""
+    await change(room, email="ann@example.com")
+    await room.bind()
+    room.clock.advance(SETTLED - 3600 - 1)
+    return room
+
+
+async def test_one_device_alone(alone: Room) -> None:
+    assert await reminders(alone).look() == 0
+    alone.clock.advance(2)
+    assert await reminders(alone, single=False).look() == 0, "there is a way back by e-mail"
+    looked = await asyncio.gather(*(reminders(alone).look() for _ in range(4)))
+    assert sum(looked) == 1
+    (event,) = alone.ledger.of(Kind.FACTOR_SINGLE)
+    assert event.user == "ann"
+    alone.clock.advance(QUARTER - 1)
+    assert await reminders(alone).look() == 0
+    alone.clock.advance(2)
+    assert await reminders(alone).look() == 1
+
+
+@pytest.mark.parametrize("beside", ["device", "codes", "used codes", "burnt", "quiet", "another burnt"])
+async def test_who_is_not_told_that_it_is_the_only_one(alone: Room, beside: str) -> None:
+    alone.clock.advance(QUARTER)
+    if beside in ("device", "another burnt"):
+        await alone.bind()
+    elif beside in ("codes", "used codes"):
+        codes = list(await alone.give_codes())
+        if beside == "used codes":
+            await use(alone, codes)
+    elif beside == "quiet":
+        await change(alone, quiet=True)
+    if "burnt" in beside:
+        async with alone.records.begin() as connection:
+            one = select(factors.c.id).where(factors.c.kind == "totp").order_by(factors.c.created_at).limit(1)
+            this = update(factors).where(factors.c.id == one.scalar_subquery())
+            await connection.execute(this.values(failures=LIFE))
+    await reminders(alone).look()
+    assert alone.ledger.of(Kind.FACTOR_SINGLE) == []
+    if beside == "another burnt":
+        alone.clock.advance(SETTLED)
+        await reminders(alone).look()
+        assert len(alone.ledger.of(Kind.FACTOR_SINGLE)) == 1, "what is out of use is no second one"
+
+
+WEEKS = Demand(groups=frozenset({"finance"}), grace=14 * DAY)
+HOURS = Demand(groups=frozenset({"finance"}), grace=4 * 3600.0)
+FINANCE = replace(somebody("ann"), groups=frozenset({"finance"}))
+
+
+async def seen(room: Room, demand: Demand) -> None:
+    """Ann is seen for the first time while it holds."""
+    await change(room, email="ann@example.com", groups=["finance"])
+    demands = Demands(room.records, room.clock, room.ledger, [demand])
+    assert await demands.enrol_by(FINANCE) == room.clock.now() + demand.grace
+
+
+@pytest.mark.parametrize(("demand", "before"), [(WEEKS, NOTICE), (HOURS, 2 * 3600.0)])
+async def test_a_second_factor_is_due_soon(room: Room, demand: Demand, before: float) -> None:
+    await seen(room, demand)
+    due = room.clock.now() + demand.grace
+    room.clock.advance(demand.grace - before - 1)
+    assert await reminders(room, demand).look() == 0
+    room.clock.advance(2)
+    looked = await asyncio.gather(*(reminders(room, demand).look() for _ in range(4)))
+    assert sum(looked) == 1
+    (event,) = room.ledger.of(Kind.MFA_DUE)
+    assert (event.user, event.detail) == ("ann", {"until": int(due)})
+    room.clock.advance(before - 2)
+    assert await reminders(room, demand).look() == 0, "once"
+    room.clock.advance(2 * DAY)
+    assert await reminders(room, demand).look() == 0, "and not when it is over"
+
+
+async def test_who_has_set_one_up_is_not_told_that_it_is_due(room: Room) -> None:
+    await seen(room, WEEKS)
+    await room.bind()
+    room.clock.advance(WEEKS.grace - 60)
+    assert await reminders(room, WEEKS, single=False).look() == 0
+    keys = replace(WEEKS, factors=frozenset({"webauthn"}))
+    await Demands(room.records, room.clock, room.ledger, [keys]).enrol_by(FINANCE)
+    room.clock.advance(keys.grace - 60)
+    assert await reminders(room, keys, single=False).look() == 1, "another kind is demanded"
+
+
+@pytest.mark.parametrize("values", [{"email": ""}, {"disabled": True}, {"quiet": True}, {"groups": ["staff"]}])
+async def test_who_is_not_told_that_one_is_due(room: Room, values: dict[str, object]) -> None:
+    await seen(room, WEEKS)
+    room.clock.advance(WEEKS.grace - 60)
+    await change(room, **values)
+    assert await reminders(room, WEEKS).look() == 0
+
+
+async def test_an_administrators_date_comes_nearer(room: Room) -> None:
+    due = room.clock.now() + 30 * DAY
+    await change(room, email="ann@example.com")
+    async with room.records.begin() as connection:
+        await connection.execute(update(users).where(users.c.name == "ann").values(mfa_required_from=due))
+    assert await reminders(room).look() == 0
+    room.clock.advance(29 * DAY - 1)
+    assert await reminders(room).look() == 0
+    room.clock.advance(2)
+    assert await reminders(room).look() == 1
+    (event,) = room.ledger.of(Kind.MFA_DUE)
+    assert event.detail == {"until": int(due)}
