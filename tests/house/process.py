@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import io
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from gateway import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
@@ -122,6 +125,10 @@ class Home:
         assert code is not None
         return Said(code, out.decode(), err.decode())
 
+    async def ask(self, *arguments: str) -> Said:
+        """What `call` would say, of this process."""
+        return await ask(self.folder, *arguments)
+
     async def refuses(self, *arguments: str) -> str:
         """`run` ends with 2, one plain message, no traceback, and leaves everything as it was; the message."""
         before = self.state()
@@ -186,6 +193,22 @@ class Serving:
         code = self.process.returncode
         assert code is not None
         return code
+
+
+async def ask(folder: Path, *arguments: str) -> Said:
+    """Run a command to its end in `folder` and in this process, which has imported everything already: for what is not
+    about how it is started."""
+
+    def run() -> Said:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = cli.main(arguments)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+        return Said(code, out.getvalue(), err.getvalue())
+
+    return await asyncio.to_thread(run)
 
 
 @contextlib.contextmanager
