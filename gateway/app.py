@@ -189,7 +189,7 @@ class App:
             from gateway.post import make_callbacks, make_deliveries, make_letters, make_notices, make_outbox, make_post
 
             notices = make_notices(self.settings, self.metrics.notification, sealer=self.keys.sealer)
-            letters = make_letters(self.settings, self.keys.sealer)
+            letters = make_letters(self.settings, self.keys)
             post = make_post(self.settings, self.keys, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
         callbacks: Mapping[str, Callback] = {}

@@ -58,15 +58,16 @@ def make_notices(
     )
 
 
-def make_letters(settings: Settings, sealer: Sealer) -> RecoveryLetters:
+def make_letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:
     """Who writes to people that are being recovered."""
     return RecoveryLetters(
-        sealer,
+        keys.sealer,
+        Addressees(keys.sealer, keys.mac),
         site=f"{settings.public_url}{settings.prefix}",
         issuer=_our_name(settings),
         language=settings.pages.language,
         mail=bool(settings.notify.email),
-        numbers=_bound(settings, sealer),
+        numbers=_bound(settings, keys.sealer),
     )
 
 

@@ -223,7 +223,7 @@ class Post(Protocol):
         `connection` is one to the records. It is sent off everybody's way, within a second or so, and never after
         `expires_at`. `about`: `verify` (it is you), `enrol` (this address is yours), `recover` (you get back in).
         `language`: `en`, `tr`. Raises `UserError` ERR-THROTTLED, with a `retry_after`, where too many codes were sent
-        there, and ERR-UNREACHABLE.
+        there; ERR-UNREACHABLE and ERR-PHONE-REFUSED, after the same work, where nothing is sent there.
         """
         ...
 

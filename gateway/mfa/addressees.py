@@ -12,9 +12,13 @@ one sealed is waited for (`mfa.sealed`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer, Unsealable
 from gateway.mfa.codes.masked import masked_email, masked_number
+from gateway.mfa.codes.sends import mailbox
 
 
 class Addressees:
@@ -25,16 +29,16 @@ class Addressees:
         self._mac = mac
 
     def whose(self, channel: str, address: str) -> str:
-        """One mark for one address, whoever of which tenant it belongs to."""
-        return self._mac.token("outbox-address", channel, address)
+        """One mark for one mailbox or number, whoever of which tenant it belongs to."""
+        return self._mac.token("outbox-address", channel, mailbox(address))
 
-    def masked(self, channel: str, address: str) -> str:
-        """As its owner recognises it, and nobody else can use it."""
-        return masked_number(address) if channel == "sms" else masked_email(address)
-
-    def seal(self, tenant: str, token: str, address: str) -> bytes:
-        """`address`, sealed into the row of `tenant` that is called `token`."""
-        return self._sealer.seal(address.encode(), **_place(tenant, token))
+    def kept(self, tenant: str, token: str, channel: str, address: str) -> Mapping[str, Any]:
+        """What stands for it in the row of `tenant` that is called `token`: masked, marked, and sealed into it."""
+        return {
+            "target": masked_number(address) if channel == "sms" else masked_email(address),
+            "whose": self.whose(channel, address),
+            "address": self._sealer.seal(address.encode(), **_place(tenant, token)),
+        }
 
     def open(self, tenant: str, token: str, sealed: bytes) -> str:
         """What was sealed there; empty where it does not open: the key is gone, or it was moved."""

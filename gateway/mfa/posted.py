@@ -3,6 +3,10 @@
 The code is sealed, bound to its row, until it is sent or its time is over: who reads the database, or a backup of it,
 reads none. What is said around it is in clear, and says nothing that is secret. Whether too many were sent to somebody
 is asked here, where they can be told; a code that waits for its turn would be of no use when it comes.
+
+Where nothing is sent (it bounced, operators have named it) all of it is done as well, and the row given up in the
+moment it is written: who asks with a stolen session learns nothing of the mailbox, by what they are told nor by how
+long that takes.
 """
 
 from __future__ import annotations
@@ -117,9 +121,13 @@ class Posted:
         expires_at: float,
     ) -> None:
         """As the contract says."""
-        to = self.address(channel, to)  # operators may have named its prefix since it was bound
-        if await is_suppressed(connection, tenant, channel, to):
+        if channel not in self._channels:
             raise _unreachable()
+        refused = _unreachable() if await is_suppressed(connection, tenant, channel, to) else None
+        try:
+            self._channels[channel](to)
+        except UserError as error:  # operators may have named its prefix since it was bound
+            refused = error
         title, said, advice = WORDS[about]
         now, token = self._clock.now(), new_token()
         whose = self._addressees.whose(channel, to)
@@ -134,12 +142,14 @@ class Posted:
             "minutes": max(1, round((expires_at - now) / 60)), "language": language, "user": user or "",
         }  # fmt: skip
         sealed = self._sealer.seal(code.encode(), **place_of(tenant, token))
-        there_is_room = await put(
+        taken = await put(
             connection, tenant=tenant, subject=subject, channel=channel, target=to, kind=KIND,
             content=packed(content), now=now, lifetime=expires_at - now, token=token, sealed=sealed,
-            whose=whose,
+            whose=whose, kept=self._addressees.kept(tenant, token, channel, to), may=refused is None,
         )  # fmt: skip
-        if not there_is_room:
+        if refused is not None:
+            raise refused
+        if not taken:
             raise UserError("ERR-THROTTLED", say("Too many codes wait to be sent there."), 429, LATER)
 
 

@@ -385,6 +385,7 @@ class Recoveries:
         if generation is None:
             raise UserError("ERR-USER-UNKNOWN", say("There is no such user, or nobody may sign in as them."), 404)
         recovery_id, secret = new_id(), new_token()
+        cancel = self._mac.token("recovery-cancel", recovery_id, secret)
         await connection.execute(
             insert(rows).values(
                 tenant=tenant,
@@ -399,7 +400,7 @@ class Recoveries:
                 asked_by=asked_by,
                 due_at=due_at,
                 expires_at=expires_at,
-                cancel=self._mac.token("recovery-cancel", recovery_id, secret),
+                cancel=cancel,
                 link=None,
                 settled_at=None,
                 settled_by="",
@@ -414,8 +415,8 @@ class Recoveries:
             at=now, due_at=due_at if way is Way.EMAIL else 0.0, until=expires_at, address=place.address,
             agent=place.agent,
         )  # fmt: skip
-        if not told:
-            await connection.execute(update(rows).where(this(row)).values(cancel=""))
+        # Said in either case: how long it takes tells nobody whether there is an address.
+        await connection.execute(update(rows).where(this(row)).values(cancel=cancel if told else ""))
         return begun
 
     async def _settle(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> list[Recovery]:

@@ -7,6 +7,9 @@ transaction that begins it: there is none without the other.
 A thief of a mailbox reads the letters, and lets nobody else read them. So the numbers of the factor `sms` are told as
 well, of the beginning, and of the end in the transaction that unbinds them: it is the last moment at which they are
 known. What is told there has no link; whoever signs in and shows a second factor has ended it by that.
+
+For somebody without an address, or with one that takes nothing, the same is written and given up at once: whoever asks
+does not learn which it is by how long it takes.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from gateway.core.agents import recognised
 from gateway.core.identity import NEVER
 from gateway.core.words import Said, date, packed, say
 from gateway.crypto.sealing import Sealer
+from gateway.mfa.addressees import Addressees
 from gateway.mfa.posted import place_of
 from gateway.store.outbox_table import new_token, put
 from gateway.store.tables import outbox, users
@@ -42,6 +46,7 @@ class RecoveryLetters:
     def __init__(
         self,
         sealer: Sealer,
+        addressees: Addressees,
         *,
         site: str,
         issuer: str,
@@ -58,6 +63,7 @@ class RecoveryLetters:
         self._numbers = numbers
         self._language = language
         self._sealer = sealer
+        self._addressees = addressees
         self._site = site
         self._issuer = issuer
 
@@ -175,7 +181,7 @@ class RecoveryLetters:
         until: float,
     ) -> bool:
         user = await _user(connection, tenant, subject)
-        if not self._mail or user is None or not user.email:
+        if not self._mail or user is None:
             return False
         content = {
             "title": title,
@@ -201,6 +207,8 @@ class RecoveryLetters:
             lifetime=until - at,
             token=known_as,
             sealed=self._sealer.seal((self._site + path).encode(), **place_of(tenant, known_as)),
+            kept=self._addressees.kept(tenant, known_as, CHANNEL, user.email),
+            may=bool(user.email),
         )
 
 

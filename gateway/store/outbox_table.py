@@ -52,12 +52,8 @@ class Addressees(Protocol):
         """One mark for one address."""
         ...
 
-    def masked(self, channel: str, address: str) -> str:
-        """As its owner recognises it."""
-        ...
-
-    def seal(self, tenant: str, token: str, address: str) -> bytes:
-        """`address`, sealed into the row of `tenant` that is called `token`."""
+    def kept(self, tenant: str, token: str, channel: str, address: str) -> Mapping[str, Any]:
+        """What stands for it in the row of `tenant` that is called `token`: `target`, `whose`, `address`."""
         ...
 
 
@@ -167,12 +163,8 @@ class OutboxTable:
 
     def _over(self, row: Any) -> dict[str, Any]:
         """What is left of a row (`_KEPT`) that is settled."""
-        return {
-            "target": self._addressees.masked(row.channel, row.target),
-            "whose": self._addressees.whose(row.channel, row.target),
-            "address": self._addressees.seal(row.tenant, row.token, row.target),
-            "content": {"user": str(row.content.get("user", ""))},
-        }
+        kept = self._addressees.kept(row.tenant, row.token, row.channel, row.target)
+        return {**kept, "content": _left(row.content)}
 
     async def waiting(self) -> int:
         """How many are not settled."""
@@ -195,6 +187,8 @@ async def put(
     token: str = "",
     sealed: bytes | None = None,
     whose: str = "",
+    kept: Mapping[str, Any] | None = None,
+    may: bool = True,
 ) -> bool:
     """Have a message sent once this transaction is committed.
 
@@ -202,8 +196,13 @@ async def put(
 
     `sealed` is what of it must not be read in the database; it is bound to `token`, which `new_token` makes. `whose`
     marks the address, for `crowded`; else it is marked when it is claimed.
+
+    `kept` (`Addressees.kept`): somebody waits for the answer who must not learn, by how long it takes, whether anything
+    is sent there. What is not (`may` is False, or nothing is sent there any more) is then written all the same, and
+    given up at once.
     """
-    if await is_suppressed(connection, tenant, channel, target):
+    held = await is_suppressed(connection, tenant, channel, target) or not may
+    if held and kept is None:
         return False
     there = (
         select(func.count())
@@ -212,13 +211,20 @@ async def put(
     )
     if (await connection.scalar(there) or 0) >= MOST_WAITING:
         return False
-    row = {
+    row: dict[str, Any] = {
         "token": token or new_token(), "tenant": tenant, "subject": subject, "channel": channel, "target": target,
         "kind": kind, "content": dict(content), "state": "waiting", "tries": 0, "created_at": now, "due_at": now,
-        "expires_at": now + lifetime, "sealed": sealed, "whose": whose,
+        "expires_at": now + lifetime, "sealed": sealed, "whose": whose, "settled_at": None, "address": None,
     }  # fmt: skip
+    if held:
+        row |= {"state": "failed", "settled_at": now, "sealed": None, "content": _left(content), **(kept or {})}
     await connection.execute(insert(outbox).values(row))
-    return True
+    return not held
+
+
+def _left(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of it when it is over: whom events are to name."""
+    return {"user": str(content.get("user", ""))}
 
 
 def new_token() -> str:

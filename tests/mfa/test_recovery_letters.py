@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from gateway.core.identity import DEFAULT_TENANT
 from gateway.identity.session_rows import revoke
+from gateway.mfa.addressees import Addressees
 from gateway.mfa.codes.numbers import numbers_of
 from gateway.mfa.posted import place_of
 from gateway.mfa.recovery import DAY, Recoveries
@@ -33,6 +34,7 @@ class Home:
         self.room = room
         self.letters = RecoveryLetters(
             room.sealer,
+            Addressees(room.sealer, room.mac),
             site="https://gate.example.com/.sallyport/",
             issuer="gate.example.com",
             **{"numbers": partial(numbers_of, room.sealer, Numbers().canonical), **more},
@@ -110,7 +112,8 @@ async def test_who_is_recovered_by_administrators_is_told_too(home: Home) -> Non
     await home.ann(email="")
     begun = await home.recoveries.ask_for(ROOT, "s-ann", "lost")
     await home.recoveries.approve(CARL, begun.id)
-    assert [(row.channel, row.kind) for row in await home.rows()] == [("sms", "recovery_asked"), ("sms", "recovered")]
+    sent = [(row.channel, row.kind) for row in await home.rows() if row.state == "waiting"]
+    assert sent == [("sms", "recovery_asked"), ("sms", "recovered")]
 
 
 async def test_where_nobody_carries_mail_nothing_is_written_for_it(room: Room, home: Home) -> None:
