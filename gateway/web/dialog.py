@@ -2,6 +2,8 @@
 
     401 with `challenge` ──► dialog?acr_values=… ──► login, verify/<ticket> ──► dialog/done ──► the script goes on
 
+Whoever must set up a second factor first is led to that by the same address, as from everywhere (`guard`).
+
 What is asked for stands in the address, and the question is put when the page is opened: nothing is kept for an answer
 that nobody follows. Whoever writes such an address by hand is asked for a proof that any rule could ask for. The last
 page tells the other windows of this origin who is signed in now, so that a script goes on for the same person only; it
@@ -18,7 +20,8 @@ from aiohttp import web
 from gateway.core.identity import Level
 from gateway.core.page_headers import HEADERS
 from gateway.core.rule import StepUpDemand
-from gateway.web.answers import page, redirect
+from gateway.core.words import say
+from gateway.web.answers import json, language_of, page, redirect, told
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.methods import METHODS
@@ -42,6 +45,19 @@ async def show(request: web.Request) -> web.Response:
         return redirect(done)
     ticket = await desk.stepups.begin(identity, demand, return_to=done)
     return redirect(f"{desk.prefix}verify/{ticket}")
+
+
+async def words(request: web.Request) -> web.Response:
+    """What the script says before it opens the window, in the caller's language: so it has no words of its own."""
+    identity = await request[CALLER].identity()
+    if identity is None:
+        text = say("Please sign in to go on. A window opens for it.")
+    elif request.app[DESK].clock.now() >= identity.enrol_by:
+        text = say("Your account must have a second factor before you go on. A window opens in which you set one up.")
+    else:
+        text = say("Please confirm that it is you. A window opens for it.")
+    said = {"text": text, "continue": say("Continue"), "cancel": say("Cancel")}
+    return json({"language": language_of(request), **{name: told(request, one) for name, one in said.items()}})
 
 
 async def done(request: web.Request) -> web.Response:

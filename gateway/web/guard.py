@@ -49,7 +49,7 @@ GUESSING = (
 
 OPEN = frozenset(
     {
-        "login", "logout", "language", "enrol-first", "enrol", "enrol-key", "recover",
+        "login", "logout", "language", "enrol-first", "enrol", "enrol-key", "recover", "dialog/words",
         "whoami", "jwks.json", "client.js", "api/openapi.json", "api/docs",
         "api/v1/mfa/status", "api/v1/mfa/methods", "api/v1/mfa/recovery",
         "api/v1/mfa/challenge", "api/v1/mfa/send", "api/v1/mfa/verify", "api/v1/mfa/setup/totp",
@@ -58,6 +58,8 @@ OPEN = frozenset(
 """What is open to somebody who must set up a second factor first: that, proving it with one that does not count for
 it, the way back in, signing out and in, and what is anybody's. Whatever is not named is closed to them."""
 OPEN_BELOW = ("enrol/", "enrol-code/", "recover/", "verify/", "static/", "api/v1/mfa/setup/", "api/v1/mfa/webauthn/")
+
+SIGN_IN = say("Please sign in.")
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -84,13 +86,12 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return _from_aiohttp(request, error)
     except UserError as error:
+        if error.status == 401:
+            return _nobody(request, error.code, error.detail)
         detail = error.detail
         if error.retry_after > 0 and wants_page(request):
             detail = sentences(detail, wait(error.retry_after))
-        answer = refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
-        if error.status == 401:
-            answer.headers["WWW-Authenticate"] = challenge()
-        return answer
+        return refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
     except NotTheWire:
         return problem(request, 400, "ERR-NOT-THE-WIRE", say("This socket is the gateway's own."))
     except StoreAway as error:
@@ -178,7 +179,7 @@ def _enrol_first(request: web.Request) -> web.Response:
         403,
         "ERR-MFA-ENROL",
         say("Your account must have a second factor. Set one up first."),
-        more={"enrol": f"{desk.prefix}enrol-first"},
+        more={"enrol": f"{desk.prefix}enrol-first", "challenge": f"{desk.prefix}dialog"},
     )
 
 
@@ -205,13 +206,13 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Respons
     return answer
 
 
-def _nobody(request: web.Request) -> web.Response:
+def _nobody(request: web.Request, code: str = "ERR-SIGN-IN", detail: str = SIGN_IN) -> web.Response:
     if wants_page(request):
         # A POST cannot be repeated by a redirect; its form is on the account page or a step away from it.
         back = request.raw_path if request.method in SAFE else request.app[DESK].prefix + "account"
         return redirect(f"{request.app[DESK].prefix}login?next={quote(back, safe='')}")
     more = {"challenge": f"{request.app[DESK].prefix}dialog"}
-    answer = problem(request, 401, "ERR-SIGN-IN", say("Please sign in."), more=more)
+    answer = problem(request, 401, code, detail, more=more)
     answer.headers["WWW-Authenticate"] = challenge()
     return answer
 

@@ -34,6 +34,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "resume/{ticket}", resume.show),
     ("POST", "resume/{ticket}", resume.submit),
     ("GET", "dialog", dialog.show),
+    ("GET", "dialog/words", dialog.words),
     ("GET", "dialog/done", dialog.done),
     ("GET", "verify/{ticket}", verify.show),
     ("POST", "verify/{ticket}", verify.submit),

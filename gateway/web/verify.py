@@ -41,7 +41,8 @@ async def show(request: web.Request) -> web.Response:
     challenge = await request.app[DESK].stepups.look(request.match_info["ticket"], identity)
     if not challenge.offered:
         return await _unready(request, identity, challenge)
-    return await _ask(request, identity, challenge, request.query.get("method", ""))
+    query = request.query
+    return await _ask(request, identity, challenge, query.get("method", ""), ticked=query.get("trust") == "yes")
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -82,6 +83,7 @@ async def send(request: web.Request) -> web.Response:
     identity = await caller.signed_in()
     form = await forms.read(request, "verify", _session(identity))
     ticket, factor = request.match_info["ticket"], form.get("factor", "")
+    ticked = form.get("trust") == "yes"  # nothing is trusted by it: it is not to be ticked again after another code
     try:
         await desk.stepups.send(
             ticket, identity, factor, to=form.get("to", ""), language=caller.language, **caller.place
@@ -92,8 +94,8 @@ async def send(request: web.Request) -> web.Response:
         challenge = await desk.stepups.look(ticket, identity)
         if not challenge.offered:
             raise
-        return await _ask(request, identity, challenge, factor, error, about_code=False)
-    return redirect(f"{desk.prefix}verify/{quote(ticket, safe='')}?method={quote(factor, safe='')}")
+        return await _ask(request, identity, challenge, factor, error, ticked=ticked, about_code=False)
+    return redirect(_with(request, ticket, factor) + ("&trust=yes" if ticked else ""))
 
 
 async def _ask(
@@ -115,7 +117,7 @@ async def _ask(
         request,
         "verify.html",
         leads_on=True,
-        again=f"{request.app[DESK].prefix}verify/{quote(challenge.ticket, safe='')}",
+        again=_with(request, challenge.ticket, method.name if method else ""),
         script=method is not None and method.touch,
         words=KEY_WORDS,
         status=error.status if error else 200,
@@ -194,6 +196,11 @@ async def _sign_in_again(request: web.Request, identity: Identity, challenge: Ch
         if moved:
             location += f"&resume={quote(moved, safe='')}"
     return redirect(location)
+
+
+def _with(request: web.Request, ticket: str, factor: str) -> str:
+    """The question, to be answered with `factor`."""
+    return f"{request.app[DESK].prefix}verify/{quote(ticket, safe='')}?method={quote(factor, safe='')}"
 
 
 def _session(identity: Identity) -> str:

@@ -221,7 +221,8 @@ def owes_factor(decision: Decision) -> bool:
 def enrol_first(request_id: str, prefix: str) -> tuple[int, list[Header], bytes]:
     """403 for a program: set up a second factor first. `prefix`: where our pages are; empty: there are none."""
     status, detail = REFUSALS[Reason.MFA_ENROL]
-    return problem(status, Reason.MFA_ENROL, detail, request_id, {"enrol": enrol_location(prefix)} if prefix else None)
+    ways = {"enrol": enrol_location(prefix), "challenge": f"{prefix}dialog"} if prefix else None
+    return problem(status, Reason.MFA_ENROL, detail, request_id, ways)
 
 
 def enrol_location(prefix: str, target: str = "", resume: str = "", lost: str = "") -> str:

@@ -122,11 +122,11 @@ class Browser:
         self.fill(label, code)
         return self.unfold("Continue") if leaves else self.press("Continue")
 
-    def confirm(self, act: Callable[[], object]) -> None:
-        """Press Continue in the dialog that a page's script shows, and `act` in the window that opens and closes."""
+    def confirm(self, act: Callable[[], object], button: str = "Continue") -> None:
+        """Press `button` in the dialog that a page's script shows, and `act` in the window that opens and closes."""
         page = self._driver.current_window_handle
-        self._until(lambda: self._named("Continue").is_displayed())
-        self._named("Continue").click()
+        self._until(lambda: self._named(button).is_displayed())
+        self._named(button).click()
         self._until(lambda: len(self._driver.window_handles) == 2)
         self._driver.switch_to.window(next(one for one in self._driver.window_handles if one != page))
         try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from gateway import settings
+from gateway.core.languages import catalogue
 from gateway.web.pages import static_files
 from tests.e2e.browser import Browser
-from tests.e2e.house import PASSWORD, House, Received
+from tests.e2e.conftest import visiting
+from tests.e2e.house import PASSWORD, House, Phone, Received, open_house
 
 CALLS = ("POST", "PUT", "PATCH", "DELETE", "Upload")
 FILE = bytes(at * 7 % 251 for at in range(300_000))
@@ -74,6 +79,33 @@ def test_a_sign_in_and_a_second_factor_are_one_dialog(house: House, browser: Bro
     browser.confirm(lambda: (browser.sign_in("ann"), browser.answer(phone.code, leaves=True)))
     told(browser, "Admin POST: 200 done")
     assert len(house.posts()) == 1
+
+
+def test_a_call_goes_on_once_after_setting_up_what_there_must_be(
+    tmp_path: Path, furnished: Path, chromium: Browser
+) -> None:
+    """As bob, in Turkish, in one dialog: he is signed in, and must have a second factor now."""
+    mfa = settings.Mfa.model_validate({"require": [{"users": ["bob"]}]})
+    said = catalogue("tr").gettext
+    with (
+        open_house(tmp_path, furnished, mfa=mfa) as house,
+        contextmanager(visiting)(chromium, house) as browser,
+    ):
+        browser.go("/.sallyport/login").press("Türkçe")
+        browser.fill(said("User name"), "bob").fill(said("Password"), PASSWORD).press(said("Sign in"))
+        browser.go("/public/app").unfold("POST")
+        browser.wait_for("Kurmanız için bir pencere açılır.")
+        assert browser.attribute("dialog", "lang") == "tr"
+
+        def set_up() -> None:
+            browser.press(said("Authenticator app")).press(said("Start"))
+            phone = Phone(browser.hidden_text("#secret").replace(" ", ""), house.clock)
+            browser.fill(said("Six-digit code"), phone.code).press(said("Confirm"))
+            browser.unfold(said("I have saved them"))
+
+        browser.confirm(set_up, said("Continue"))
+        told(browser, "POST: 200 done")
+        assert [is_whole(one, "POST") for one in house.posts()] == [True]
 
 
 def test_cancelled(house: House, browser: Browser) -> None:

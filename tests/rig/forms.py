@@ -15,6 +15,8 @@ class Form:
 
 
 class Forms(HTMLParser):
+    """A button that leads elsewhere than its form (`formaction`) makes a form of its own, with all that is above it."""
+
     def __init__(self) -> None:
         super().__init__()
         self.forms: list[Form] = []
@@ -24,5 +26,9 @@ class Forms(HTMLParser):
         if tag == "form":
             assert said["method"] == "post"
             self.forms.append(Form(said["action"]))
+        elif tag == "button" and "formaction" in said:
+            self.forms.append(Form(said["formaction"], {**self.forms[-1].fields, said["name"]: said["value"]}))
+        elif said.get("type") == "checkbox" and "checked" not in said:
+            pass  # browsers do not send it
         elif tag == "input" and self.forms:
             self.forms[-1].fields[said["name"]] = said.get("value", "")

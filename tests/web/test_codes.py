@@ -14,6 +14,7 @@ from gateway.core.rule import StepUpDemand
 from gateway.mfa.codes.binding import Addresses
 from gateway.mfa.email import Email
 from gateway.mfa.sms import Sms
+from gateway.mfa.trusted_devices import TrustedDevices
 from gateway.store.sql_key_value import SqlKeyValue
 from tests.rig.post import RecordingPost
 from tests.web.conftest import Answer, Browser, House, P
@@ -95,7 +96,7 @@ async def test_from_a_number_to_the_other_side(
     assert (sent.status, sent.location) == (303, f"{P}verify/{ticket}?method=sms")
     page = await browser.get(sent.location)
     assert 'role="status"' in page.text
-    assert "in 30 seconds" in page.text
+    assert "30 seconds after this page has opened" in page.text
     wrong = await browser.fill(page, f"verify/{ticket}", code="000000" if post.last != "000000" else "1")
     assert (wrong.status, 'aria-invalid="true"' in wrong.text) == (400, True)
     right = await browser.fill(wrong, f"verify/{ticket}", code=post.last)
@@ -157,6 +158,37 @@ async def test_several_addresses_are_offered_masked(
     account = await browser.get("account")
     for shown in ("+90 *** ** 12", "+1 *** ** 43", "a***@example.org"):
         assert shown in account.text
+
+
+async def test_the_tick_outlives_another_code_and_a_wrong_one(
+    sending: House, browser: Browser, post: RecordingPost, clock: ManualClock
+) -> None:
+    """Without any script: a page that forgot it would have the next code typed for nothing."""
+    desk = sending.desk
+    object.__setattr__(desk, "trusted", TrustedDevices(sending.records, clock, desk.ledger, desk.sessions.end))
+    await browser.sign_in("ann")
+    await add(browser, post)
+    clock.advance(3600)
+    await browser.sign_in("ann", query="?reauth=1")
+    demand = StepUpDemand(Level.AAL2, trusted=86_400.0)
+    ticket = await desk.stepups.begin(await sending.identity(browser), demand, return_to="/")
+    verify, send = f"verify/{ticket}", f"verify/{ticket}/send"
+    sent = await browser.fill(await browser.get(f"{verify}?method=sms"), send)
+    page = await browser.get(sent.location)
+    assert 'name="trust"' in page.text
+    assert "checked" not in page.text
+    soon = await browser.fill(page, send, trust="yes")
+    assert (soon.status, 'value="yes" checked' in soon.text) == (429, True)
+    wrong = await browser.fill(soon, verify, code="x")
+    assert (wrong.status, 'value="yes" checked' in wrong.text) == (400, True)
+    clock.advance(61)
+    again = await browser.fill(wrong, send)
+    assert (again.status, again.location) == (303, f"{P}{verify}?method=sms&trust=yes")
+    assert "sallyport-trusted" not in browser.cookies
+    page = await browser.get(again.location)
+    assert 'value="yes" checked' in page.text
+    done = await browser.fill(page, verify, code=post.last)
+    assert (done.status, "sallyport-trusted" in browser.cookies) == (303, True)
 
 
 async def test_an_address_that_is_none_is_asked_for_again(

@@ -52,7 +52,7 @@ def refused(answer: Response) -> bool:
     """403 in the words for programs."""
     told = orjson.loads(answer.body)
     assert (answer.status, told["code"]) == (403, "ERR-MFA-ENROL"), answer.body
-    assert told["enrol"] == FIRST.decode()
+    assert (told["enrol"], told["challenge"]) == (FIRST.decode(), "/.sallyport/dialog")
     return True
 
 
@@ -64,6 +64,12 @@ async def test_a_browser_is_led_to_setting_one_up(gateway: Gateway) -> None:
         assert unquote(answer.one("Location").decode()) == f"{FIRST.decode()}?next={target.decode()}"
     assert (await gateway.ask(request(target=b"/public/x", head=NAVIGATES, cookie=cookie))).status == 200
     assert [one.target for one in gateway.upstream.requests] == [b"/public/x"]
+
+
+async def test_what_no_factor_opens_names_no_way(gateway: Gateway) -> None:
+    answer = await gateway.ask(request(target=b"/admin/x", cookie=await gateway.cookie("fay")))
+    told = orjson.loads(answer.body)
+    assert (answer.status, told["code"], {"challenge", "enrol"} & set(told)) == (403, "ERR-NOT-ALLOWED", set())
 
 
 async def test_a_program_is_told_where(gateway: Gateway) -> None:

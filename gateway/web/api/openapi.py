@@ -72,7 +72,11 @@ PROBLEM = {
         "enrol": {"type": "string", "description": "With ERR-MFA-ENROL: where a person sets up a second factor."},
         "acr_values": {"type": "string", "description": "With ERR-STEP-UP: the level needed (RFC 9470)."},
         "max_age": {"type": "integer", "description": "With ERR-STEP-UP: the oldest proof that counts, in seconds."},
-        "challenge": {"type": "string", "description": "With 401: a page on which a person can do it."},
+        "challenge": {
+            "type": "string",
+            "description": "With every 401, and ERR-MFA-ENROL: a page for a window of its own, on which a person can "
+            "do what is missing. What they cannot mend has none.",
+        },
     },
 }
 

@@ -1,40 +1,31 @@
 // See docs/single-page-apps.md.
 (() => {
-  const script = document.currentScript, say = script.dataset, base = new URL(".", script.src).href;
+  const script = document.currentScript, said = script.dataset, base = new URL(".", script.src).href;
   const send = window.fetch.bind(window), channel = new BroadcastChannel("sallyport");
   if (new URL(base).origin !== location.origin) throw Error("sallyport: not this origin");
-  const make = (name) => document.createElement(name);
-  let asking;
-  // nobody else goes on with it
-  let user = send(base + "whoami").then((answer) => answer.json())
+  let asking, user = send(base + "whoami").then((answer) => answer.json())
     .then((me) => me.authenticated ? `${me.tenant}/${me.sub}` : "", () => null);
 
-  const button = (text, act) => {
-    const one = make("button");
-    one.type = "button";
-    one.textContent = text;
-    one.onclick = act;
-    return one;
+  const make = (name, as) => Object.assign(document.createElement(name), as);
+  const button = (textContent, onclick) => make("button", { textContent, onclick });
+
+  const words = async () => {
+    const answer = await send(base + "dialog/words");
+    if (!answer.ok) throw answer;
+    return { ...await answer.json(), ...said };
   };
 
-  const ask = (challenge) => asking ??= new Promise((resolve) => {
-    const box = make("dialog"), text = make("p");
-    const end = (subject) => {
-      asking = channel.onmessage = null;
-      box.remove();
-      resolve(subject);
-    };
-    text.textContent = say.text || "Please confirm that it is you. A window opens for it.";
-    box.className = "sallyport";
-    box.setAttribute("aria-label", text.textContent);
-    box.append(text,
-      button(say.continue || "Continue", () => window.open(challenge, "sallyport", "popup,width=480,height=720")),
-      button(say.cancel || "Cancel", () => end("")));
-    box.oncancel = () => end("");
+  const ask = (challenge) => asking ??= words().then((say) => new Promise((resolve) => {
+    const box = make("dialog", { className: "sallyport", lang: say.language, ariaLabel: say.text });
+    const end = (subject) => (box.remove(), resolve(subject));
+    box.append(make("p", { textContent: say.text }),
+      button(say.continue, () => window.open(challenge, "sallyport", "popup,width=480,height=720")),
+      button(say.cancel, () => end()));
+    box.oncancel = () => end();
     channel.onmessage = (told) => end(told.data);
     document.body.append(box);
     box.showModal();
-  });
+  })).catch(() => {}).finally(() => asking = channel.onmessage = null);
 
   const confirm = async (challenge) => {
     const before = await user, now = await ask(challenge);
@@ -43,8 +34,9 @@
     return true;
   };
 
+  const refused = (answer) => /40[13]/.test(answer.status);
   const challengeOf = async (answer) => {
-    if (answer.status !== 401 || !/problem\+json/.test(answer.headers.get("Content-Type"))) return "";
+    if (!refused(answer) || !/problem\+json/.test(answer.headers.get("Content-Type"))) return "";
     const told = await answer.clone().json().catch(() => ({}));
     const url = new URL(told.challenge || "/", location).href;
     return url.startsWith(base + "dialog") ? url : "";
@@ -66,7 +58,7 @@
     const at = new URL(url, location.href.replace(/^http/, "ws"));
     const answer = await fetch(at.href.replace(/^ws/, "http"));
     answer.body?.cancel();
-    if (answer.status === 401 || answer.status === 403) throw Error(`sallyport: ${answer.status}`);
+    if (refused(answer)) throw Error(`sallyport: ${answer.status}`);
     return new WebSocket(at, protocols);
   };
 
