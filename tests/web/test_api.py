@@ -28,6 +28,7 @@ BODIES: dict[str, Any] = {
     "notices": {"more": False},
     "users/{user}/recovery": {"reason": "x"},
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
+    "addresses/release": {"address": "ann@example.com"},
 }
 """What endpoints take, where something has to be said."""
 
