@@ -144,6 +144,7 @@ async def test_what_they_refuse_after_five_minutes_they_do_before(
 
 
 BODIES: dict[str, Any] = {
+    "addresses/release": {"address": "ann@example.com"},
     "mfa/setup/sms": {"number": "+90 532 123 45 12"},
     "mfa/setup/email": {"address": "ann@example.org"},
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
