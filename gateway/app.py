@@ -184,12 +184,21 @@ class App:
         from gateway.store.event_table import EventTable
 
         self.records, self.keys = await open_records(self.settings, place, self.clock)
-        notices, post, letters = None, None, None
+        notices, post, letters, aside = None, None, None, None
         if self.settings.notify.channels:
-            from gateway.post import make_callbacks, make_deliveries, make_letters, make_notices, make_outbox, make_post
+            from gateway.post import (
+                make_aside,
+                make_callbacks,
+                make_deliveries,
+                make_letters,
+                make_notices,
+                make_outbox,
+                make_post,
+            )
 
             notices = make_notices(self.settings, self.metrics.notification, sealer=self.keys.sealer)
-            letters = make_letters(self.settings, self.keys)
+            aside = make_aside(self.settings, self.keys)
+            letters = make_letters(self.settings, self.keys, aside)
             post = make_post(self.settings, self.keys, self.clock)
         self.recorder = Recorder(EventTable(self.records, notices), self.clock)
         callbacks: Mapping[str, Callback] = {}
@@ -213,6 +222,7 @@ class App:
             callbacks=callbacks,
             deliveries=deliveries,
             letters=letters,
+            aside=aside,
         )
         self.users, self.sessions = people.users, people.sessions
         return people

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from gateway.gate import Spend
     from gateway.identity.session_store import SessionStore
     from gateway.limits.standings import Standings
+    from gateway.mfa.aside import Aside
     from gateway.mfa.codes.factor import SentCode
     from gateway.mfa.recovery_letters import RecoveryLetters
     from gateway.mfa.webauthn.security_keys import Workshop
@@ -115,6 +116,7 @@ class People:
         callbacks: Mapping[str, Callback] | None = None,
         deliveries: Deliveries | None = None,
         letters: RecoveryLetters | None = None,
+        aside: Aside | None = None,
     ) -> None:
         """Sessions are kept in `redis`, where there is one; tries to sign in are counted in `tries`; `post` takes codes
         to people, where somebody carries them.
@@ -167,6 +169,7 @@ class People:
             required_groups=settings.mfa.required_groups,
             count=metrics.factor_setup,
             demands=self.demands,
+            aside=aside,
         )
         addresses = {}
         if sent:

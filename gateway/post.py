@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.audit.deliveries import Deliveries
-from gateway.audit.notices import CHANNEL, Count, Notices, Numbers
+from gateway.audit.notices import CHANNEL, Count, Notices
 from gateway.core.errors import ConfigError
 from gateway.identity.users import canonical_email
 from gateway.mfa.addressees import Addressees
-from gateway.mfa.codes.numbers import numbers_of
+from gateway.mfa.aside import Aside
+from gateway.mfa.codes.bound import bound_to
 from gateway.mfa.posted import Posted, opened
 from gateway.mfa.recovery_letters import RecoveryLetters
 from gateway.notify.outbox import Limits, Outbox
@@ -45,7 +46,8 @@ T = TypeVar("T", EmailSender, SmsSender)
 def make_notices(
     settings: Settings, count: Count = lambda channel, outcome: None, *, sealer: Sealer | None = None
 ) -> Notices | None:
-    """Who writes notices; None where nothing could carry them. `sealer` opens telephone numbers; None: none is told."""
+    """Who writes notices; None where nothing could carry them. `sealer` opens the addresses that
+    codes go to; None: none of them is told."""
     if not settings.notify.channels:
         return None
     return Notices(
@@ -54,11 +56,21 @@ def make_notices(
         language=settings.pages.language,
         count=count,
         mail=bool(settings.notify.email),
-        numbers=_bound(settings, sealer) if sealer is not None else None,
+        bound=partial(bound_to, sealer, _spelled(settings)) if sealer is not None else None,
     )
 
 
-def make_letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:
+def make_aside(settings: Settings, keys: KeyRing) -> Aside:
+    """Who tells the addresses that codes go to."""
+    return Aside(
+        partial(bound_to, keys.sealer, _spelled(settings)),
+        issuer=_our_name(settings),
+        account=f"{settings.public_url}{settings.prefix}account",
+        language=settings.pages.language,
+    )
+
+
+def make_letters(settings: Settings, keys: KeyRing, aside: Aside) -> RecoveryLetters:
     """Who writes to people that are being recovered."""
     return RecoveryLetters(
         keys.sealer,
@@ -67,28 +79,26 @@ def make_letters(settings: Settings, keys: KeyRing) -> RecoveryLetters:
         issuer=_our_name(settings),
         language=settings.pages.language,
         mail=bool(settings.notify.email),
-        numbers=_bound(settings, keys.sealer),
+        aside=aside,
     )
 
 
-def _bound(settings: Settings, sealer: Sealer) -> Numbers | None:
-    """The telephone numbers of somebody; None where nobody carries anything to one. Raises `ConfigError`."""
-    if not settings.notify.sms:
-        return None
-    return partial(numbers_of, sealer, _canonical_number(settings))
+def _spelled(settings: Settings) -> Mapping[str, Callable[[str], str]]:
+    """By channel that somebody carries: how an address is spelled. Raises `ConfigError` where a library is missing."""
+    spelled: dict[str, Callable[[str], str]] = {}
+    if settings.notify.email:
+        spelled["email"] = canonical_email
+    if settings.notify.sms:
+        spelled["sms"] = _canonical_number(settings)
+    return spelled
 
 
 def make_post(settings: Settings, keys: KeyRing, clock: Clock) -> Posted:
     """Who takes codes. Raises `ConfigError` where a library is missing."""
     notify = settings.notify
-    spelled: dict[str, Callable[[str], str]] = {}
-    if notify.email:
-        spelled["email"] = canonical_email
-    if notify.sms:
-        spelled["sms"] = _canonical_number(settings)
     most = notify.per_address, notify.per_user
     addressees = Addressees(keys.sealer, keys.mac)
-    return Posted(keys.sealer, addressees, clock, channels=spelled, host=_our_name(settings), most=most)
+    return Posted(keys.sealer, addressees, clock, channels=_spelled(settings), host=_our_name(settings), most=most)
 
 
 def _canonical_number(settings: Settings) -> Callable[[str], str]:

@@ -8,12 +8,12 @@ if we know it. Notices of changes to the security of an account cannot be turned
 kept is what was said and in which language, not how: it is written when it is sent.
 
 What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, and how a
-recovery ended, goes to the telephone numbers of the factor `sms` as well: whoever has stolen a mailbox reads, and
-removes, what is told there. What concerns `sms` goes by e-mail, as everything does. Where an account has no address
-that is written to, everything goes to its numbers but what somebody may do without, which costs them nothing to miss.
+recovery ended, goes to every other address that codes go to, telephones first of all: whoever has stolen a mailbox
+reads, and removes, what is told there. What concerns `sms` goes by e-mail, as everything does. Where an account has no
+address that is written to, everything goes to those others but what somebody may do without.
 
-(That a recovery was asked for, and that it has taken the factors away, `mfa.recovery_letters` tells itself: in the
-transaction that does it, for afterwards there are no numbers any more.)
+(That a recovery was asked for, that it has taken the factors away, and that a factor goes, its address is told by
+`mfa.aside`: in the transaction that does it, for afterwards it is not known any more.)
 """
 
 from __future__ import annotations
@@ -155,11 +155,11 @@ MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW, Kind.FACTOR_SINGLE
 """Those that are not about a change, and that somebody may do without."""
 
 ONLY_BY_MAIL: Final = MORE | {Kind.RECOVERED}
-"""What no number is ever told from here."""
+"""What nobody but the mailbox of the account is told from here."""
 
 Count = Callable[[str, str], None]
-Numbers = Callable[[AsyncConnection, str, str], Awaitable[Sequence[str]]]
-"""The telephone numbers of a user (tenant, subject)."""
+Bound = Callable[[AsyncConnection, str, str], Awaitable[Sequence[tuple[str, str]]]]
+"""`(channel, address)` of all that codes of a user (tenant, subject) go to; `mfa.codes.bound`."""
 
 
 class Notices:
@@ -173,16 +173,16 @@ class Notices:
         language: str = "en",
         count: Count = lambda channel, outcome: None,
         mail: bool = True,
-        numbers: Numbers | None = None,
+        bound: Bound | None = None,
     ) -> None:
         """`issuer` is who signs; `account` the URL of the account page, from the configuration alone.
 
         `language` is for people of whom none is known. `count` is told `(channel, outcome)`: queued, or dropped where
-        too many wait for one address. `mail`: whether anybody carries e-mail; `numbers`: None where nobody carries
-        messages to telephones.
+        too many wait for one address. `mail`: whether anybody carries e-mail; `bound`: None where nothing but the
+        mailbox of the account is told.
         """
         self._mail = mail
-        self._numbers = numbers
+        self._bound = bound
         self._issuer = issuer
         self._account = account
         self._language = language
@@ -203,9 +203,9 @@ class Notices:
             targets = [(CHANNEL, user.email)] if by_mail else []
             if by_mail and await is_suppressed(connection, row["tenant"], CHANNEL, user.email):
                 by_mail = False  # `put` takes nothing for it, and counts that
-            if self._numbers is not None and kind not in ONLY_BY_MAIL and (_about_mail(row) or not by_mail):
-                numbers = await self._numbers(connection, row["tenant"], user.subject)
-                targets += [("sms", number) for number in numbers]
+            if self._bound is not None and kind not in ONLY_BY_MAIL and (_about_mail(row) or not by_mail):
+                bound = await self._bound(connection, row["tenant"], user.subject)
+                targets += [one for one in bound if one[1].casefold() != user.email.casefold()]
             content = self._content(row, user.name, user.display_name or user.name)
             content["language"] = user.language or self._language
             for channel, target in targets:

@@ -29,7 +29,7 @@ import base64
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import ColumnElement, and_, delete, exists, func, select
@@ -52,6 +52,9 @@ from gateway.mfa.totp import Totp, clock_hint
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import factors as rows
+
+if TYPE_CHECKING:
+    from gateway.mfa.aside import Aside
 
 SETUP_LIFETIME = 600.0
 """Seconds from the picture to the first code."""
@@ -120,12 +123,15 @@ class Enrolment:
         required_groups: Collection[str] = ("admins",),
         demands: Demands | None = None,
         count: Callable[[str, str], None] = lambda factor, outcome: None,
+        aside: Aside | None = None,
     ) -> None:
         """`issuer` is the name apps show; `enrol_within` in seconds.
 
         `required_groups`: administrators. `demands`: who must have a factor; left out: administrators. `count` is told
-        `(factor, outcome)` of every setup: started, failed (a wrong first answer), completed.
+        `(factor, outcome)` of every setup: started, failed (a wrong first answer), completed. `aside` tells addresses
+        that go with their factor.
         """
+        self._aside = aside
         self._records = records
         self._totp = totp
         self._backup_codes = backup_codes
@@ -310,6 +316,9 @@ class Enrolment:
                         other.c.id != factor_id,
                         other.c.failures < LIFE,
                     )
+                if self._aside is not None:
+                    at = self._clock.now()
+                    await self._aside.removed(connection, tenant, subject, at=at, factor_id=factor_id)
                 if (await connection.execute(delete(rows).where(may_go))).rowcount != 1:
                     raise _required()
                 if not await self._count_devices(connection, tenant, subject):
@@ -410,6 +419,8 @@ class Enrolment:
 
     async def _unbind_all(self, tenant: str, subject: str) -> None:
         async with self._records.begin(tenant, subject) as connection:
+            if self._aside is not None:
+                await self._aside.removed(connection, tenant, subject, at=self._clock.now())
             await self.unbind(connection, tenant, subject)
             await self._records.bump(connection, tenant, subject)
 

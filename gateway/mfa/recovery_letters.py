@@ -1,12 +1,13 @@
-"""What somebody is told while their account is being recovered: letters by e-mail, and a line to their telephones.
+"""What somebody is told while their account is being recovered: letters by e-mail, and a word to their telephones.
 
 The links in these letters are secrets. They begin with the configured `public_url`, whatever host a browser or a proxy
 has named, and lie sealed in the outbox until they are sent. The letter that tells of a recovery is written in the
 transaction that begins it: there is none without the other.
 
-A thief of a mailbox reads the letters, and lets nobody else read them. So the numbers of the factor `sms` are told as
-well, of the beginning, and of the end in the transaction that unbinds them: it is the last moment at which they are
-known. What is told there has no link; whoever signs in and shows a second factor has ended it by that.
+A thief of a mailbox reads the letters, and lets nobody else read them. So every other address that codes go to is told
+as well (`mfa.aside`), of the beginning, and of the end in the transaction that unbinds them: it is the last moment at
+which they are known. What is told there has no link that does anything; whoever signs in and shows a second factor has
+ended it by that.
 
 For somebody without an address, or with one that takes nothing, the same is written and given up at once: whoever asks
 does not learn which it is by how long it takes.
@@ -14,7 +15,6 @@ does not learn which it is by how long it takes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,17 +27,13 @@ from gateway.core.identity import NEVER
 from gateway.core.words import Said, date, packed, say
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.addressees import Addressees
+from gateway.mfa.aside import Aside
 from gateway.mfa.posted import place_of
 from gateway.store.outbox_table import new_token, put
 from gateway.store.tables import outbox, users
 
 CHANNEL: Final = "email"
 ASKED: Final = "recovery_asked"
-LIFETIME: Final = 86_400.0
-"""Seconds that a line to a telephone is tried to be sent."""
-
-Numbers = Callable[[AsyncConnection, str, str], Awaitable[Sequence[str]]]
-"""The telephone numbers of a user (tenant, subject)."""
 
 
 class RecoveryLetters:
@@ -52,15 +48,15 @@ class RecoveryLetters:
         issuer: str,
         language: str = "en",
         mail: bool = True,
-        numbers: Numbers | None = None,
+        aside: Aside | None = None,
     ) -> None:
         """`site` is the URL of our pages, `https://host/.sallyport/`, from the configuration alone; `issuer` signs.
 
-        `language` is for people of whom none is known. `mail`: whether anybody carries e-mail; `numbers`: None where
-        nobody carries messages to telephones.
+        `language` is for people of whom none is known. `mail`: whether anybody carries e-mail; `aside` tells the
+        other addresses.
         """
         self._mail = mail
-        self._numbers = numbers
+        self._aside = aside
         self._language = language
         self._sealer = sealer
         self._addressees = addressees
@@ -98,8 +94,12 @@ class RecoveryLetters:
             advice = say("If you know nothing of this, stop it here, and tell whoever looks after your account:")
             facts = []
         title = say("Somebody asks to get back into your account")
-        brief = say("Not you? Sign in and confirm that it is you: that stops it.")
-        await self._text(connection, tenant, subject, ASKED, title, brief, at)
+        if self._aside is not None:
+            await self._aside.tell(
+                connection, tenant, subject, ASKED, title=title,
+                said=say("It was asked for to remove all second factors from your account, because they are lost."),
+                brief=say("Not you? Sign in and confirm that it is you: that stops it."), at=at,
+            )  # fmt: skip
         return await self._put(
             connection, tenant, subject, ASKED, title, said, advice,
             [(say("When"), _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
@@ -142,28 +142,15 @@ class RecoveryLetters:
 
     async def done(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:
         """As the protocol says."""
-        title = say("Your account was recovered, all second factors were removed")
-        brief = say("Not you? Ask whoever looks after your account at once.")
-        await self._text(connection, tenant, subject, "recovered", title, brief, at)
-
-    async def _text(
-        self, connection: AsyncConnection, tenant: str, subject: str, kind: str, title: str, brief: str, at: float
-    ) -> None:
-        """A line to each of their telephones."""
-        user = await _user(connection, tenant, subject) if self._numbers is not None else None
-        if self._numbers is None or user is None:
-            return
-        content = {
-            "title": title,
-            "user": user.name,
-            "brief": brief,
-            "from_whom": self._issuer,
-            "language": user.language or self._language,
-        }
-        for number in await self._numbers(connection, tenant, subject):
-            await put(
-                connection, tenant=tenant, subject=subject, channel="sms", target=number, kind=kind,
-                content=packed(content), now=at, lifetime=LIFETIME,
+        if self._aside is not None:
+            await self._aside.tell(
+                connection, tenant, subject, "recovered",
+                title=say("Your account was recovered, all second factors were removed"),
+                said=say(
+                    "All second factors were removed from your account, because they were lost, and you were signed "
+                    "out everywhere. With your password you set up a new one."
+                ),
+                brief=say("Not you? Ask whoever looks after your account at once."), at=at,
             )  # fmt: skip
 
     async def _put(

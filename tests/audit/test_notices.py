@@ -24,7 +24,7 @@ from gateway.crypto.sealing import Sealer
 from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.mfa.attempts import LIFE
-from gateway.mfa.codes.numbers import numbers_of
+from gateway.mfa.codes.bound import bound_to
 from gateway.mfa.sealed import place_of
 from gateway.notify import short
 from gateway.notify.letter import write
@@ -57,8 +57,8 @@ SEALER = Sealer([b"k" * 32])
 def by_phone(issuer: str = "gate", *, mail: bool = True) -> Notices:
     """Notices that know numbers; those of one prefix may not be written to."""
     spelled = Numbers(deny=["+90559"]).canonical
-    numbers = partial(numbers_of, SEALER, spelled)
-    return Notices(issuer=issuer, account="https://gate.example/account", mail=mail, numbers=numbers)
+    bound = partial(bound_to, SEALER, {"sms": spelled, **({"email": str} if mail else {})})
+    return Notices(issuer=issuer, account="https://gate.example/account", mail=mail, bound=bound)
 
 
 async def bind(records: Records, user: str, *numbers: str, failures: int = 0) -> None:
@@ -69,8 +69,8 @@ async def bind(records: Records, user: str, *numbers: str, failures: int = 0) ->
             sealed = SEALER.seal(number.encode(), **place_of("default", f"n{at}")) if number else b"nonsense"
             await connection.execute(
                 factors.insert().values(
-                    tenant="default", id=f"n{at}", subject=subject, kind="sms", label="", secret=sealed, last_step=-1,
-                    refused_step=-1, failures=failures, created_at=1.0,
+                    tenant="default", id=f"n{at}", subject=subject, label="", secret=sealed, last_step=-1,
+                    kind="email" if "@" in number else "sms", refused_step=-1, failures=failures, created_at=1.0,
                 )
             )  # fmt: skip
 
@@ -173,6 +173,17 @@ async def test_what_changed_is_not_the_only_way_by_which_it_is_told(
     found = await rows(records)
     assert [row.target for row in found] == to
     assert {row.channel for row in found} == {"email" if "@" in each else "sms" for each in to}
+
+
+async def test_another_mailbox_that_codes_go_to_is_told_too(
+    recorder: Recorder, records: Records, clock: ManualClock
+) -> None:
+    """Whoever reads one reads not the other; and that of the account is not written to twice."""
+    await bind(records, "ann", "Ann@Example.com", "spare@example.org")
+    told = Recorder(EventTable(records, by_phone()), clock)
+    await told.record(Event(Kind.FACTOR_ENROLLED, user="ann", detail={"factor": "email"}))
+    await told.record(Event(Kind.FACTOR_ENROLLED, user="ann", detail={"factor": "totp"}))
+    assert [row.target for row in await rows(records)] == ["ann@example.com", "spare@example.org", "ann@example.com"]
 
 
 async def test_a_number_out_of_use_is_told_too(recorder: Recorder, records: Records, clock: ManualClock) -> None:

@@ -96,6 +96,18 @@ async def test_from_the_page_to_the_phone_and_back(tmp_path: Path) -> None:
             assert b'sallyport_challenges_total{factor="sms",outcome="passed"} 1.0' in counted
             assert b'sallyport_factor_setups_total{factor="email",outcome="completed"} 1.0' in counted
             await app.recorder.flush()
+
+            # What goes is told where it went to, whoever reads the mail.
+            (number,) = [one for one in await app.people.factors.of(DEFAULT_TENANT, user.subject) if one.kind == "sms"]
+            path = f"account/factors/{number.id}/remove"
+            assert (await bob.fill(await bob.get("account"), path)).status == 303
+            await outbox.turn()
+            assert (twilio.box[-1].to, twilio.box[-1].text) == (
+                NUMBER,
+                "good.test: Codes for your account do not come here any more (bob). "
+                "Not you? Sign in and look at your account.",
+            )
+            assert mail.box[-1]["Subject"] == "A second factor was removed"
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     for one in (mailed, texted, code):
         assert not re.search(rb"(?<![\d.])%b(?!\d)" % one.encode(), kept), "written down somewhere"

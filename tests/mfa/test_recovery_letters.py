@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.core.identity import DEFAULT_TENANT
+from gateway.core.errors import UserError
+from gateway.core.identity import DEFAULT_TENANT, Proof
 from gateway.identity.session_rows import revoke
+from gateway.identity.users import canonical_email
 from gateway.mfa.addressees import Addressees
-from gateway.mfa.codes.numbers import numbers_of
+from gateway.mfa.aside import Aside
+from gateway.mfa.codes.bound import bound_to
 from gateway.mfa.posted import place_of
 from gateway.mfa.recovery import DAY, Recoveries
 from gateway.mfa.recovery_letters import RecoveryLetters
 from gateway.mfa.sealed import place_of as factor_at
 from gateway.notify import short
+from gateway.notify.letter import write
 from gateway.notify.numbers import Numbers
 from gateway.store.tables import factors, outbox, users
 from tests.mfa.conftest import Room, somebody
@@ -25,6 +29,17 @@ ANN = somebody("ann")
 ROOT = somebody("root", groups=frozenset({"admins"}), session="root's")
 CARL = somebody("carl", groups=frozenset({"admins"}), session="carl's")
 NUMBER = "+4915112345678"
+
+
+def shown(room: Room) -> tuple[Proof, ...]:
+    """A password and a device, just now."""
+    return Proof("password", room.clock.now()), Proof("totp", room.clock.now())
+
+
+def aside(room: Room) -> Aside:
+    """Who tells the addresses that codes go to."""
+    bound = partial(bound_to, room.sealer, {"sms": Numbers().canonical, "email": canonical_email})
+    return Aside(bound, issuer="gate.example.com", account="https://gate.example.com/.sallyport/account")
 
 
 class Home:
@@ -37,20 +52,21 @@ class Home:
             Addressees(room.sealer, room.mac),
             site="https://gate.example.com/.sallyport/",
             issuer="gate.example.com",
-            **{"numbers": partial(numbers_of, room.sealer, Numbers().canonical), **more},
+            aside=aside(room),
+            **more,
         )
         self.recoveries = Recoveries(
             room.records, room.clock, room.ledger, room.mac, unbind=room.enrolment.unbind, revoke=revoke,
             letters=self.letters, by_email=True,
         )  # fmt: skip
 
-    async def number(self, number: str = NUMBER, name: str = "n1") -> None:
+    async def bind(self, number: str = NUMBER, name: str = "n1") -> None:
         sealed = self.room.sealer.seal(number.encode(), **factor_at(DEFAULT_TENANT, name))
         async with self.room.records.begin() as connection:
             await connection.execute(
                 factors.insert().values(
-                    tenant=DEFAULT_TENANT, id=name, subject="s-ann", kind="sms", label="", secret=sealed, last_step=-1,
-                    refused_step=-1, failures=0, created_at=1.0,
+                    tenant=DEFAULT_TENANT, id=name, subject="s-ann", label="", secret=sealed, last_step=-1,
+                    kind="email" if "@" in number else "sms", refused_step=-1, failures=0, created_at=1.0,
                 )
             )  # fmt: skip
 
@@ -91,7 +107,7 @@ async def home(room: Room) -> Home:
     home = Home(room)
     await home.ann(email="ann@example.com")
     await room.bind()
-    await home.number()
+    await home.bind()
     room.clock.advance(60)
     return home
 
@@ -123,8 +139,8 @@ async def test_where_nobody_carries_mail_nothing_is_written_for_it(room: Room, h
 
 
 async def test_every_number_is_told_once(home: Home) -> None:
-    await home.number("+4915112345679", "n2")
-    await home.number(NUMBER, "n3")
+    await home.bind("+4915112345679", "n2")
+    await home.bind(NUMBER, "n3")
     await home.recoveries.ask(ANN)
     await home.recoveries.ask(ANN)
     assert sorted(row.target for row in await home.to("sms")) == [NUMBER, "+4915112345679"]
@@ -153,6 +169,55 @@ async def test_a_text_that_arrived_stands_for_no_letter(home: Home) -> None:
     home.room.clock.advance(DAY)
     await home.recoveries.turn()
     assert [row.kind for row in await home.to("email")] == ["recovery_asked"]
+
+
+async def test_another_mailbox_that_codes_go_to_is_told_in_a_letter(home: Home) -> None:
+    """Without the link that is for the account's own, and nothing of it is sealed."""
+    await home.bind("spare@example.org", "e1")
+    await home.bind("ann@example.com", "e2")
+    begun = await home.recoveries.ask_for(ROOT, "s-ann", "lost")
+    await home.recoveries.approve(CARL, begun.id)
+    asked, done = [row for row in await home.to("email") if row.target == "spare@example.org"]
+    assert (asked.kind, asked.sealed, done.kind, done.sealed) == ("recovery_asked", None, "recovered", None)
+    letter = write(asked.content)
+    assert letter.subject == "Somebody asks to get back into your account"
+    assert "because they are lost" in letter.text
+    assert "recover/cancel" not in letter.text + letter.html
+    assert "https://gate.example.com/.sallyport/account" in letter.text
+    assert "signed out everywhere" in write(done.content).text
+    own = [row.kind for row in await home.to("email") if row.target == "ann@example.com"]
+    assert own == ["recovery_asked"], "that has its letter already, and is told of the end by a notice"
+
+
+@pytest.mark.parametrize("how", ["remove", "disable", "reset", "refused"])
+async def test_an_address_that_goes_is_told_as_it_goes(room: Room, home: Home, how: str) -> None:
+    """Whoever gets in by a mailbox would take the telephone away first, and be told of it in that mailbox."""
+    room.enrolment._aside = aside(room)
+    await home.bind("spare@example.org", "e1")
+    fresh = somebody(
+        "ann", at=room.clock.now(), proofs=shown(room), groups=frozenset({"admins"} if how == "refused" else ())
+    )
+    if how == "remove":
+        await room.enrolment.remove(fresh, "n1")
+    elif how == "disable":
+        await room.enrolment.disable(fresh)
+    elif how == "reset":
+        await room.enrolment.reset(DEFAULT_TENANT, "s-ann", user="ann", by="root")
+    else:
+        async with room.records.begin() as connection:
+            await connection.execute(factors.delete().where(factors.c.id != "n1"))
+        with pytest.raises(UserError, match="ERR-MFA-REQUIRED"):
+            await room.enrolment.remove(fresh, "n1")
+    told = sorted((row.target, row.kind) for row in await home.rows())
+    everybody = [(NUMBER, "factor_removed"), ("spare@example.org", "factor_removed")]
+    assert told == {"remove": everybody[:1], "refused": []}.get(how, everybody)
+
+
+async def test_what_has_no_address_tells_nobody_as_it_goes(room: Room, home: Home) -> None:
+    room.enrolment._aside = aside(room)
+    (device,) = [one for one in await room.factors.of(DEFAULT_TENANT, "s-ann") if one.kind == "totp"]
+    await room.enrolment.remove(somebody("ann", at=room.clock.now(), proofs=shown(room)), device.id)
+    assert await home.rows() == []
 
 
 @pytest.mark.parametrize(
