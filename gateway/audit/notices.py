@@ -9,7 +9,9 @@ kept is what was said and in which language, not how: it is written when it is s
 
 What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, and how a
 recovery ended, goes to every other address that codes go to, telephones first of all: whoever has stolen a mailbox
-reads, and removes, what is told there. What concerns `sms` goes by e-mail, as everything does. Where an account has no
+reads, and removes, what is told there. Where codes by e-mail are a factor of somebody, such a thief may be in already:
+then changes of any factor, of backup codes and of the password go there too. What concerns `sms` goes by e-mail, as
+everything does. Where an account has no
 address that is written to, everything goes to those others but what somebody may do without.
 
 (That a recovery was asked for, that it has taken the factors away, and that a factor goes, its address is told by
@@ -156,10 +158,22 @@ MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW, Kind.FACTOR_SINGLE
 
 ONLY_BY_MAIL: Final = MORE | {Kind.RECOVERED}
 """What nobody but the mailbox of the account is told from here."""
+OPENS: Final = frozenset(
+    {
+        Kind.FACTOR_ENROLLED,
+        Kind.FACTOR_REMOVED,
+        Kind.FACTOR_DISABLED,
+        Kind.BACKUP_CODES_MADE,
+        Kind.BACKUP_CODE_USED,
+        Kind.PASSWORD_CHANGED,
+    }
+)
+"""What is told elsewhere too where codes by e-mail get in: a thief of the mailbox would begin with it."""
 
 Count = Callable[[str, str], None]
-Bound = Callable[[AsyncConnection, str, str], Awaitable[Sequence[tuple[str, str]]]]
-"""`(channel, address)` of all that codes of a user (tenant, subject) go to; `mfa.codes.bound`."""
+Bound = Callable[[AsyncConnection, str, str, str, str], Awaitable[Sequence[tuple[str, str]]]]
+"""`(channel, address)` of all that codes of a user (tenant, subject) go to; of one factor (id, empty: of all), but not
+of another one. `mfa.codes.bound`."""
 
 
 class Notices:
@@ -203,9 +217,16 @@ class Notices:
             targets = [(CHANNEL, user.email)] if by_mail else []
             if by_mail and await is_suppressed(connection, row["tenant"], CHANNEL, user.email):
                 by_mail = False  # `put` takes nothing for it, and counts that
-            if self._bound is not None and kind not in ONLY_BY_MAIL and (_about_mail(row) or not by_mail):
-                bound = await self._bound(connection, row["tenant"], user.subject)
-                targets += [one for one in bound if one[1].casefold() != user.email.casefold()]
+            if (
+                self._bound is not None
+                and (_about_mail(row) or kind in OPENS or not by_mail)
+                and kind not in ONLY_BY_MAIL
+            ):
+                # What was added need not be told that it was.
+                new = str(row["detail"].get("id", "")) if kind == Kind.FACTOR_ENROLLED else ""
+                bound = await self._bound(connection, row["tenant"], user.subject, "", new)
+                if _about_mail(row) or not by_mail or any(channel == CHANNEL for channel, _ in bound):
+                    targets += [one for one in bound if one[1].casefold() != user.email.casefold()]
             content = self._content(row, user.name, user.display_name or user.name)
             content["language"] = user.language or self._language
             for channel, target in targets:

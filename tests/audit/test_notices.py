@@ -182,8 +182,37 @@ async def test_another_mailbox_that_codes_go_to_is_told_too(
     await bind(records, "ann", "Ann@Example.com", "spare@example.org")
     told = Recorder(EventTable(records, by_phone()), clock)
     await told.record(Event(Kind.FACTOR_ENROLLED, user="ann", detail={"factor": "email"}))
-    await told.record(Event(Kind.FACTOR_ENROLLED, user="ann", detail={"factor": "totp"}))
+    await told.record(Event(Kind.USER_ENABLED, user="ann"))
     assert [row.target for row in await rows(records)] == ["ann@example.com", "spare@example.org", "ann@example.com"]
+
+
+@pytest.mark.parametrize("kind", [Kind.FACTOR_ENROLLED, Kind.BACKUP_CODES_MADE, Kind.PASSWORD_CHANGED, Kind.SIGN_IN])
+async def test_where_mail_gets_somebody_in_changes_are_told_elsewhere_too(
+    kind: Kind, recorder: Recorder, records: Records, clock: ManualClock
+) -> None:
+    """Who has stolen the mailbox and the password binds a factor of their own, and deletes the letter about it."""
+    told = Recorder(EventTable(records, by_phone()), clock)
+    event = Event(kind, user="ann", detail={"factor": "totp", "new_browser": True})
+    await bind(records, "ann", "+4915112345678")
+    await told.record(event)
+    assert [row.target for row in await rows(records)] == ["ann@example.com"]
+    async with records.begin() as connection:
+        await connection.execute(factors.delete())
+    await bind(records, "ann", "+4915112345678", "ann@example.com")
+    await told.record(event)
+    also = [] if kind == Kind.SIGN_IN else ["+4915112345678"]
+    assert [row.target for row in await rows(records)][1:] == ["ann@example.com", *also]
+
+
+async def test_a_number_is_not_told_that_it_was_added(recorder: Recorder, records: Records, clock: ManualClock) -> None:
+    """The others are, where mail gets somebody in."""
+    await bind(records, "ann", "+4915112345678", "+4915112345679", "ann@example.com")
+    added = Event(Kind.FACTOR_ENROLLED, user="ann", detail={"factor": "sms", "id": "n1"})
+    await Recorder(EventTable(records, by_phone()), clock).record(added)
+    assert [row.target for row in await rows(records)] == ["ann@example.com", "+4915112345678"]
+    burnt = Event(Kind.FACTOR_DISABLED, user="ann", detail={"factor": "sms", "id": "n1"})
+    await Recorder(EventTable(records, by_phone()), clock).record(burnt)
+    assert "+4915112345679" in [row.target for row in await rows(records)], "that it is out of use it is"
 
 
 async def test_a_number_out_of_use_is_told_too(recorder: Recorder, records: Records, clock: ManualClock) -> None:

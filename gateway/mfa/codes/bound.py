@@ -24,8 +24,9 @@ async def bound_to(
     tenant: str,
     subject: str,
     factor_id: str = "",
+    but: str = "",
 ) -> Sequence[tuple[str, str]]:
-    """`(channel, address)` of every factor that is bound, or of `factor_id`, in one spelling, oldest first.
+    """`(channel, address)` of every factor that is bound, or of `factor_id`, and not of `but`; the oldest first.
 
     `spelled`: by channel that somebody carries, how an address is spelled. One that does not open, or that is refused
     there by a `UserError` (operators may have named its prefix since), is left out: what is told stays told.
@@ -35,6 +36,8 @@ async def bound_to(
         .where(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind.in_(sorted(spelled)))
         .order_by(factors.c.created_at, factors.c.id)
     )
+    if but:
+        query = query.where(factors.c.id != but)
     if factor_id:
         query = query.where(factors.c.id == factor_id)
     found: dict[tuple[str, str], None] = {}
