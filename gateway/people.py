@@ -230,7 +230,7 @@ class People:
             stepups=self.stepups,
             interrupted=self.interrupted,
             recoveries=self.recoveries,
-            security_keys=keys_of_people.security_keys(self.enrolment, recorder) if keys_of_people else None,
+            security_keys=keys_of_people.security_keys(self.enrolment) if keys_of_people else None,
             addresses=addresses,
             jwks=keys.signer.jwks,
             risk=self.risk.score,

@@ -224,9 +224,15 @@ class Enrolment:
         `ERR-MFA-THROTTLED`, `ERR-MFA-TOO-MANY` and `ERR-MFA-STEP-UP` when others were bound in between.
         """
         tenant, subject, place = identity.tenant, identity.subject, _place(identity, setup_id)
-        waiting = self._opened(await self._setups.get(place), place)
+        told = {"address": address, "agent": agent, "request_id": request_id}
+        try:
+            waiting = self._opened(await self._setups.get(place), place)
+        except UserError:
+            self.refused(identity, self._totp.name, "setup", **told)
+            raise
         tried = await self._factors.attempts.admit(tenant, subject, "totp_setup")
         if tried.wait > 0:
+            self.refused(identity, self._totp.name, "throttled", **told)
             raise UserError("ERR-MFA-THROTTLED", say("Too many tries."), 429, tried.wait)
         now = self._clock.now()
         secret = base64.b64decode(waiting["secret"])
@@ -234,6 +240,7 @@ class Enrolment:
             step = _shown_step(secret, code, now)
         except UserError:
             self.count(self._totp.name, "failed")
+            self.refused(identity, self._totp.name, "code", **told)
             raise
         self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
 
@@ -248,12 +255,28 @@ class Enrolment:
             self._totp.name,
             insert,
             had_factors=waiting["had_factors"],
-            address=address,
-            agent=agent,
-            request_id=request_id,
+            **told,
         )
         await self._factors.attempts.succeeded(tenant, subject, "totp_setup")
         return codes
+
+    def refused(
+        self, identity: Identity, factor: str, why: str, *, address: str = "", agent: str = "", request_id: str = ""
+    ) -> None:
+        """Tell that a setup of `factor` went no further, in a word for operators; never waits."""
+        self._ledger.note(
+            Event(
+                Kind.FACTOR_REFUSED,
+                Severity.NOTICE,
+                tenant=identity.tenant,
+                user=identity.user,
+                session=identity.session.id if identity.session else "",
+                address=address,
+                agent=agent,
+                request_id=request_id,
+                detail={"factor": factor, "why": why},
+            )
+        )
 
     async def bind(
         self,

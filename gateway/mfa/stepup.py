@@ -40,7 +40,7 @@ from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import Event, Kind, Place, Severity
 from gateway.core.identity import Identity, Level, Proof, Session
 from gateway.core.rule import StepUpDemand
 from gateway.core.words import say, sentences
@@ -226,7 +226,7 @@ class StepUps:
         """
         challenge = await self._open(ticket, identity)
         if challenge is None:
-            raise _error(GONE)
+            raise self._gone(Kind.STEP_UP_FAILED, identity, Place(address, agent, request_id))
         outcome, checked = await self._judge(challenge, identity, factor, answer)
         after, code = NEXT[State.OPEN, outcome]
         if after is State.OVER and not await self._take(ticket, identity):
@@ -278,7 +278,7 @@ class StepUps:
         """
         challenge = await self._open(ticket, identity)
         if challenge is None:
-            raise _error(GONE)
+            raise self._gone(Kind.CODE_REFUSED, identity, Place(address, agent, request_id))
         outcome, sending = await self._dispatch(challenge, identity, factor, to, language)
         _, code = NEXT[State.OPEN, outcome]
         known = factor if outcome is not Outcome.NOT_OFFERED else "other"
@@ -326,6 +326,24 @@ class StepUps:
         if sending.wait > 0:
             return Outcome.TOO_SOON, sending
         return (Outcome.SENT if sending.id else Outcome.NOT_OFFERED), sending
+
+    def _gone(self, kind: Kind, identity: Identity, place: Place) -> UserError:
+        """The one error of what answers no open challenge, and its one event."""
+        self._count("other", COUNTED[GONE])
+        self._ledger.note(
+            Event(
+                kind,
+                Severity.NOTICE,
+                tenant=identity.tenant,
+                user=identity.user,
+                session=identity.session.id if identity.session else "",
+                address=place.address,
+                agent=place.agent,
+                request_id=place.request_id,
+                detail={"factor": "other", "outcome": GONE},
+            )
+        )
+        return _error(GONE)
 
     async def _not_offered(self, identity: Identity, factor: str) -> Outcome:
         enrolled = await self._factors.of(identity.tenant, identity.subject)

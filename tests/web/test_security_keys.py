@@ -27,7 +27,7 @@ def keyed(house: House, clock: ManualClock) -> House:
     workshop = Workshop(house.records, sealer, desk.mac, kv, clock, RelyingParty("Sallyport", HERE))
     desk.factors._built = {"webauthn": workshop.factor, **desk.factors._built}
     desk.factors.names = tuple(desk.factors._built)
-    object.__setattr__(desk, "security_keys", workshop.security_keys(desk.enrolment, desk.ledger))
+    object.__setattr__(desk, "security_keys", workshop.security_keys(desk.enrolment))
     return house
 
 

@@ -115,8 +115,8 @@ class Addresses:
         request_id: str = "",
     ) -> Setup:
         """Send another code; the one before is void. Raises `UserError`: `ERR-MFA-SETUP`, `ERR-MFA-RESEND`."""
-        waiting = await self._waiting(identity, setup_id)
         place = Place(address, agent, request_id)
+        waiting = await self._waiting(identity, setup_id, place)
         return await self._send(identity, setup_id, waiting["address"], language, place)
 
     async def look(self, identity: Identity, setup_id: str) -> Setup:
@@ -143,7 +143,7 @@ class Addresses:
         bound in between.
         """
         tenant, subject, place = identity.tenant, identity.subject, Place(address, agent, request_id)
-        waiting = await self._waiting(identity, setup_id)
+        waiting = await self._waiting(identity, setup_id, place)
         tried = await self._attempts.admit(tenant, subject, f"{self.factor.name}_setup")
         if tried.wait > 0:
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "throttled"})
@@ -232,7 +232,8 @@ class Addresses:
     def _question(self, identity: Identity, setup_id: str) -> Question:
         return Question(identity.tenant, identity.subject, _session(identity), self._setup, setup_id)
 
-    async def _waiting(self, identity: Identity, setup_id: str) -> dict[str, Any]:
+    async def _waiting(self, identity: Identity, setup_id: str, place: Place | None = None) -> dict[str, Any]:
+        """What was begun. With `place`, where somebody wants something of it, it is told where there is nothing."""
         row = _place(self._setup, identity, setup_id)
         sealed = await self._kv.get(row)
         try:
@@ -243,6 +244,8 @@ class Addresses:
                     return waiting
         except Unsealable:
             pass  # damaged at rest; as good as gone
+        if place is not None:
+            self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "setup"})
         raise _over()
 
     def _tell(

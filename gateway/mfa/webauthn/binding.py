@@ -13,9 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import Ledger
 from gateway.core.errors import NotProven, UserError
-from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof
 from gateway.core.words import say
 from gateway.crypto.sealing import Sealer
@@ -32,6 +30,7 @@ from gateway.store.tables import factors
 
 KEYS = 10
 """A user can have; out of use or not."""
+KNOWN = "ERR-MFA-KEY-KNOWN"
 POLICY = frozenset({"attestation", "aaguid", "backup_eligible"})
 """Words of `NotProven` for keys that work and are not wanted."""
 
@@ -47,7 +46,6 @@ class Binding:
         us: RelyingParty,
         enrolment: Enrolment,
         clock: Clock,
-        ledger: Ledger,
     ) -> None:
         self._records = records
         self._sealer = sealer
@@ -55,7 +53,6 @@ class Binding:
         self._us = us
         self._enrolment = enrolment
         self._clock = clock
-        self._ledger = ledger
 
     async def begin(self, identity: Identity) -> dict[str, Any]:
         """`PublicKeyCredentialCreationOptionsJSON` (section 5.1.8), for one key, within five minutes.
@@ -108,16 +105,17 @@ class Binding:
         `ERR-MFA-TOO-MANY`, `ERR-MFA-STEP-UP` when a first factor was bound in between.
         """
         tenant, subject = identity.tenant, identity.subject
+        place: dict[str, str] = {"address": address, "agent": agent, "request_id": request_id}
         claimed = await self._ceremonies.claim(REGISTER, tenant, subject, _session(identity))
         if claimed is None:
+            self._enrolment.refused(identity, KIND, "setup", **place)
             raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
         challenge, kept = claimed
-        place: dict[str, str] = {"address": address, "agent": agent, "request_id": request_id}
         try:
             key = registration.verify(credential.read(answer), self._us, challenge=challenge)
         except NotProven as error:
             self._enrolment.count(KIND, "failed")
-            self._tell(identity, error.why, place)
+            self._enrolment.refused(identity, KIND, error.why, **place)
             if error.why in POLICY:
                 raise UserError("ERR-MFA-KEY-REFUSED", say("Keys of this kind are not accepted here."), 403) from error
             raise UserError("ERR-MFA-INVALID", say("That key could not be set up. Please try again.")) from error
@@ -128,7 +126,12 @@ class Binding:
         try:
             codes = await self._enrolment.bind(identity, KIND, bind, had_factors=kept["had_factors"], **place)
         except IntegrityError as error:  # another user of the same key was faster
+            self._enrolment.refused(identity, KIND, "known", **place)
             raise _known() from error
+        except UserError as error:
+            if error.code == KNOWN:
+                self._enrolment.refused(identity, KIND, "known", **place)
+            raise
         return Proof(KIND, self._clock.now(), "swk" if key.backup_eligible else "hwk"), codes
 
     async def _insert(self, connection: AsyncConnection, tenant: str, subject: str, key: Key, label: str) -> str:
@@ -157,24 +160,9 @@ class Binding:
         )
         return key.id
 
-    def _tell(self, identity: Identity, why: str, place: dict[str, str]) -> None:
-        self._ledger.note(
-            Event(
-                Kind.FACTOR_REFUSED,
-                Severity.NOTICE,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=_session(identity),
-                address=place["address"],
-                agent=place["agent"],
-                request_id=place["request_id"],
-                detail={"factor": KIND, "why": why},
-            )
-        )
-
 
 def _known() -> UserError:
-    return UserError("ERR-MFA-KEY-KNOWN", say("This key is set up already."), 409)
+    return UserError(KNOWN, say("This key is set up already."), 409)
 
 
 def _session(identity: Identity) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import KeyValue, Ledger
+from gateway.core.contracts import KeyValue
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.enrolment import Enrolment
@@ -38,7 +38,7 @@ class Workshop:
         self._us = us
         self.factor = WebAuthn(records, sealer, self._ceremonies, us, clock)
 
-    def security_keys(self, enrolment: Enrolment, ledger: Ledger) -> SecurityKeys:
+    def security_keys(self, enrolment: Enrolment) -> SecurityKeys:
         """All of it."""
-        binding = Binding(self._records, self._sealer, self._ceremonies, self._us, enrolment, self._clock, ledger)
+        binding = Binding(self._records, self._sealer, self._ceremonies, self._us, enrolment, self._clock)
         return SecurityKeys(self._us, self.factor, binding)

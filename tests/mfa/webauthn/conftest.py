@@ -52,7 +52,7 @@ class KeyRoom(Room):
             issuer="Sallyport",
             count=lambda *what: self.setups.append(what),
         )
-        self.binding = workshop.security_keys(self.enrolment, self.ledger).binding
+        self.binding = workshop.security_keys(self.enrolment).binding
 
     async def set_up(
         self, authenticator: Authenticator | None = None, who: Identity | None = None, **wrong: Any
