@@ -201,11 +201,14 @@ class StepUps:
         )
         return ticket
 
-    async def look(self, ticket: str, identity: Identity) -> Challenge:
-        """The open challenge `ticket`. Raises `UserError` `ERR-MFA-CHALLENGE` when it is over, in any sense."""
+    async def look(self, ticket: str, identity: Identity, place: Place | None = None) -> Challenge:
+        """The open challenge `ticket`. Raises `UserError` `ERR-MFA-CHALLENGE` when it is over, in any sense.
+
+        `place`, of who is about to answer it: then it is told as well.
+        """
         challenge = await self._open(ticket, identity)
         if challenge is None:
-            raise _error(GONE)
+            raise _error(GONE) if place is None else self._gone(Kind.STEP_UP_FAILED, identity, place)
         return challenge
 
     async def answer(

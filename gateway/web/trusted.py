@@ -11,6 +11,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
+from gateway.core.events import Place
 from gateway.core.identity import Identity, Proof
 from gateway.mfa.stepup import Challenge
 from gateway.web.caller import CALLER
@@ -55,7 +56,10 @@ async def wished(request: web.Request, identity: Identity, ticket: str, wish: bo
 
     Raises `UserError` ERR-MFA-CHALLENGE where that is over.
     """
-    return wish and await offered(request, identity, await request.app[DESK].stepups.look(ticket, identity))
+    if not wish:
+        return False
+    challenge = await request.app[DESK].stepups.look(ticket, identity, Place(**request[CALLER].place))
+    return await offered(request, identity, challenge)
 
 
 async def stand_in(request: web.Request, token: str, identity: Identity, answer: web.Response) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.events import Place
 from gateway.core.identity import Identity, Level
 from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Permit
@@ -51,7 +52,7 @@ async def submit(request: web.Request) -> web.Response:
     identity = await caller.signed_in()
     form = await forms.read(request, "verify", _session(identity))
     ticket = request.match_info["ticket"]
-    challenge = await desk.stepups.look(ticket, identity)
+    challenge = await desk.stepups.look(ticket, identity, Place(**caller.place))
     if form.get("then") == "sign-in":
         return await _sign_in_again(request, identity, challenge)
     factor = form.get("factor", "")
