@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,13 +32,24 @@ from gateway.mfa.recovery_letters import RecoveryLetters
 from gateway.mfa.sealed import place_of
 from gateway.mfa.sms import Sms
 from gateway.notify.numbers import Numbers
+from gateway.store.place import Place as Where
 from gateway.store.suppressed_table import Suppressed, suppress
 from gateway.store.tables import factors, outbox, users
 from tests.mfa.conftest import Room, somebody
+from tests.rig.postgres import EITHER, either
 
 ANN = somebody("ann")
 GOOD, DEAD, DENIED = "+4915112345678", "+4915112345679", "+905591234567"
 MAIL, BOUNCED = "ann@example.com", "gone@example.com"
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    """SQLite; both databases where a test says so: what one of them can tell is not asked of the other."""
+    return either(request, tmp_path) if hasattr(request, "param") else Where(f"sqlite:{tmp_path}/sallyport.db")
+
+
+both = pytest.mark.parametrize("place", EITHER, indirect=True)
 
 
 @dataclass
@@ -158,6 +170,7 @@ async def test_a_code_at_a_challenge(codes: Codes, kind: str, good: str, bad: st
     assert bad not in str(row._mapping)
 
 
+@both
 async def test_a_code_for_an_address_that_somebody_types(codes: Codes, monkeypatch: pytest.MonkeyPatch) -> None:
     """To set it up: whether it bounces is not told, by the words nor by the work."""
     room, work = codes.room, {}
@@ -175,6 +188,7 @@ async def test_a_code_for_an_address_that_somebody_types(codes: Codes, monkeypat
     the_same(work[MAIL], work[BOUNCED])
 
 
+@both
 @pytest.mark.parametrize("why", ["no address", "bounced"])
 async def test_a_recovery_that_is_asked_for(room: Room, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     letters = RecoveryLetters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,13 +23,24 @@ from gateway.mfa.sealed import place_of as factor_at
 from gateway.notify import short
 from gateway.notify.letter import write
 from gateway.notify.numbers import Numbers
+from gateway.store.place import Place as Where
 from gateway.store.tables import factors, outbox, users
 from tests.mfa.conftest import Room, somebody
+from tests.rig.postgres import EITHER, either
 
 ANN = somebody("ann")
 ROOT = somebody("root", groups=frozenset({"admins"}), session="root's")
 CARL = somebody("carl", groups=frozenset({"admins"}), session="carl's")
 NUMBER = "+4915112345678"
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    """SQLite; both databases where a test says so: what one of them can tell is not asked of the other."""
+    return either(request, tmp_path) if hasattr(request, "param") else Where(f"sqlite:{tmp_path}/sallyport.db")
+
+
+both = pytest.mark.parametrize("place", EITHER, indirect=True)
 
 
 def shown(room: Room) -> tuple[Proof, ...]:
@@ -112,6 +124,7 @@ async def home(room: Room) -> Home:
     return home
 
 
+@both
 async def test_who_recovers_by_mail_is_heard_of_on_the_telephone(home: Home) -> None:
     token = await home.link()
     (text,) = await home.to("sms")
@@ -189,6 +202,7 @@ async def test_another_mailbox_that_codes_go_to_is_told_in_a_letter(home: Home) 
     assert own == ["recovery_asked"], "that has its letter already, and is told of the end by a notice"
 
 
+@both
 @pytest.mark.parametrize("how", ["remove", "disable", "reset", "refused"])
 async def test_an_address_that_goes_is_told_as_it_goes(room: Room, home: Home, how: str) -> None:
     """Whoever gets in by a mailbox would take the telephone away first, and be told of it in that mailbox."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -13,11 +14,22 @@ from gateway.mfa.attempts import LIFE
 from gateway.mfa.backup_codes import FEW
 from gateway.mfa.demands import NOTICE, Demand, Demands
 from gateway.mfa.reminders import EVERY, MONTH, QUARTER, SETTLED, SOON, Reminders
+from gateway.store.place import Place as Where
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import backup_codes, factors, users
 from tests.mfa.conftest import Room, somebody
+from tests.rig.postgres import EITHER, either
 
 DAY = 86_400.0
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    """SQLite; both databases where a test says so: what one of them can tell is not asked of the other."""
+    return either(request, tmp_path) if hasattr(request, "param") else Where(f"sqlite:{tmp_path}/sallyport.db")
+
+
+both = pytest.mark.parametrize("place", EITHER, indirect=True)
 
 
 def reminders(room: Room, *demands: Demand, single: bool = True) -> Reminders:
@@ -44,6 +56,7 @@ async def codes(room: Room) -> list[str]:
     return list(await room.give_codes())
 
 
+@both
 async def test_few_are_left(room: Room, codes: list[str]) -> None:
     await use(room, codes[: 10 - FEW - 1])
     assert await reminders(room).look() == 0
@@ -103,6 +116,7 @@ async def alone(room: Room) -> Room:
     return room
 
 
+@both
 async def test_one_device_alone(alone: Room) -> None:
     assert await reminders(alone).look() == 0
     alone.clock.advance(2)
@@ -153,6 +167,7 @@ async def seen(room: Room, demand: Demand) -> None:
     assert await demands.enrol_by(FINANCE) == room.clock.now() + demand.grace
 
 
+@both
 @pytest.mark.parametrize(("demand", "before"), [(WEEKS, NOTICE), (HOURS, 2 * 3600.0)])
 async def test_a_second_factor_is_due_soon(room: Room, demand: Demand, before: float) -> None:
     await seen(room, demand)
