@@ -16,9 +16,13 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
+
 from gateway import settings
 from gateway.core.identity import Proof
 from gateway.core.languages import LANGUAGES, catalogue
+from gateway.mfa.attempts import LIFE
+from gateway.store.tables import factors
 from gateway.web import pages
 from tests.e2e.browser import Browser
 from tests.e2e.house import PASSWORD, ROOT, House, Phone, open_house
@@ -209,6 +213,10 @@ class Visit:
             said("Nothing came from a key: it was cancelled, or it took too long. Try again, or use another way.")
         )
         self.see("verify-key-silent")
+        browser.without_scripts()
+        browser.reload()
+        self.see("verify-key-without-scripts")
+        browser.without_scripts(False)
         self.press("Use my authenticator app")
         self.see("verify")
         browser.field(said("Trust this browser for %(trust)s") % {"trust": self.days(30)}).click()
@@ -229,6 +237,7 @@ class Visit:
         browser.field(said("Trust this browser for %(trust)s") % {"trust": self.days(30)}).click()
         self.type(self.codes[-1], "Code from the e-mail")
         self.someone_elsewhere("Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Safari/604.1")
+        self.wear_out("sms")
         browser.go(f"{OURS}account")
         self.see("account")
         browser.unfold(f"{said('Remove')} +90 *** ** 67")
@@ -279,6 +288,12 @@ class Visit:
         self.see("enrol-first-again")
         self.sign_out()
         self.phone, _ = self.house.enrol("bob")
+        self.wear_out("totp", "backup_code")
+        browser.go("/")
+        self.sign_in()
+        self.see("enrol-first-out-of-use")
+        self.sign_out()
+        self.wear_out("totp", "backup_code", failures=0)
 
     def administer(self) -> None:
         """Recovery by two administrators."""
@@ -317,6 +332,19 @@ class Visit:
         self.browser.go("/")
         self.sign_in()
         self.see("full")
+
+    def wear_out(self, *kinds: str, failures: int = LIFE) -> None:
+        """Have factors of bob's tried so often that they are out of use; all of such a kind."""
+
+        assert self.house.app.people is not None
+        records = self.house.app.people.records
+
+        async def fail() -> None:
+            async with records.begin() as connection:
+                await connection.execute(update(factors).where(factors.c.kind.in_(kinds)).values(failures=failures))
+                await records.bump(connection)
+
+        self.house.do(fail())
 
     def days(self, count: int) -> str:
         words = catalogue(self.language)

@@ -241,6 +241,10 @@ class Browser:
     def attribute(self, css: str, name: str) -> str:
         return self._driver.find_element(By.CSS_SELECTOR, css).get_attribute(name) or ""
 
+    def shows(self, css: str) -> bool:
+        """Whether it can be seen."""
+        return self._driver.find_element(By.CSS_SELECTOR, css).is_displayed()
+
     def hidden_text(self, css: str) -> str:
         """Text that is in the page, unfolded or not."""
         return self.attribute(css, "textContent")

@@ -64,9 +64,11 @@ def test_axe_finds_nothing(language: str, house: House, browser: Browser, render
         assert rendered[-1] == f"{template_of(name)}.html", name
         spoken = browser.attribute("html", "lang")
         assert spoken == ("en" if name == "docs" else language), name
-        if spoken == language:
+        if spoken == language and not name.endswith("without-scripts"):  # axe is one, and would never come back
             browser.evaluate(f"{axe}\n;0")
             found.extend((name, *one) for one in json.loads(browser.evaluate(RUN)))
+        if name.startswith("verify-key"):  # without scripts there is nothing to press, and so nothing to tick
+            assert browser.shows("input[name=trust]") is not name.endswith("without-scripts")
         if name == "done":
             browser.complaints()  # that it cannot close a window which nobody opened
         with browser.width(WIDTHS["narrow"]) as needed:

@@ -65,7 +65,7 @@
     say(words.none);
     return;
   }
-  button.hidden = false;
+  for (const one of [button, ...form.querySelectorAll("[data-with-key]")]) one.hidden = false;
   if (!registering) button.focus();
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
