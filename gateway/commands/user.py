@@ -153,7 +153,12 @@ async def _reset(args: argparse.Namespace) -> None:
                 raise UserError("ERR-USER-UNKNOWN", f"There is no user {args.user}.")
             totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
             factors = Factors(records, {totp.name: totp, codes.name: codes}, clock)
-            enrolment = Enrolment(records, totp, codes, factors, clock, recorder, issuer="")
+            aside = None
+            if read.notify.channels:  # a gateway that runs sends it
+                from gateway.post import make_aside
+
+                aside = make_aside(read, keys)
+            enrolment = Enrolment(records, totp, codes, factors, clock, recorder, issuer="", aside=aside)
             await enrolment.reset(user.tenant, user.subject, user=user.name, by=BY)
             terms = read.sessions.terms
             sessions = Sessions(SessionRows(records, clock, terms), records, clock, recorder, terms)

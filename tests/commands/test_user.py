@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyotp
 import pytest
+from sqlalchemy import select
 
 from gateway.core.clock import SystemClock
 from gateway.core.identity import Proof
@@ -18,8 +19,10 @@ from gateway.identity.passwords import Passwords
 from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.enrolment import Enrolment
 from gateway.mfa.factors import Factors
+from gateway.mfa.sealed import place_of
 from gateway.mfa.totp import Totp
 from gateway.store.sql import Records
+from gateway.store.tables import factors, outbox, users
 from tests.commands.kept import Sallyport
 from tests.rig.ledger import Remembered
 from tests.rig.sessions import in_rows
@@ -265,6 +268,42 @@ def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyp
     assert asyncio.run(left(token)) == ((), False)
     assert ("factor_removed", "ann") in sallyport.events()
     assert sallyport("user", "reset", "nobody").code == 1
+
+
+def test_who_is_reset_hears_of_it_on_their_telephone_and_by_mail(sallyport: Sallyport) -> None:
+    """Whoever has talked an operator into it does not have that."""
+    file = sallyport.folder / "config.yaml"
+    console = "[{console: {}}]"
+    notify = f"notify: {{from: Gate <gate@good.test>, email: {console}, sms: {console}}}\n"
+    file.write_text(file.read_text() + notify)
+    sallyport("user", "add", "ann", "--password-stdin", "--email", "ann@example.com", stdin=PASSWORD + "\n")
+    keys = KeyRing.open(sallyport.folder / "data" / "keys", create=True)
+    database = f"sqlite:{sallyport.folder}/data/sallyport.db"
+
+    async def bind() -> None:
+        records = await Records.open(database, clock=SystemClock())
+        async with records.begin() as connection:
+            (ann,) = (await connection.execute(select(users.c.tenant, users.c.subject))).all()
+            secret = keys.sealer.seal(b"+905301234567", **place_of(ann.tenant, "n1"))
+            await connection.execute(
+                factors.insert().values(
+                    tenant=ann.tenant, id="n1", subject=ann.subject, kind="sms", label="", secret=secret, last_step=-1,
+                    refused_step=-1, failures=0, created_at=1.0,
+                )
+            )  # fmt: skip
+        await records.close()
+
+    async def told() -> list[tuple[str, str]]:
+        records = await Records.open(database, clock=SystemClock())
+        async with records.read() as connection:
+            rows = (await connection.execute(select(outbox.c.target, outbox.c.kind).order_by(outbox.c.id))).all()
+        await records.close()
+        return [(row.target, row.kind) for row in rows]
+
+    asyncio.run(bind())
+    assert sallyport("user", "reset", "ann").code == 0
+    found = [one for one in asyncio.run(told()) if one[1] == "factor_removed"]
+    assert found == [("+905301234567", "factor_removed"), ("ann@example.com", "factor_removed")]
 
 
 def test_a_second_factor_is_demanded_and_taken_back(sallyport: Sallyport) -> None:
