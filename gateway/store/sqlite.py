@@ -160,7 +160,8 @@ def _make_private_file(path: Path) -> None:
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+    safe = ("foreign_keys=ON", "trusted_schema=OFF", "secure_delete=ON")  # what is gone is gone from the file too
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", *safe):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

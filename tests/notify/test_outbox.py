@@ -24,6 +24,7 @@ from gateway.store.outbox_table import KEPT, MOST_WAITING, OutboxTable, put
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.tables import outbox
+from tests.rig.behind import at_rest
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import EITHER, either
 
@@ -290,6 +291,22 @@ async def test_what_is_over_tells_nobody_to_whom_it_went(rig: Rig, clock: Manual
     assert ADDRESSEES.open(row.tenant, row.token, row.address) == "ann@example.com"
     assert ADDRESSEES.open(row.tenant, "another", row.address) == "", "it is bound to its row"
     assert row.whose == ADDRESSEES.whose("email", "ann@example.com")
+
+
+async def test_nor_does_a_file_in_which_it_was(clock: ManualClock, ledger: Remembered, tmp_path: Path) -> None:
+    """What SQLite has let go of is overwritten."""
+    where = Place(f"sqlite:{tmp_path}/sent.db")
+    rig = Rig(await Records.open(where, clock=clock), clock, ledger)
+    for number in range(30):
+        await rig.put(f"somebody-{number}@example.com", str(number))
+    assert b"somebody-7@example.com" in at_rest(where)
+    while await rig.outbox.turn():
+        pass
+    await rig.records.close()
+    left = at_rest(where)
+    assert b"s***@example.com" in left
+    assert b"somebody-" not in left
+    assert SECRET_WORDS.encode() not in left
 
 
 async def test_what_waits_again_can_be_sent_again(rig: Rig, clock: ManualClock) -> None:
