@@ -4,8 +4,10 @@ import asyncio
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from gateway.mfa.attempts import LIFE, RUN, WAIT, Run, after_try
+from gateway.store.tables import users
 from tests.mfa.conftest import Room
 
 ANN = ("default", "s-ann")
@@ -56,6 +58,14 @@ async def test_methods_and_users_have_runs_of_their_own_that_survive_a_restart(r
     assert (await replica.factors.attempts.admit(*ANN, "totp")).wait == 900.0
     assert (await replica.factors.attempts.admit(*ANN, "backup_code")).wait == 0.0
     assert (await replica.factors.attempts.admit("default", "s-bob", "totp")).wait == 0.0
+    async with room.records.begin() as connection:  # somebody of the same subject, elsewhere
+        await connection.execute(
+            insert(users).values(
+                tenant="other", subject="s-ann", name="ann", email="", display_name="", groups=[], password="",
+                disabled=False, created_at=0.0,
+            )
+        )  # fmt: skip
+    assert (await replica.factors.attempts.admit("other", "s-ann", "totp")).wait == 0.0
     room.clock.advance(899.0)
     assert (await room.factors.attempts.admit(*ANN, "totp")).wait == 1.0
     room.clock.advance(1.0)

@@ -83,6 +83,13 @@ async def test_codes_outlive_a_change_of_the_master_key(room: Room) -> None:
     assert await rotated.check(*ANN, codes[0], room.clock.now()) is not None
 
 
+async def test_those_of_others_are_not_counted(room: Room) -> None:
+    codes = await room.give_codes()
+    await room.give_codes("s-bob")
+    assert await check(room, codes[0]) is not None
+    assert [(await room.backup_codes.left(*who)).count for who in (ANN, BOB)] == [9, 10]
+
+
 async def test_new_codes_void_the_old(room: Room) -> None:
     old = await room.give_codes()
     new = await room.give_codes()

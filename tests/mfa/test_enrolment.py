@@ -268,7 +268,9 @@ async def test_nobody_removes_what_is_not_theirs(room: Room) -> None:
     ann = with_code(somebody(), NOW)
     for unknown in (bobs.id, "", "x", "' OR 1=1 --"):
         assert await refused(room.enrolment.remove(ann, unknown)) == "ERR-MFA-UNKNOWN"
-    assert len(await room.factors.of("default", "s-bob")) == 1
+    (mine,) = await room.factors.of(*ANN)
+    assert await refused(room.enrolment.remove(replace(ann, tenant="other"), mine.id)) == "ERR-MFA-UNKNOWN"
+    assert len(await room.factors.of(*ANN)) == len(await room.factors.of("default", "s-bob")) == 1
 
 
 async def test_administrators_keep_a_device_that_works(room: Room) -> None:

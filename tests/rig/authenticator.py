@@ -62,6 +62,8 @@ class Authenticator:
         if attest := wrong.get("attest"):
             fmt, statement = attest(data + hashlib.sha256(client).digest())
         said = cbor2.dumps({"fmt": fmt, "attStmt": statement, "authData": data})
+        if head := wrong.get("head"):  # in the place of the byte that says how many members follow
+            said = head + said[1:]
         response = {
             "clientDataJSON": b64(client),
             "attestationObject": b64(said + wrong.get("trailing", b"")),

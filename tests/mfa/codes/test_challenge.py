@@ -12,7 +12,9 @@ from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind
 from gateway.core.identity import AMR, Level, Proof, level_of
 from gateway.core.rule import StepUpDemand
+from gateway.crypto.tokens import digest
 from gateway.mfa.attempts import LIFE
+from gateway.mfa.codes import code as codes
 from gateway.mfa.codes.code import LIFETIME, Question, draw
 from gateway.mfa.codes.sends import DAILY, DAY, HOUR, HOURLY
 from gateway.mfa.stepup import GONE, _asked
@@ -270,6 +272,41 @@ async def test_a_row_that_was_changed_recognises_no_code(room: Room) -> None:
     async with room.records.begin() as connection:
         await connection.execute(update(kept).where(kept.c.key == here).values(key=there, value=row))
     assert (await refused(other.answer(room.post.last))).code == "ERR-MFA-INVALID"
+    moved = row.replace(digest(asked.ticket).hex().encode(), digest(other.ticket).hex().encode())
+    assert moved != row
+    async with room.records.begin() as connection:  # made out to that question too: it was drawn for this one
+        await connection.execute(update(kept).where(kept.c.key == there).values(value=moved))
+    assert (await refused(other.answer(room.post.last))).code == "ERR-MFA-INVALID"
+    second = await ask(room)
+    moved = row.replace(digest(asked.ticket).hex().encode(), digest(second.ticket).hex().encode())
+    async with room.records.begin() as connection:  # of another question of the same session
+        await connection.execute(update(kept).where(kept.c.key == there).values(key=here, value=moved))
+    assert (await refused(second.answer(room.post.last))).code == "ERR-MFA-INVALID"
+
+
+async def test_a_code_that_was_replaced_while_it_was_looked_at_is_not_claimed(room: Room) -> None:
+    question = Question("default", "s-ann", "session-1", "sms", "ticket")
+    async with room.records.begin("default", "s-ann") as connection:
+        await codes.keep(connection, room.mac, question, "f-1", "123456", NOW)
+        seen = await codes.live(connection, question, NOW)
+        assert seen is not None
+        await codes.keep(connection, room.mac, question, "f-1", "654321", NOW)
+        assert not await codes.claim(connection, question, seen)
+        newer = await codes.live(connection, question, NOW)
+        assert newer is not None
+        assert await codes.claim(connection, question, newer)
+
+
+async def test_of_several_addresses_one_that_is_out_of_use_is_sent_nothing(room: Room) -> None:
+    await own(room)
+    await own(room, "+12025550143", factor_id="f-2", failures=LIFE)
+    asked = await ask(room)
+    assert (await refused(asked.send(to="f-2"))).code == "ERR-MFA-METHOD"
+    challenge = await room.stepups.look(asked.ticket, asked.who)
+    standing = await room.stepups.standing(challenge, asked.who, "sms")
+    assert standing is not None
+    assert [one.id for one in standing.targets] == ["f-1"]
+    assert room.post.box == []
 
 
 async def test_an_address_that_is_gone_or_out_of_use_answers_nothing(room: Room) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
@@ -250,6 +250,25 @@ async def test_a_question_is_for_one_session_one_challenge_and_five_minutes(room
     clock.advance(LIFETIME)
     with pytest.raises(UserError, match="ERR-MFA-INVALID"):
         await room.give(here, ticket, key.answer(options))
+
+
+async def test_a_key_that_is_removed_while_it_answers_proves_nothing(
+    room: KeyRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await room.set_up()
+    ann = room.fresh("ann")
+    ticket, options = await room.question(ann)
+    used = room.webauthn._used
+
+    async def removed(*what: Any) -> bool:
+        async with room.records.begin() as connection:
+            await connection.execute(delete(factors).where(factors.c.kind == "webauthn"))
+        return await used(*what)
+
+    monkeypatch.setattr(room.webauthn, "_used", removed)
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.give(ann, ticket, key.answer(options))
+    assert room.ledger.of(Kind.STEP_UP_PASSED) == []
 
 
 async def test_nobody_answers_with_the_key_of_somebody_else(room: KeyRoom) -> None:

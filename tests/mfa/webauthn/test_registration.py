@@ -15,13 +15,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from sqlalchemy import select, update
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT, Level, Proof, level_of
+from gateway.mfa.webauthn.base64url import decode
 from gateway.mfa.webauthn.binding import KEYS
 from gateway.mfa.webauthn.ceremony import LIFETIME
+from gateway.store.tables import kept
 from tests.mfa.conftest import proven
 from tests.mfa.webauthn.conftest import BOTH, Furnish, KeyRoom
 from tests.rig.authenticator import BE, BS, ORIGIN, UP, UV, Authenticator, b64
@@ -90,6 +93,7 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "another id than it was sent with": ("credential_id", {"sent_id": b"another"}),
     "an id of 1024 bytes": ("credential_id", {"credential": b"x" * 1024}),
     "an empty id": ("credential_id", {"credential": b""}),
+    "an object that says a thing twice": ("malformed", {"head": b"\xa4\x63fmt\x64none"}),
     "bytes after the object": ("malformed", {"trailing": b"\x00"}),
     "bytes after the data": ("malformed", {"trailing_data": b"\x00"}),
     "a key that is no map": ("algorithm", {"public_key": cbor2.dumps("key")}),
@@ -204,6 +208,37 @@ async def test_there_is_an_end_to_keys(room: KeyRoom) -> None:
         await room.set_up()
 
 
+async def test_nor_are_there_more_where_they_are_begun_in_several_sessions(room: KeyRoom, clock: ManualClock) -> None:
+    for _ in range(KEYS - 1):
+        await room.set_up()
+    both = [proven(room.fresh("ann", session=name), Proof("totp", clock.now())) for name in ("here", "there")]
+    begun = [await room.binding.begin(one) for one in both]
+    await room.binding.complete(both[0], orjson.dumps(Authenticator().register(begun[0])).decode())
+    with pytest.raises(UserError, match="ERR-MFA-TOO-MANY"):
+        await room.binding.complete(both[1], orjson.dumps(Authenticator().register(begun[1])).decode())
+
+
+async def test_a_setup_that_somebody_else_wrote_is_none(room: KeyRoom) -> None:
+    """Who can write the store, and has no key of ours, knows no challenge that counts."""
+    ann = room.fresh("ann")
+    options = await room.binding.begin(ann)
+    async with room.records.begin() as connection:
+        (row,) = (await connection.execute(select(kept.c.key, kept.c.value))).all()
+        forged = row.value.replace(options["challenge"].encode(), b64(bytes(32)).encode())
+        assert forged != row.value
+        await connection.execute(update(kept).where(kept.c.key == row.key).values(value=forged))
+    answer = Authenticator().register({**options, "challenge": b64(bytes(32))})
+    with pytest.raises(UserError, match="ERR-MFA-SETUP"):
+        await room.binding.complete(ann, orjson.dumps(answer).decode())
+
+
+@pytest.mark.parametrize("text", ["YQ==", "YR", "YQ\n", "Y Q", "Y+Q", "YQ=", "Y/8", "ＹＱ"])
+def test_a_value_has_one_spelling(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode(text)
+    assert decode("YQ") == b"a"
+
+
 @BOTH
 async def test_the_last_key_of_an_administrator_stays(room: KeyRoom, clock: ManualClock) -> None:
     await room.set_up()
@@ -237,6 +272,7 @@ class Maker:
         unit: str = "Authenticator Attestation",
         model: bytes | None = MODEL,
         ca: bool = False,
+        critical: bool = False,
         fmt: str = "packed",
     ) -> Callable[[bytes], tuple[str, dict[str, Any]]]:
         leaf = ec.generate_private_key(ec.SECP256R1())
@@ -245,7 +281,7 @@ class Maker:
         extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(ca, None), True)]
         if model is not None:
             oid = x509.ObjectIdentifier("1.3.6.1.4.1.45724.1.1.4")
-            extensions.append((x509.UnrecognizedExtension(oid, b"\x04\x10" + model), False))
+            extensions.append((x509.UnrecognizedExtension(oid, b"\x04\x10" + model), critical))
         subject = x509.Name([x509.NameAttribute(*part) for part in parts])
         certificate = self._signed(subject, leaf, extensions).public_bytes(Encoding.DER)
 
@@ -305,12 +341,24 @@ async def test_a_key_that_vouches_for_itself_is_one_of_no_model(furnish: Furnish
         (MODEL, MAKER.attest(unit="Something else")),
         (MODEL, MAKER.attest(model=bytes(16))),
         (MODEL, MAKER.attest(ca=True)),
+        (MODEL, MAKER.attest(critical=True)),
         (MODEL, MAKER.attest(fmt="fido-u2f")),
         (MODEL, MAKER.attest(fmt="never-heard-of")),
         (bytes(16), MAKER.attest(model=bytes(16))),
         (bytes(16), MAKER.attest(model=None)),
     ],
-    ids=["none", "another maker", "unit", "another model", "an authority", "u2f", "unknown", "not listed", "no model"],
+    ids=[
+        "none",
+        "another maker",
+        "unit",
+        "another model",
+        "an authority",
+        "critical",
+        "u2f",
+        "unknown",
+        "not listed",
+        "no model",
+    ],
 )
 async def test_what_no_maker_vouches_for_is_refused(
     furnish: Furnish, aaguid: bytes, attest: Callable[[bytes], tuple[str, dict[str, Any]]] | None
