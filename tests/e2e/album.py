@@ -89,6 +89,7 @@ def walk(house: House, browser: Browser, language: str, see: See) -> None:
         visit.be_asked()
         visit.lose_everything()
     visit.administer()
+    visit.come_late()
     visit.be_in_too_many_places()
 
 
@@ -134,6 +135,8 @@ class Visit:
         browser.go("/")
         self.sign_in(password="a wrong password")
         self.see("login-wrong")
+        browser.go(f"{OURS}login?lost=large&next=/")
+        self.see("login-lost")
         self.sign_in()
         self.see("enrol-first")
         browser.go(f"{OURS}account")
@@ -322,6 +325,16 @@ class Visit:
         browser.go(f"{OURS}recover/cancel?token={self.letters.asked_[-1][1]}")
         self.see("recover-cancel-administrators")
         self.phone = phone
+        self.sign_out()
+
+    def come_late(self) -> None:
+        """Nothing set up, and the sign-in is too old for it."""
+        self.house.do(self.house.app.users.add("dora", PASSWORD))
+        self.browser.go(f"{OURS}login")
+        self.sign_in("dora")
+        self.house.clock.leap(6 * 60)
+        self.browser.go("/keys/x")
+        self.see("unready-again")
         self.sign_out()
 
     def be_in_too_many_places(self) -> None:
