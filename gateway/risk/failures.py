@@ -28,6 +28,8 @@ ACCOUNTS: Final = 65_536
 """Accounts remembered; then the ones quiet for longest are forgotten."""
 
 FAILURES: Final = frozenset({Kind.SIGN_IN_FAILED, Kind.STEP_UP_FAILED})
+OVER: Final = "ERR-MFA-CHALLENGE"
+"""Outcome of an answer that nothing was checked of: a page that was left open too long, or sent twice."""
 
 
 class FailuresSignal:
@@ -41,7 +43,7 @@ class FailuresSignal:
 
     def observe(self, event: Event) -> bool:
         """Count `event` if it is a failure of some account; whether it was."""
-        if event.kind not in FAILURES or not event.user:
+        if event.kind not in FAILURES or not event.user or event.detail.get("outcome") == OVER:
             return False
         account = (event.tenant, event.user)
         count = self.count(*account) + 1.0

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.core.clock import ManualClock
 from gateway.core.events import Event, Kind
+from gateway.mfa import stepup
 from gateway.risk import failures
 from gateway.risk.failures import HALF_LIFE, FailuresSignal
 from tests.risk.conftest import ann, at
@@ -34,6 +37,14 @@ def test_setting_the_clock_neither_clears_nor_raises() -> None:
     signal.observe(failed())
     clock.jump(-86400.0)
     clock.jump(200000.0)
+    assert signal.count("default", "ann") == 1.0
+
+
+def test_an_answer_that_came_too_late_is_no_guess() -> None:
+    signal = FailuresSignal(ManualClock())
+    late = Event(Kind.STEP_UP_FAILED, user="ann", detail={"factor": "other", "outcome": stepup.GONE})
+    assert not signal.observe(late)
+    assert signal.observe(replace(late, detail={"factor": "totp", "outcome": "ERR-MFA-INVALID"}))
     assert signal.count("default", "ann") == 1.0
 
 
