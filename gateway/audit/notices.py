@@ -11,8 +11,8 @@ What changed must not be the only way by which that is told (section 4.6). What 
 recovery ended, goes to every other address that codes go to, telephones first of all: whoever has stolen a mailbox
 reads, and removes, what is told there. Where codes by e-mail are a factor of somebody, such a thief may be in already:
 then changes of any factor, of backup codes and of the password go there too. What concerns `sms` goes by e-mail, as
-everything does. Where an account has no
-address that is written to, everything goes to those others but what somebody may do without.
+everything does. Where an account has no address that is written to, everything goes to those others but what somebody
+may do without.
 
 (That a recovery was asked for, that it has taken the factors away, and that a factor goes, its address is told by
 `mfa.aside`: in the transaction that does it, for afterwards it is not known any more.)

@@ -116,7 +116,7 @@ class RecoveryLetters:
                 outbox.c.kind == ASKED,
                 outbox.c.created_at == at,
             )
-            .order_by(outbox.c.id.desc())
+            .order_by(outbox.c.id.desc())  # other mailboxes are told before: the last one is the letter
         )
         row = (await connection.execute(query)).first()
         if row is None:
