@@ -15,6 +15,7 @@ from gateway.core.clock import ManualClock
 from gateway.identity import passwords
 from gateway.store.place import Place
 from gateway.store.sql import Records
+from tests.rig import once
 from tests.rig.gateway import Gateway, running
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import LEFT_OUT, Server, started
@@ -26,6 +27,7 @@ def pytest_configure() -> None:
     """What is said to test the compiled gateway must not quietly test the other one."""
     if os.environ.get("SALLYPORT_COMPILED") and (gate.__file__ or "").endswith(".py"):
         raise pytest.UsageError("SALLYPORT_COMPILED is set, but `gateway` is not the compiled one: run scripts/compile")
+    once.remember()
     _passwords_cost(8, 1)  # the least there is; processes of their own, and who asks for it, have them as shipped
 
 
