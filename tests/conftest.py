@@ -12,15 +12,12 @@ import pytest_asyncio
 
 from gateway import gate
 from gateway.core.clock import ManualClock
-from gateway.identity import passwords
 from gateway.store.place import Place
 from gateway.store.sql import Records
-from tests.rig import once
+from tests.rig import argon2, once
 from tests.rig.gateway import Gateway, running
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import LEFT_OUT, Server, started
-
-_SHIPPED = passwords.MEMORY_KIB, passwords.PASSES
 
 
 def pytest_configure() -> None:
@@ -28,11 +25,7 @@ def pytest_configure() -> None:
     if os.environ.get("SALLYPORT_COMPILED") and (gate.__file__ or "").endswith(".py"):
         raise pytest.UsageError("SALLYPORT_COMPILED is set, but `gateway` is not the compiled one: run scripts/compile")
     once.remember()
-    _passwords_cost(8, 1)  # the least there is; processes of their own, and who asks for it, have them as shipped
-
-
-def _passwords_cost(memory: int, passes: int) -> None:
-    passwords.MEMORY_KIB, passwords.PASSES, passwords._made = memory, passes, None
+    argon2.cheap()
 
 
 def pytest_collection_finish() -> None:
@@ -52,10 +45,8 @@ def _nothing_left_open() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def argon2_as_shipped() -> Iterator[None]:
     """Passwords of this file cost what they cost people."""
-    cheap = passwords.MEMORY_KIB, passwords.PASSES
-    _passwords_cost(*_SHIPPED)
-    yield
-    _passwords_cost(*cheap)
+    with argon2.as_shipped():
+        yield
 
 
 @pytest.fixture

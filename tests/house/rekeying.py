@@ -33,6 +33,7 @@ from gateway.store.sql import Records
 from gateway.store.tables import factors, users
 from tests.house.process import Home, Serving, home, until
 from tests.house.visitor import OURS, Visitor, location
+from tests.rig.argon2 import as_shipped
 from tests.rig.gateway import PASSWORD
 from tests.rig.messages import Response, Violation
 from tests.rig.upstream import RecordingUpstream
@@ -126,7 +127,8 @@ class Rekeying:
         records = await Records.open(self.url, clock=clock)
         await sealed.remember_key(records, ring)
         passwords = Passwords()
-        hashed = await passwords.hash(PASSWORD)
+        with as_shipped():
+            hashed = await passwords.hash(PASSWORD)
         passwords.close()
         person = {"tenant": "default", "email": "", "display_name": "", "groups": [], "disabled": False}
         async with records.begin() as connection:

@@ -136,7 +136,7 @@ async def test_policies_that_cannot_be_read(here: Home) -> None:
 async def test_what_check_calls_good_runs(here: Home) -> None:
     """Examples that ask for other readings of a path get one answer from both."""
     here.write(POLICY + "examples:\n  - {request: GET /Admin/users, as: {user: bob}, expect: refuse}\n")
-    assert (await here.call("check")).code == 0
+    assert (await here.ask("check")).code == 0
     async with here.serving() as gateway:
         assert "3 rules" in gateway.err
 
@@ -329,7 +329,7 @@ async def test_a_database_from_a_newer_version(used: Home) -> None:
     assert "data/sallyport.db" in told
     assert "newer version" in told
     assert "backup" in told
-    said = await used.call("user", "list")
+    said = await used.ask("user", "list")
     assert said.code == 2
     assert "newer version" in said.err
 

@@ -95,12 +95,12 @@ async def test_who_may_only_use_the_tables_can_run(here: Home, postgres: Server)
     try:
         for what in ("SELECT, INSERT, UPDATE, DELETE ON TABLES", "USAGE ON SEQUENCES"):
             postgres.execute(f"ALTER DEFAULT PRIVILEGES FOR ROLE sallyport GRANT {what} TO worker", name)
-        assert (await here.call("db", "upgrade")).code == 0
+        assert (await here.ask("db", "upgrade")).code == 0
         here.write_config(store={"records": postgres.url(name, user="worker")})
         await add(here, "ann")
         async with here.serving():
             pass
-        assert '"kind"' not in (await here.call("user", "list")).err
+        assert '"kind"' not in (await here.ask("user", "list")).err
     finally:
         postgres.execute("DROP OWNED BY worker", name)
         postgres.execute("DROP ROLE worker")

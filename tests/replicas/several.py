@@ -23,6 +23,7 @@ from gateway.store.place import Place
 from gateway.store.sql import Records
 from tests.house.process import PATIENCE, Home, home
 from tests.house.visitor import Visitor
+from tests.rig.argon2 import as_shipped
 from tests.rig.client import RawClient
 from tests.rig.gateway import PASSWORD
 from tests.rig.ledger import Remembered
@@ -191,8 +192,9 @@ class Several:
         passwords = Passwords()
         try:
             users = LocalUsers(records, passwords, SystemClock(), Remembered())
-            for name in names:
-                await users.add(name, PASSWORD, groups=groups)
+            with as_shipped():
+                for name in names:
+                    await users.add(name, PASSWORD, groups=groups)
         finally:
             passwords.close()
             await records.close()
