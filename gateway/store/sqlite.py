@@ -2,6 +2,7 @@
 
 - One writer at a time: `write` waits for its turn inside this process and opens with `BEGIN IMMEDIATE`, so what is read
   in a transaction cannot have changed when it is written, and no transaction dies half way because another was faster.
+  Those who wait go to the disk together (`store.sqlite_group`).
 - `read` never waits for a writer (write-ahead log); each statement sees what was committed when it began.
 - `synchronous=FULL`: what was committed is still there after a power cut; an ended session stays ended.
 - Its line opens where the file itself has become unreadable, and for nothing else: a file that is locked, full or
@@ -11,13 +12,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -27,13 +28,12 @@ from gateway.core.errors import ConfigError, StoreAway
 from gateway.store.database import cause, from_json, to_json
 from gateway.store.line import Line
 from gateway.store.place import Place
+from gateway.store.sqlite_connection import Connection
+from gateway.store.sqlite_group import Group
 from gateway.store.tables import metadata
 
-# At level debug it would write down every statement with its values: hashes, and whatever people typed as their name.
-logging.getLogger("aiosqlite").setLevel(logging.WARNING)
-
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process that is writing."""
+POOL = 4
+"""Connections, each with a thread for what has to wait."""
 PROBE_PATIENCE = 5.0
 
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
@@ -56,44 +56,52 @@ class Sqlite:
         self.path = path
         self.name = f"database {path}"
         self.refuses = ""
+        self._threads = ThreadPoolExecutor(POOL, "sqlite")
+        self._long: set[str] = set()
+        self._turn = asyncio.Lock()
+        self._group: Group | None = None
         self.engine: AsyncEngine = create_async_engine(
             f"sqlite+aiosqlite:///{path}",
-            connect_args={"timeout": BUSY_TIMEOUT},
+            async_creator=self._connect,
             json_serializer=to_json,
             json_deserializer=from_json,
             hide_parameters=True,
-            pool_size=4,
+            pool_size=POOL,
             max_overflow=0,
             pool_timeout=30.0,
         )
         event.listen(self.engine.sync_engine, "connect", _prepare)
         event.listen(self.engine.sync_engine, "begin", _begin)
         self.line = Line("records", self._probe, patience=PROBE_PATIENCE)
-        self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def write(self, tenant: str, subject: str) -> AsyncIterator[AsyncConnection]:
-        """One writer at a time, whomever it is about."""
-        async with self._writing:
-            self.line.check()
-            with self._understood():
-                async with self.engine.connect() as connection:
-                    await connection.execution_options(sallyport_writes=True)
-                    async with connection.begin():
-                        yield connection
+        """One writer at a time, whomever it is about; those who stand in line meanwhile share the way to the disk."""
+        with self._understood():
+            async with self._turn:
+                self.line.check()
+                group = self._group
+                if group is None or group.over:
+                    group = self._group = await Group.begin(self.engine)
+                async with group.part() as connection:
+                    yield connection
+                if group.ends is None:
+                    group.ends = asyncio.create_task(self._commit(group), name="commit of the records")
+                    group.ends.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(group.ends)
 
     @asynccontextmanager
     async def read(self, *, long: bool = False, apart: bool = False) -> AsyncIterator[AsyncConnection]:
         """No reader waits for a writer, nor long for another reader."""
         self.line.check()
         with self._understood():
-            async with self.engine.connect() as connection:
+            async with self.engine.connect() as connection, _apart(connection, long):
                 yield connection
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncConnection]:
         """As every writer is."""
-        async with self._writing, self.engine.connect() as connection:
+        async with self._turn, self.engine.connect() as connection, _apart(connection, True):
             await connection.execution_options(sallyport_writes=True)
             async with connection.begin():
                 yield connection
@@ -101,7 +109,18 @@ class Sqlite:
     async def close(self) -> None:
         """Close every connection."""
         await self.line.close()
-        await self.engine.dispose()
+        async with self._turn:  # what was written is on the disk
+            await self.engine.dispose()
+        self._threads.shutdown(wait=False)
+
+    async def _connect(self) -> Connection:
+        return Connection(str(self.path), self._threads, self._long)
+
+    async def _commit(self, group: Group) -> None:
+        """In the same line as who writes: those who stand there already come with it."""
+        async with self._turn:
+            self._group = None
+            await group.commit()
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
@@ -157,8 +176,18 @@ def _make_private_file(path: Path) -> None:
         ) from error
 
 
+@asynccontextmanager
+async def _apart(connection: AsyncConnection, wanted: bool) -> AsyncIterator[None]:
+    """Have what is asked of `connection` done in a thread."""
+    driver = cast(Connection, (await connection.get_raw_connection()).driver_connection)
+    driver.apart = wanted
+    try:
+        yield
+    finally:
+        driver.apart = False
+
+
 def _prepare(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, the driver would say it too late
     cursor = connection.cursor()
     safe = ("foreign_keys=ON", "trusted_schema=OFF", "secure_delete=ON")  # what is gone is gone from the file too
     for pragma in ("journal_mode=WAL", "synchronous=FULL", *safe):

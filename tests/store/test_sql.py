@@ -49,7 +49,7 @@ async def test_it_writes_as_it_promises(records: Records) -> None:
     async with records.read() as connection:
         asked = ["journal_mode", "synchronous", "foreign_keys", "busy_timeout"]
         found = [await connection.scalar(text(f"PRAGMA {pragma}")) for pragma in asked]
-    assert found == ["wal", 2, 1, 5000]
+    assert found == ["wal", 2, 1, 0]  # 0: it is a thread that waits, and asks for it
 
 
 async def test_every_table_but_meta_carries_a_tenant() -> None:
@@ -283,7 +283,7 @@ async def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 async def test_a_database_another_process_keeps_locked_is_away(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.sqlite.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("gateway.store.sqlite_connection.BUSY_TIMEOUT", 0.05)
     hasty = await Records.open(f"sqlite:{records.place.path}", clock=ManualClock())
     locking = sqlite3.connect(records.place.path, isolation_level=None)
     locking.execute("BEGIN IMMEDIATE")
@@ -299,7 +299,7 @@ async def test_a_database_another_process_keeps_locked_is_away(
 
 
 async def test_a_locked_database_is_told_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.store.sqlite.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("gateway.store.sqlite_connection.BUSY_TIMEOUT", 0.05)
     path = tmp_path / "sallyport.db"
     locking = sqlite3.connect(path, isolation_level=None)
     locking.execute("PRAGMA journal_mode=WAL")

@@ -1,0 +1,164 @@
+"""A connection to SQLite as SQLAlchemy's asyncio engine wants one, that asks a thread only where something may wait.
+
+A lookup by key takes some ten microseconds where the operating system has the page, as it nearly always has. Handing it
+to a thread and back costs ten times that, several times a statement, and on a busy machine each time waits for its turn
+to run Python. So a statement runs where it is asked for, unless
+
+- it ends a transaction: `COMMIT` waits for the disk;
+- another process has the file: then a thread waits for it, `BUSY_TIMEOUT` long;
+- it has once used more than `LONG` of the processor: it belongs to a thread ever after;
+- it is about everybody, and whoever asks has said so (`apart`).
+
+What a cancelled caller left to a thread is waited for before the connection does anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from time import thread_time
+from typing import Any, Self, TypeVar
+
+LONG = 0.005
+"""Seconds of processor time that a statement may take from everybody else, once."""
+KNOWN = 1000
+"""Statements remembered at most."""
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process that is writing."""
+
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_T = TypeVar("_T")
+
+
+class Connection:
+    """What `aiosqlite.Connection` is to SQLAlchemy. Every method raises `sqlite3.Error`."""
+
+    def __init__(self, path: str, threads: Executor, long: set[str]) -> None:
+        """`long`: statements that are known to be; the connections of a file share it."""
+        self._connection: sqlite3.Connection | None = sqlite3.connect(
+            path, timeout=0.0, isolation_level=None, check_same_thread=False
+        )
+        self._threads = threads
+        self._long = long
+        self._outside: Future[Any] | None = None
+        self.apart = False
+        """Whether all of it goes to a thread."""
+
+    @property
+    def open(self) -> sqlite3.Connection:
+        """Raises `ValueError` once it is closed."""
+        if self._connection is None:
+            raise ValueError("connection closed")
+        return self._connection
+
+    def cursor(self) -> Cursor:
+        """A cursor, to be entered."""
+        return Cursor(self)
+
+    async def commit(self) -> None:
+        """End the transaction, if there is one; it is on the disk then."""
+        if self.open.in_transaction or self._outside is not None:
+            await self._settled()
+            await self._elsewhere(self.open.commit)
+
+    async def rollback(self) -> None:
+        """Undo the transaction, if there is one."""
+        await self.run("", self.open.rollback)
+
+    async def close(self) -> None:
+        """Give the file back."""
+        if self._connection is not None:
+            await self._settled()
+            await self._elsewhere(self._connection.close)
+            self._connection = None
+
+    def stop(self) -> None:
+        """The same, where nobody can wait."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def create_function(self, name: str, narg: int, func: Callable[..., Any], **options: Any) -> None:
+        """As SQLAlchemy wants one of its own."""
+        self.open.create_function(name, narg, func, **options)
+
+    async def run(self, statement: str, work: Callable[[], _T], *, apart: bool = False) -> _T:
+        """Do `work`, which is (part of) `statement`, here or in a thread."""
+        await self._settled()
+        if not (apart or self.apart or statement in self._long):
+            begun = thread_time()
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY:
+                    raise
+            finally:
+                if thread_time() - begun > LONG and len(self._long) < KNOWN:
+                    self._long.add(statement)
+        return await self._elsewhere(self._patiently, work)
+
+    async def _settled(self) -> None:
+        while self._outside is not None and not self._outside.done():
+            for ended in (await asyncio.wait([asyncio.wrap_future(self._outside)]))[0]:
+                if not ended.cancelled():
+                    ended.exception()  # whoever asked for it has gone
+        self._outside = None
+
+    async def _elsewhere(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        self._outside = self._threads.submit(work, *arguments)
+        return await asyncio.wrap_future(self._outside)
+
+    def _patiently(self, work: Callable[[], _T]) -> _T:
+        self.open.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+        try:
+            return work()
+        finally:
+            self.open.execute("PRAGMA busy_timeout = 0")
+
+
+class Cursor:
+    """What `aiosqlite.Cursor` is to SQLAlchemy."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cursor = connection.open.cursor()
+        self._statement = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    @property
+    def description(self) -> Any:
+        """As PEP 249 has it."""
+        return self._cursor.description
+
+    @property
+    def rowcount(self) -> int:
+        """As PEP 249 has it."""
+        return self._cursor.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """As PEP 249 has it."""
+        return self._cursor.lastrowid
+
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
+        """As PEP 249 has it."""
+        self._statement = statement
+        await self._connection.run(statement, lambda: self._cursor.execute(statement, parameters))
+        return self
+
+    async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Self:
+        """As PEP 249 has it."""
+        await self._connection.run(statement, lambda: self._cursor.executemany(statement, parameters), apart=True)
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        """As PEP 249 has it."""
+        return await self._connection.run(self._statement, self._cursor.fetchall)
+
+    async def close(self) -> None:
+        """As PEP 249 has it."""
+        self._cursor.close()
