@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Credential(Protocol):
         ...
 
 
+Settle = Callable[[Any], Awaitable[None]]
+"""Does what else belongs into the transaction of the connection to the records that it is given."""
+
+
 class Factor(Protocol):
     """Prove it again."""
 
@@ -59,12 +63,20 @@ class Factor(Protocol):
         ...
 
     async def check(
-        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+        self,
+        tenant: str,
+        subject: str,
+        answer: str,
+        now: float,
+        asked: Asked | None = None,
+        *,
+        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof, or None for a wrong answer. A right answer is claimed: it never counts twice.
 
-        `asked` is what it answers, for factors whose answers are to one question only. Raises `NotProven` for a wrong
-        answer with a reason that operators want to know.
+        `asked` is what it answers, for factors whose answers are to one question only. `settle` is called in the
+        transaction that claims a right answer. Raises `NotProven` for a wrong answer with a reason that operators want
+        to know.
         """
         ...
 

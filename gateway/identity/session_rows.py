@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, bindparam, case, delete, func, insert, select, update
@@ -112,22 +113,20 @@ class SessionRows:
             row = (await connection.execute(_with_user().where(sessions.c.digest == digest_))).first()
             if row is None:
                 return None
+            values = {
+                "digest": digest(token),
+                "version": row.version + 1,
+                "last_seen_at": self._now(),
+                "proofs": [proof_as_kept(one) for one in proven(_proofs(row.proofs), proof)],
+                "rested": 0.0,
+            }
             exchanged = await connection.execute(
-                update(sessions)
-                .where(sessions.c.digest == digest_, sessions.c.version == row.version)
-                .values(
-                    digest=digest(token),
-                    version=row.version + 1,
-                    last_seen_at=self._now(),
-                    proofs=[proof_as_kept(one) for one in proven(_proofs(row.proofs), proof)],
-                    rested=0.0,
-                )
+                update(sessions).where(sessions.c.digest == digest_, sessions.c.version == row.version).values(values)
             )
             if exchanged.rowcount != 1:
                 return None
             await self._records.bump(connection, row.tenant, row.subject)
-            found = self._found(await _row(connection, digest(token)))
-        return token, found
+        return token, self._found(SimpleNamespace(**{**row._mapping, **values}))
 
     async def extend(self, seen: Seen) -> float | None:
         """As the contract says."""
@@ -225,7 +224,8 @@ class SessionRows:
             row = (await connection.execute(query)).first()
         return None if row is None else self._found(row)
 
-    def _found(self, row: Row[Any]) -> Found:
+    def _found(self, row: Any) -> Found:
+        """`row`: what `_with_user` selects, by name."""
         now = self._now()
         expires_at = min(row.expires_at, row.created_at + self._terms.of(row.tenant).absolute)
         session = Session(

@@ -100,22 +100,28 @@ class Attempts:
                 await self._records.bump(connection, tenant, subject)
             return found
 
-    async def succeeded(self, tenant: str, subject: str, method: str, lives: Sequence[tuple[str, int]] = ()) -> None:
-        """Set back what `admit` counted: the run, and the lives that were still in use."""
-        async with self._records.begin(tenant, subject) as connection:
-            await connection.execute(
-                delete(attempts).where(
-                    attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method
-                )
+    async def succeeded(
+        self,
+        connection: AsyncConnection,
+        tenant: str,
+        subject: str,
+        method: str,
+        lives: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """Set back what `admit` counted, in the transaction that claims the answer: the run, and the lives."""
+        await connection.execute(
+            delete(attempts).where(
+                attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method
             )
-            if lives:
-                await connection.execute(
-                    update(factors)
-                    .where(factors.c.tenant == tenant, factors.c.id.in_([factor_id for factor_id, _ in lives]))
-                    .values(failures=0)
-                )
-            if any(tried >= LIFE for _, tried in lives):
-                await self._records.bump(connection, tenant, subject)
+        )
+        if lives:
+            await connection.execute(
+                update(factors)
+                .where(factors.c.tenant == tenant, factors.c.id.in_([factor_id for factor_id, _ in lives]))
+                .values(failures=0)
+            )
+        if any(tried >= LIFE for _, tried in lives):
+            await self._records.bump(connection, tenant, subject)
 
     async def _count_run(self, connection: AsyncConnection, tenant: str, subject: str, method: str) -> float:
         mine = (attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
+from gateway.core.contracts import Settle
 from gateway.core.identity import Level, Proof
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_id
@@ -92,7 +93,14 @@ class BackupCodes:
         return Left(count, expires_at or 0.0)
 
     async def check(
-        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+        self,
+        tenant: str,
+        subject: str,
+        answer: str,
+        now: float,
+        asked: Asked | None = None,
+        *,
+        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for an unused code, which is used up by it."""
         code = canonical(answer)
@@ -115,6 +123,8 @@ class BackupCodes:
             if used.rowcount != 1:
                 return None
             await connection.execute(update(factors).where(_set(tenant, subject)).values(last_used_at=now))
+            if settle is not None:
+                await settle(connection)
         return Proof(self.name, now)
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:

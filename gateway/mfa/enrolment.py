@@ -246,19 +246,18 @@ class Enrolment:
 
         async def insert(connection: AsyncConnection) -> str:
             await self._demand_room(connection, tenant, subject)  # any number of setups may have been begun together
+            await self._factors.attempts.succeeded(connection, tenant, subject, "totp_setup")
             return await self._totp.bind(
                 connection, tenant, subject, secret=secret, label=one_line(label), step=step, now=now
             )
 
-        codes = await self.bind(
+        return await self.bind(
             identity,
             self._totp.name,
             insert,
             had_factors=waiting["had_factors"],
             **told,
         )
-        await self._factors.attempts.succeeded(tenant, subject, "totp_setup")
-        return codes
 
     def refused(
         self, identity: Identity, factor: str, why: str, *, address: str = "", agent: str = "", request_id: str = ""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
@@ -129,6 +130,10 @@ class Factors:
             for one in found
         ]
 
+    async def can(self, tenant: str, subject: str, factor: str, level: Level = Level.AAL2) -> bool:
+        """Whether `factor` is among what is `usable`, for who asks for no more than that."""
+        return factor in self._built and await self._built[factor].offer(tenant, subject, level)
+
     async def usable(self, tenant: str, subject: str, level: Level = Level.AAL2) -> tuple[str, ...]:
         """Names of the factors this user could reach `level` with now: the one they prefer first, then the one used
         last, then as the operator has them.
@@ -186,12 +191,15 @@ class Factors:
         if counted.wait > 0:
             return Checked(wait=counted.wait)
         now = self._clock.now()
+
+        async def settle(connection: AsyncConnection) -> None:
+            await self.attempts.succeeded(connection, tenant, subject, factor, counted.lives)
+
         try:
-            proof = await judge.check(tenant, subject, answer, now, asked) if counted.lives else None
+            proof = await judge.check(tenant, subject, answer, now, asked, settle=settle) if counted.lives else None
         except NotProven as error:
             return Checked(disabled=counted.last_of, why=error.why, copied=error.copied)
         if proof is not None:
-            await self.attempts.succeeded(tenant, subject, factor, counted.lives)
             return Checked(proof)
         said = await judge.hint(tenant, subject, answer, now) if hint and counted.lives else ""
         return Checked(disabled=counted.last_of, hint=said)

@@ -227,7 +227,7 @@ class StepUps:
         Raises `UserError` with a code of the table above; `ERR-MFA-THROTTLED` says in `retry_after` (seconds) when
         the next try will be checked. Raises `StoreAway`, and then nothing is proven.
         """
-        challenge = await self._open(ticket, identity)
+        challenge = await self._open(ticket, identity, factor)
         if challenge is None:
             raise self._gone(Kind.STEP_UP_FAILED, identity, Place(address, agent, request_id))
         outcome, checked = await self._judge(challenge, identity, factor, answer)
@@ -279,7 +279,7 @@ class StepUps:
         is not told. Raises `UserError` with a code of the table above; `ERR-MFA-RESEND` says in `retry_after` when one
         would be sent. Raises `StoreAway`, and then nothing was.
         """
-        challenge = await self._open(ticket, identity)
+        challenge = await self._open(ticket, identity, factor)
         if challenge is None:
             raise self._gone(Kind.CODE_REFUSED, identity, Place(address, agent, request_id))
         outcome, sending = await self._dispatch(challenge, identity, factor, to, language)
@@ -367,7 +367,8 @@ class StepUps:
             return Outcome.THROTTLED, checked
         return (Outcome.RIGHT if checked.proof else Outcome.WRONG), checked
 
-    async def _open(self, ticket: str, identity: Identity) -> Challenge | None:
+    async def _open(self, ticket: str, identity: Identity, factor: str = "") -> Challenge | None:
+        """None where it is over. With `factor` nothing but that is looked for among what is offered."""
         session = identity.session
         if session is None:
             return None
@@ -377,7 +378,11 @@ class StepUps:
         demand = StepUpDemand(
             Level(kept["level"]), frozenset(kept["factors"]), kept["max_age"], kept.get("trusted", 0.0)
         )
-        usable = await self._factors.usable(identity.tenant, identity.subject, max(demand.level, Level.AAL2))
+        tenant, subject, level = identity.tenant, identity.subject, max(demand.level, Level.AAL2)
+        if factor:
+            usable: tuple[str, ...] = (factor,) if await self._factors.can(tenant, subject, factor, level) else ()
+        else:
+            usable = await self._factors.usable(tenant, subject, level)
         offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
         return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])
 

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
+from gateway.core.contracts import Settle
 from gateway.core.identity import Level, Proof
 from gateway.core.words import say_n
 from gateway.crypto.sealing import Sealer
@@ -57,7 +58,14 @@ class Totp:
             return bool(await connection.scalar(select(exists().where(in_use))))
 
     async def check(
-        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+        self,
+        tenant: str,
+        subject: str,
+        answer: str,
+        now: float,
+        asked: Asked | None = None,
+        *,
+        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for a code of the present step or its neighbours; its step is claimed."""
         code = otp.digits_of(answer)
@@ -67,7 +75,7 @@ class Totp:
             step = otp.matching_step(
                 device.secret, code, otp.step_at(now), after=device.last_step, refused=device.refused_step
             )
-            if step is not None and await self._claim(tenant, subject, device.id, step, now):
+            if step is not None and await self._claim(tenant, subject, device.id, step, now, settle):
                 return Proof(self.name, now)
         return None
 
@@ -131,13 +139,17 @@ class Totp:
             for row in rows
         ]
 
-    async def _claim(self, tenant: str, subject: str, factor_id: str, step: int, now: float) -> bool:
+    async def _claim(
+        self, tenant: str, subject: str, factor_id: str, step: int, now: float, settle: Settle | None
+    ) -> bool:
         async with self._records.begin(tenant, subject) as connection:
             claimed = await connection.execute(
                 update(factors)
                 .where(factors.c.tenant == tenant, factors.c.id == factor_id, factors.c.last_step < step)
                 .values(last_step=step, last_used_at=now)
             )
+            if claimed.rowcount == 1 and settle is not None:
+                await settle(connection)
         return claimed.rowcount == 1
 
     async def _refuse(self, tenant: str, subject: str, factor_id: str, step: int) -> None:

@@ -88,7 +88,7 @@ class Sqlite:
                 if group.ends is None:
                     group.ends = asyncio.create_task(self._commit(group), name="commit of the records")
                     group.ends.add_done_callback(lambda task: task.cancelled() or task.exception())
-            await asyncio.shield(group.ends)
+            await _ended(group.ends)
 
     @asynccontextmanager
     async def read(self, *, long: bool = False, apart: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -174,6 +174,19 @@ def _make_private_file(path: Path) -> None:
             f"database {path} cannot be opened: {error.strerror or error}",
             "check store.records, and that its folder can be written by this user",
         ) from error
+
+
+async def _ended(commit: asyncio.Task[None]) -> None:
+    """Raises what `commit` does. Who is cancelled leaves only when it is over: what they tell others is true then."""
+    cancelled: asyncio.CancelledError | None = None
+    while not commit.done():
+        try:
+            await asyncio.wait([commit])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    commit.result()
 
 
 @asynccontextmanager

@@ -84,7 +84,8 @@ async def test_success_sets_both_counters_back(room: Room) -> None:
     for _ in range(RUN):
         counted = await room.factors.attempts.admit(*ANN, "totp")
     assert [tried for _, tried in counted.lives] == [RUN]
-    await room.factors.attempts.succeeded(*ANN, "totp", counted.lives)
+    async with room.records.begin(*ANN) as connection:
+        await room.factors.attempts.succeeded(connection, *ANN, "totp", counted.lives)
     again = await room.factors.attempts.admit(*ANN, "totp")
     assert again.wait == 0.0
     assert [tried for _, tried in again.lives] == [1]

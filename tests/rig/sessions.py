@@ -101,7 +101,7 @@ class Stores:
         self._ending.push_async_callback(records.close)
         return await self._on(records, clock or self.clock, Remembered(), terms, where)
 
-    async def redis(self, where: Where | None = None) -> Redis:
+    async def redis(self, where: Where | None = None) -> Timed:
         """One more way to the Redis."""
         where = where or self.where
         assert where is not None
@@ -124,7 +124,11 @@ class Stores:
     ) -> Sessions:
         if self.where is None:
             return in_rows(records, clock, ledger, terms, dues=dues)
-        return in_keys(await self.redis(where), records, clock, ledger, terms, dues=dues)
+        redis = await self.redis(where)
+        sessions = in_keys(redis, records, clock, ledger, terms, dues=dues)
+        async with asyncio.timeout(10):
+            await redis.hears.wait()  # it begins by forgetting everything
+        return sessions
 
     async def generation(self, user: User) -> int:
         """How often everything of theirs was ended."""

@@ -161,6 +161,7 @@ class Addresses:
             if not await codes.claim(connection, question, sent) or gone.rowcount != 1:
                 raise _over()  # of two right codes at once, one binds
             await self._room_for(connection, identity, waiting["address"])
+            await self._attempts.succeeded(connection, tenant, subject, f"{self.factor.name}_setup")
             return await self._insert(connection, tenant, subject, waiting["address"], label, now)
 
         backup = await self._enrolment.bind(
@@ -172,7 +173,6 @@ class Addresses:
             agent=agent,
             request_id=request_id,
         )
-        await self._attempts.succeeded(tenant, subject, f"{self.factor.name}_setup")
         return Proof(self.factor.name, now), backup
 
     async def _send(

@@ -35,7 +35,7 @@ from gateway.store.sql import Records
 from gateway.store.tables import factors
 
 if TYPE_CHECKING:
-    from gateway.core.contracts import Post
+    from gateway.core.contracts import Post, Settle
 
 SWEEP_EVERY = 64
 """Codes between two looks for counters that count no more."""
@@ -124,7 +124,14 @@ class SentCode(ABC):
             return bool(await connection.scalar(select(exists().where(in_use))))
 
     async def check(
-        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+        self,
+        tenant: str,
+        subject: str,
+        answer: str,
+        now: float,
+        asked: Asked | None = None,
+        *,
+        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for the code that was sent last for `asked`; it is used up."""
         digits = otp.digits_of(answer)
@@ -140,7 +147,11 @@ class SentCode(ABC):
             if not await codes.claim(connection, question, sent):
                 return None
             used = await connection.execute(update(factors).where(in_use).values(last_used_at=now))  # counted already
-        return Proof(self.name, now) if used.rowcount == 1 else None
+            if used.rowcount != 1:
+                return None
+            if settle is not None:
+                await settle(connection)
+        return Proof(self.name, now)
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
         """Nothing to say about a wrong code."""

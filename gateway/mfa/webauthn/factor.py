@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
+from gateway.core.contracts import Settle
 from gateway.core.errors import NotProven
 from gateway.core.identity import Level, Proof
 from gateway.crypto.sealing import Sealer
@@ -61,7 +62,14 @@ class WebAuthn:
         }
 
     async def check(
-        self, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
+        self,
+        tenant: str,
+        subject: str,
+        answer: str,
+        now: float,
+        asked: Asked | None = None,
+        *,
+        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for an answer (`AuthenticationResponseJSON`) to `asked`. Raises `NotProven`."""
         if asked is None:
@@ -82,7 +90,7 @@ class WebAuthn:
             verified=self._us.verification(asked.level) == "required",
             handle=handle_of(tenant, subject),
         )
-        if not await self._used(tenant, subject, key.id, answered, now):
+        if not await self._used(tenant, subject, key.id, answered, now, settle):
             raise NotProven("credential")
         return Proof(self.name, now, "swk" if key.backup_eligible else "hwk", answered.verified)
 
@@ -95,7 +103,15 @@ class WebAuthn:
             keys = await keys_of(connection, self._sealer, tenant, subject, below=LIFE + spent)
         return [key for key in keys if self._us.reaches(key, level)]
 
-    async def _used(self, tenant: str, subject: str, factor_id: str, answered: assertion.Answered, now: float) -> bool:
+    async def _used(
+        self,
+        tenant: str,
+        subject: str,
+        factor_id: str,
+        answered: assertion.Answered,
+        now: float,
+        settle: Settle | None,
+    ) -> bool:
         """Note the use; False where the key was removed meanwhile. Raises `NotProven` for a counter that stands still.
 
         Whoever seals the row anew meanwhile waits for us, and then finds that it is no longer what was read.
@@ -113,6 +129,8 @@ class WebAuthn:
             await connection.execute(
                 update(factors).where(*mine).values(secret=self._sealer.seal(key.packed(), **place), last_used_at=now)
             )
+            if settle is not None:
+                await settle(connection)
         return True
 
 
