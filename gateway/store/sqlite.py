@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import event, select
+from sqlalchemy import NullPool, event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -30,10 +30,11 @@ from gateway.store.line import Line
 from gateway.store.place import Place
 from gateway.store.sqlite_connection import Connection
 from gateway.store.sqlite_group import Group
+from gateway.store.sqlite_pool import Pool
 from gateway.store.tables import metadata
 
 POOL = 4
-"""Connections, each with a thread for what has to wait."""
+"""Connections to read with; one more writes. Each has a thread for what has to wait."""
 PROBE_PATIENCE = 5.0
 
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
@@ -56,7 +57,7 @@ class Sqlite:
         self.path = path
         self.name = f"database {path}"
         self.refuses = ""
-        self._threads = ThreadPoolExecutor(POOL, "sqlite")
+        self._threads = ThreadPoolExecutor(POOL + 1, "sqlite")
         self._long: set[str] = set()
         self._turn = asyncio.Lock()
         self._group: Group | None = None
@@ -66,12 +67,11 @@ class Sqlite:
             json_serializer=to_json,
             json_deserializer=from_json,
             hide_parameters=True,
-            pool_size=POOL,
-            max_overflow=0,
-            pool_timeout=30.0,
+            poolclass=NullPool,
         )
         event.listen(self.engine.sync_engine, "connect", _prepare)
-        event.listen(self.engine.sync_engine, "begin", _begin)
+        self._reading = Pool(self.engine, POOL)
+        self._writing = Pool(self.engine, 1)
         self.line = Line("records", self._probe, patience=PROBE_PATIENCE)
 
     @asynccontextmanager
@@ -82,7 +82,7 @@ class Sqlite:
                 self.line.check()
                 group = self._group
                 if group is None or group.over:
-                    group = self._group = await Group.begin(self.engine)
+                    group = self._group = await Group.begin(self._writing)
                 async with group.part() as connection:
                     yield connection
                 if group.ends is None:
@@ -95,23 +95,35 @@ class Sqlite:
         """No reader waits for a writer, nor long for another reader."""
         self.line.check()
         with self._understood():
-            async with self.engine.connect() as connection, _apart(connection, long):
-                yield connection
+            async with self._reading.lend() as (connection, driver):
+                driver.apart = long
+                try:
+                    yield connection
+                finally:
+                    driver.apart = False
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncConnection]:
         """As every writer is."""
-        async with self._turn, self.engine.connect() as connection, _apart(connection, True):
-            await connection.execution_options(sallyport_writes=True)
-            async with connection.begin():
+        async with self._turn, self._writing.lend() as (connection, driver):
+            driver.apart = True
+            try:
+                await driver.execute("BEGIN IMMEDIATE")
                 yield connection
+                await driver.commit()
+            finally:
+                driver.apart = False
 
     async def close(self) -> None:
         """Close every connection."""
         await self.line.close()
         async with self._turn:  # what was written is on the disk
-            await self.engine.dispose()
+            await self._renew()
         self._threads.shutdown(wait=False)
+
+    async def _renew(self) -> None:
+        await self._reading.renew()
+        await self._writing.renew()
 
     async def _connect(self) -> Connection:
         return Connection(str(self.path), self._threads, self._long)
@@ -139,8 +151,8 @@ class Sqlite:
 
     async def _probe(self) -> None:
         """Whether a row of every table can be read, by who opens the file anew."""
-        await self.engine.dispose()
-        async with self.engine.connect() as connection:
+        await self._renew()
+        async with self._reading.lend() as (connection, _):
             for table in metadata.tables.values():
                 await connection.execute(select(table).limit(1))
 
@@ -189,25 +201,9 @@ async def _ended(commit: asyncio.Task[None]) -> None:
     commit.result()
 
 
-@asynccontextmanager
-async def _apart(connection: AsyncConnection, wanted: bool) -> AsyncIterator[None]:
-    """Have what is asked of `connection` done in a thread."""
-    driver = cast(Connection, (await connection.get_raw_connection()).driver_connection)
-    driver.apart = wanted
-    try:
-        yield
-    finally:
-        driver.apart = False
-
-
 def _prepare(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     safe = ("foreign_keys=ON", "trusted_schema=OFF", "secure_delete=ON")  # what is gone is gone from the file too
     for pragma in ("journal_mode=WAL", "synchronous=FULL", *safe):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin(connection: Any) -> None:
-    if connection.get_execution_options().get("sallyport_writes", False):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

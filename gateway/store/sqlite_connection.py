@@ -59,13 +59,15 @@ class Connection:
 
     async def commit(self) -> None:
         """End the transaction, if there is one; it is on the disk then."""
-        if self.open.in_transaction or self._outside is not None:
-            await self._settled()
+        await self._settled()
+        if self.open.in_transaction:
             await self._elsewhere(self.open.commit)
 
     async def rollback(self) -> None:
         """Undo the transaction, if there is one."""
-        await self.run("", self.open.rollback)
+        await self._settled()
+        if self.open.in_transaction:
+            self.open.rollback()
 
     async def close(self) -> None:
         """Give the file back."""
@@ -84,6 +86,15 @@ class Connection:
         """As SQLAlchemy wants one of its own."""
         self.open.create_function(name, narg, func, **options)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a thread is at it."""
+        return self._outside is not None and not self._outside.done()
+
+    async def execute(self, statement: str) -> None:
+        """Run `statement`, which has no parameters and answers nothing."""
+        await self.run(statement, lambda: self.open.execute(statement))
+
     async def run(self, statement: str, work: Callable[[], _T], *, apart: bool = False) -> _T:
         """Do `work`, which is (part of) `statement`, here or in a thread."""
         await self._settled()
@@ -100,7 +111,7 @@ class Connection:
         return await self._elsewhere(self._patiently, work)
 
     async def _settled(self) -> None:
-        while self._outside is not None and not self._outside.done():
+        while self.waits and self._outside is not None:
             for ended in (await asyncio.wait([asyncio.wrap_future(self._outside)]))[0]:
                 if not ended.cancelled():
                     ended.exception()  # whoever asked for it has gone

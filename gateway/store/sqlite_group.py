@@ -14,63 +14,64 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import cast
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.sqlite_connection import Connection
+from gateway.store.sqlite_pool import Lent, Pool
 
 
 class Group:
     """An open transaction of several. Made by `begin`; whoever calls a method has the turn to write."""
 
-    def __init__(self, connection: AsyncConnection, driver: Connection, stack: AsyncExitStack) -> None:
-        self.connection = connection
+    def __init__(self, lent: Lent, giving_back: AsyncExitStack) -> None:
         self.ends: asyncio.Task[None] | None = None
         """Its commit, from when on there is something to commit."""
         self.over = False
         """Whether nobody can join any more."""
-        self._driver = driver
-        self._stack = stack
+        self._connection, self._driver = lent
+        self._giving_back = giving_back
         self._parts = 0
 
     @classmethod
-    async def begin(cls, engine: AsyncEngine) -> Group:
-        """Raises what `engine` does."""
-        async with AsyncExitStack() as opening:
-            connection = await opening.enter_async_context(engine.connect())
-            await connection.execution_options(sallyport_writes=True)
-            await opening.enter_async_context(connection.begin())
-            driver = cast(Connection, (await connection.get_raw_connection()).driver_connection)
-            return cls(connection, driver, opening.pop_all())
+    async def begin(cls, pool: Pool) -> Group:
+        """Raises what SQLite does."""
+        async with AsyncExitStack() as stack:
+            lent = await stack.enter_async_context(pool.lend())
+            await lent.driver.execute("BEGIN IMMEDIATE")
+            return cls(lent, stack.pop_all())
         raise AssertionError
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[AsyncConnection]:
         """One transaction of it."""
-        savepoint = await self.connection.begin_nested() if self._parts else None
+        driver, first = self._driver, not self._parts
         try:
-            yield self.connection
-            if not self._driver.open.in_transaction:
-                raise sqlite3.OperationalError("the transaction was given up")
-            if savepoint is not None:
-                await savepoint.commit()
-        except BaseException as error:
-            if not self._driver.open.in_transaction:
+            if not first:
+                await driver.execute("SAVEPOINT part")
+            yield self._connection
+            if not driver.open.in_transaction:
+                raise _given_up()
+            if not first:
+                await driver.execute("RELEASE part")
+        except BaseException:
+            if first or not driver.open.in_transaction:
                 self.over = True
-            elif savepoint is not None:
-                await savepoint.rollback()
-            if not self._parts:
-                self.over = True
-                await self._stack.__aexit__(type(error), error, error.__traceback__)
+                if first:
+                    await self._giving_back.aclose()
+            else:
+                await driver.execute("ROLLBACK TO part")
+                await driver.execute("RELEASE part")
             raise
         self._parts += 1
 
     async def commit(self) -> None:
         """Have what was done kept. Raises what SQLite does, also where it gave up before."""
-        if self.over:
-            lost = sqlite3.OperationalError("the transaction was given up")
-            await self._stack.__aexit__(type(lost), lost, None)
-            raise lost
-        self.over = True
-        await self._stack.aclose()
+        async with self._giving_back:
+            if self.over:
+                raise _given_up()
+            self.over = True
+            await self._driver.commit()
+
+
+def _given_up() -> sqlite3.Error:
+    return sqlite3.OperationalError("the transaction was given up")

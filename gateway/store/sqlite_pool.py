@@ -1,0 +1,74 @@
+"""Connections to SQLite that stay open between uses.
+
+SQLAlchemy's own pool checks, resets and hands over more with each use than a lookup by key costs. These are lent as
+they are; nothing but a transaction left open has to be undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from gateway.store.sqlite_connection import Connection
+
+
+class Lent(NamedTuple):
+    """A connection, as SQLAlchemy knows it and as SQLite does."""
+
+    connection: AsyncConnection
+    driver: Connection
+
+
+class Pool:
+    """`size` connections at most; who wants one more waits."""
+
+    def __init__(self, engine: AsyncEngine, size: int) -> None:
+        self._engine = engine
+        self._room = asyncio.Semaphore(size)
+        self._idle: list[Lent] = []
+        self._epoch = 0
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[Lent]:
+        """One that nobody else has. Raises what the engine does."""
+        async with self._room:
+            epoch = self._epoch
+            lent = self._idle.pop() if self._idle else await self._connect()
+            try:
+                yield lent
+            finally:
+                if lent.driver.waits or epoch != self._epoch:
+                    await asyncio.shield(asyncio.create_task(self._take_back(lent, epoch)))
+                else:
+                    await self._take_back(lent, epoch)
+
+    async def renew(self) -> None:
+        """Use none of those that are open now any more."""
+        self._epoch += 1
+        while self._idle:
+            await self._idle.pop().connection.close()
+
+    async def _connect(self) -> Lent:
+        connection = await self._engine.connect()
+        try:
+            return Lent(connection, cast(Connection, (await connection.get_raw_connection()).driver_connection))
+        except BaseException:
+            await connection.close()
+            raise
+
+    async def _take_back(self, lent: Lent, epoch: int) -> None:
+        try:
+            await lent.driver.rollback()
+            if lent.connection.in_transaction():
+                await lent.connection.rollback()
+        except BaseException:
+            await lent.connection.close()
+            raise
+        if epoch == self._epoch:
+            self._idle.append(lent)
+        else:
+            await lent.connection.close()
