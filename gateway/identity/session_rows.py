@@ -110,7 +110,7 @@ class SessionRows:
         """As the contract says."""
         token = new_token()
         async with self._records.begin() as connection:
-            row = (await connection.execute(_with_user().where(sessions.c.digest == digest_))).first()
+            row = (await connection.execute(_BY_DIGEST, {"of": digest_})).first()
             if row is None:
                 return None
             values = {
@@ -120,9 +120,7 @@ class SessionRows:
                 "proofs": [proof_as_kept(one) for one in proven(_proofs(row.proofs), proof)],
                 "rested": 0.0,
             }
-            exchanged = await connection.execute(
-                update(sessions).where(sessions.c.digest == digest_, sessions.c.version == row.version).values(values)
-            )
+            exchanged = await connection.execute(_PROVE, {"of": digest_, "before": row.version, **values})
             if exchanged.rowcount != 1:
                 return None
             await self._records.bump(connection, row.tenant, row.subject)
@@ -190,11 +188,16 @@ class SessionRows:
 
     async def find(self, digest: bytes) -> Found | None:
         """As the contract says."""
-        return await self._first(_with_user().where(sessions.c.digest == digest))
+        async with self._records.read() as connection:
+            row = (await connection.execute(_BY_DIGEST, {"of": digest})).first()
+        return None if row is None else self._found(row)
 
     async def again(self, tenant: str, subject: str, session_id: str) -> Found | None:
         """As the contract says."""
-        return await self._first(_with_user().where(*_whose(tenant, subject), sessions.c.id == session_id))
+        query = _with_user().where(*_whose(tenant, subject), sessions.c.id == session_id)
+        async with self._records.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else self._found(row)
 
     async def list(self, tenant: str, subject: str) -> Sequence[Found]:
         """As the contract says."""
@@ -218,11 +221,6 @@ class SessionRows:
         """Whoever listens to the database hears of everything."""
 
     # --- rows -------------------------------------------------------------------------------------------------------
-
-    async def _first(self, query: Select[Any]) -> Found | None:
-        async with self._records.read() as connection:
-            row = (await connection.execute(query)).first()
-        return None if row is None else self._found(row)
 
     def _found(self, row: Any) -> Found:
         """`row`: what `_with_user` selects, by name."""
@@ -291,7 +289,7 @@ async def revoke(connection: AsyncConnection, tenant: str, subject: str, *, but:
 
 
 async def _row(connection: AsyncConnection, digest_: bytes) -> Row[Any]:
-    row: Row[Any] = (await connection.execute(_with_user().where(sessions.c.digest == digest_))).one()
+    row: Row[Any] = (await connection.execute(_BY_DIGEST, {"of": digest_})).one()
     return row
 
 
@@ -310,6 +308,20 @@ def _with_user() -> Select[Any]:
         .join(users, (users.c.tenant == sessions.c.tenant) & (users.c.subject == sessions.c.subject))
         .where(users.c.disabled.is_(False))
     )
+
+
+# Built once: building a statement costs more than running it.
+_BY_DIGEST = _with_user().where(sessions.c.digest == bindparam("of"))
+_PROVE = (
+    update(sessions)
+    .where(sessions.c.digest == bindparam("of"), sessions.c.version == bindparam("before"))
+    .values(
+        {
+            name: bindparam(name, type_=sessions.c[name].type)
+            for name in ("digest", "version", "last_seen_at", "proofs", "rested")
+        }
+    )
+)
 
 
 def _whose(tenant: str, subject: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

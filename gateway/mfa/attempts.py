@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
@@ -89,11 +89,7 @@ class Attempts:
             if wait > 0:
                 return Try(wait)
             counted = await connection.execute(
-                update(factors)
-                .where(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == method)
-                .where(factors.c.failures <= LIFE)  # one past the end, so that a spent life is told from a last try
-                .values(failures=factors.c.failures + 1)
-                .returning(factors.c.id, factors.c.failures)
+                _COUNT_LIVES, {"of_tenant": tenant, "of_subject": subject, "of_method": method}
             )
             found = Try(0.0, tuple((factor_id, tried) for factor_id, tried in counted.tuples() if tried <= LIFE))
             if found.last_of:  # what they must have they may lack from here on
@@ -109,11 +105,7 @@ class Attempts:
         lives: Sequence[tuple[str, int]] = (),
     ) -> None:
         """Set back what `admit` counted, in the transaction that claims the answer: the run, and the lives."""
-        await connection.execute(
-            delete(attempts).where(
-                attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method
-            )
-        )
+        await connection.execute(_END_RUN, {"of_tenant": tenant, "of_subject": subject, "of_method": method})
         if lives:
             await connection.execute(
                 update(factors)
@@ -124,16 +116,35 @@ class Attempts:
             await self._records.bump(connection, tenant, subject)
 
     async def _count_run(self, connection: AsyncConnection, tenant: str, subject: str, method: str) -> float:
-        mine = (attempts.c.tenant == tenant, attempts.c.subject == subject, attempts.c.method == method)
-        found = (
-            await connection.execute(
-                select(attempts.c.tries, attempts.c.last_at, attempts.c.used_up).where(*mine).with_for_update()
-            )
-        ).one_or_none()
+        mine = {"of_tenant": tenant, "of_subject": subject, "of_method": method}
+        found = (await connection.execute(_RUN, mine)).one_or_none()
         run, wait = after_try(None if found is None else Run(*found), self._clock.now())
         values = {"tries": run.tries, "last_at": run.last_at, "used_up": run.used_up}
         if found is None:
-            await connection.execute(insert(attempts).values(tenant=tenant, subject=subject, method=method, **values))
+            await connection.execute(_BEGIN_RUN, {"tenant": tenant, "subject": subject, "method": method, **values})
         else:
-            await connection.execute(update(attempts).where(*mine).values(values))
+            await connection.execute(_GO_ON, {**mine, **values})
         return wait
+
+
+# Built once: building a statement costs more than running it.
+_MINE = (
+    attempts.c.tenant == bindparam("of_tenant"),
+    attempts.c.subject == bindparam("of_subject"),
+    attempts.c.method == bindparam("of_method"),
+)
+_RUN = select(attempts.c.tries, attempts.c.last_at, attempts.c.used_up).where(*_MINE).with_for_update()
+_BEGIN_RUN = insert(attempts)
+_GO_ON = update(attempts).where(*_MINE).values({name: bindparam(name) for name in ("tries", "last_at", "used_up")})
+_END_RUN = delete(attempts).where(*_MINE)
+_COUNT_LIVES = (
+    update(factors)
+    .where(
+        factors.c.tenant == bindparam("of_tenant"),
+        factors.c.subject == bindparam("of_subject"),
+        factors.c.kind == bindparam("of_method"),
+        factors.c.failures <= LIFE,  # one past the end, so that a spent life is told from a last try
+    )
+    .values(failures=factors.c.failures + 1)
+    .returning(factors.c.id, factors.c.failures)
+)

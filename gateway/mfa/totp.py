@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, and_, exists, insert, select, update
+from sqlalchemy import and_, bindparam, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
@@ -53,9 +53,8 @@ class Totp:
         """Whether this user has a device that is in use. A code can be passed on, so it reaches aal2 at most."""
         if level > Level.AAL2:
             return False
-        in_use = _of(tenant, subject) & (factors.c.failures < LIFE)
         async with self._records.read() as connection:
-            return bool(await connection.scalar(select(exists().where(in_use))))
+            return bool(await connection.scalar(_IN_USE, {"tenant": tenant, "subject": subject}))
 
     async def check(
         self,
@@ -125,10 +124,8 @@ class Totp:
         return factor_id
 
     async def _devices(self, tenant: str, subject: str) -> list[_Device]:
-        columns = (factors.c.id, factors.c.secret, factors.c.last_step, factors.c.refused_step)
-        in_use = _of(tenant, subject) & (factors.c.failures <= LIFE)  # this try is counted already
         async with self._records.read() as connection:
-            rows = (await connection.execute(select(*columns).where(in_use))).all()
+            rows = (await connection.execute(_DEVICES, {"tenant": tenant, "subject": subject})).all()
         return [
             _Device(
                 row.id,
@@ -144,9 +141,7 @@ class Totp:
     ) -> bool:
         async with self._records.begin(tenant, subject) as connection:
             claimed = await connection.execute(
-                update(factors)
-                .where(factors.c.tenant == tenant, factors.c.id == factor_id, factors.c.last_step < step)
-                .values(last_step=step, last_used_at=now)
+                _CLAIM, {"of_tenant": tenant, "of_id": factor_id, "step": step, "last_used_at": now}
             )
             if claimed.rowcount == 1 and settle is not None:
                 await settle(connection)
@@ -175,5 +170,21 @@ def clock_hint(steps: int) -> str:
     )
 
 
-def _of(tenant: str, subject: str) -> ColumnElement[bool]:
-    return and_(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == Totp.name)
+# Built once: building a statement costs more than running it.
+_OF = and_(
+    factors.c.tenant == bindparam("tenant"), factors.c.subject == bindparam("subject"), factors.c.kind == Totp.name
+)
+_IN_USE = select(exists().where(_OF, factors.c.failures < LIFE))
+_DEVICES = select(factors.c.id, factors.c.secret, factors.c.last_step, factors.c.refused_step).where(
+    _OF, factors.c.failures <= LIFE
+)
+"""To judge with: this try is counted already."""
+_CLAIM = (
+    update(factors)
+    .where(
+        factors.c.tenant == bindparam("of_tenant"),
+        factors.c.id == bindparam("of_id"),
+        factors.c.last_step < bindparam("step"),
+    )
+    .values(last_step=bindparam("step"), last_used_at=bindparam("last_used_at"))
+)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,6 +35,13 @@ _log = logging.getLogger("sallyport")
 PATIENCE = 5.0
 """Seconds for an answer that only who asked waits for."""
 
+_REVISION = select(meta.c.number).where(meta.c.name == "revision")
+_COUNT = (
+    update(meta)
+    .where(meta.c.name == "revision")
+    .values(number=meta.c.number + bindparam("by"))
+    .returning(meta.c.number)
+)
 _ROOM = text("SELECT has_schema_privilege(current_schema(), 'CREATE'), current_schema()")
 _ROOM_FOR = "let this user make tables, or let the owner run `sallyport db upgrade` and this user use the tables"
 
@@ -186,7 +193,7 @@ class Records:
     async def revision(self) -> int:
         """How many changes of users, sessions and factors this database has seen, from all processes."""
         async with self._database.read(apart=True) as connection:
-            number: int | None = await connection.scalar(select(meta.c.number).where(meta.c.name == "revision"))
+            number: int | None = await connection.scalar(_REVISION)
         if number is None:
             raise StoreAway("the database has lost its revision")
         return number
@@ -216,8 +223,7 @@ class Records:
 
     async def _count(self, connection: AsyncConnection, by: int) -> range:
         """The revisions that are ours once this is committed; the row is ours alone until then."""
-        statement = update(meta).where(meta.c.name == "revision").values(number=meta.c.number + by)
-        last: int | None = await connection.scalar(statement.returning(meta.c.number))
+        last: int | None = await connection.scalar(_COUNT, {"by": by})
         if last is None:
             raise StoreAway("the database has lost its revision")
         return range(last - by + 1, last + 1)

@@ -5,9 +5,10 @@ Each method is one SQL statement, so two processes cannot both win.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import case, delete, literal, select
+from sqlalchemy import bindparam, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,9 +32,8 @@ class SqlKeyValue:
 
     async def get(self, key: str) -> bytes | None:
         """The value, or a counter's digits."""
-        query = select(kept.c.value, kept.c.number).where(kept.c.key == key, kept.c.expires_at > self._clock.now())
         async with self._records.read() as connection:
-            row = (await connection.execute(query)).first()
+            row = (await connection.execute(_GET, {"of": key, "now": self._clock.now()})).first()
         if row is None:
             return None
         return row.value if row.number is None else b"%d" % row.number
@@ -53,9 +53,8 @@ class SqlKeyValue:
 
     async def take(self, key: str) -> bytes | None:
         """As the contract says."""
-        statement = delete(kept).where(kept.c.key == key).returning(kept.c.value, kept.c.expires_at)
         async with self._records.begin() as connection:
-            row = (await connection.execute(statement)).first()
+            row = (await connection.execute(_TAKE, {"of": key})).first()
         return row.value if row is not None and row.expires_at > self._clock.now() else None
 
     async def drop(self, key: str) -> None:
@@ -66,28 +65,15 @@ class SqlKeyValue:
     async def left(self, key: str) -> float:
         """As the contract says."""
         async with self._records.read() as connection:
-            expires_at: float | None = await connection.scalar(select(kept.c.expires_at).where(kept.c.key == key))
+            expires_at: float | None = await connection.scalar(_LEFT, {"of": key})
         return max(0.0, expires_at - self._clock.now()) if expires_at is not None else 0.0
 
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """As the contract says."""
         now = self._clock.now()
-        expired = kept.c.expires_at <= now
-        more = literal(amount, Number)
+        row = {"key": key, "tenant": _tenant(key), "more": amount, "now": now, "until": now + ttl}
         async with self._records.begin() as connection:
-            statement = (
-                _insert(connection)
-                .values(key=key, tenant=_tenant(key), value=None, number=amount, expires_at=now + ttl)
-                .on_conflict_do_update(
-                    index_elements=["key"],
-                    set_={
-                        "number": case((expired, more), else_=kept.c.number + more),
-                        "expires_at": case((expired, now + ttl), else_=kept.c.expires_at),
-                    },
-                )
-                .returning(kept.c.number)
-            )
-            number: int = (await connection.execute(statement)).scalar_one()
+            number: int = (await connection.execute(_ADD[connection.dialect.name], row)).scalar_one()
         await self._sweep()
         return number
 
@@ -102,27 +88,62 @@ class SqlKeyValue:
 
 async def write(connection: AsyncConnection, key: str, value: bytes, expires_at: float) -> None:
     """Keep `value` until `expires_at`, replacing what was there, in the transaction of somebody else."""
-    row = {"value": value, "number": None, "expires_at": expires_at}
-    statement = _insert(connection).values(key=key, tenant=_tenant(key), **row)
-    await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=row))
+    row = {"key": key, "tenant": _tenant(key), "value": value, "until": expires_at}
+    await connection.execute(_PUT[connection.dialect.name], row)
 
 
 async def claim(connection: AsyncConnection, key: str, now: float, ttl: float) -> bool:
     """`KeyValue.claim`, as part of a transaction."""
-    row = {"value": b"", "number": None, "expires_at": now + ttl}
-    statement = (
-        _insert(connection)
-        .values(key=key, tenant=_tenant(key), **row)
-        .on_conflict_do_update(index_elements=["key"], set_=row, where=kept.c.expires_at <= now)
-        .returning(kept.c.key)
-    )
-    return (await connection.execute(statement)).first() is not None
-
-
-def _insert(connection: AsyncConnection) -> Any:
-    """`INSERT` into `kept` that may say `ON CONFLICT`: the two spell it alike, and SQLAlchemy keeps them apart."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(kept)
+    row = {"key": key, "tenant": _tenant(key), "value": b"", "now": now, "until": now + ttl}
+    return (await connection.execute(_CLAIM[connection.dialect.name], row)).first() is not None
 
 
 def _tenant(key: str) -> str:
     return key.partition("/")[0]
+
+
+# Statements are built once: building one costs more than running it.
+
+_GET = select(kept.c.value, kept.c.number).where(kept.c.key == bindparam("of"), kept.c.expires_at > bindparam("now"))
+_LEFT = select(kept.c.expires_at).where(kept.c.key == bindparam("of"))
+_TAKE = delete(kept).where(kept.c.key == bindparam("of")).returning(kept.c.value, kept.c.expires_at)
+
+
+def _for_both(build: Callable[[Any], Any]) -> dict[str, Any]:
+    """An `INSERT` that says `ON CONFLICT`, by dialect: the two spell it alike, and SQLAlchemy keeps them apart."""
+    return {"sqlite": build(sqlite.insert(kept)), "postgresql": build(postgresql.insert(kept))}
+
+
+def _put(insert: Any) -> Any:
+    row: dict[str, Any] = {"value": bindparam("value"), "number": None, "expires_at": bindparam("until")}
+    written = insert.values(key=bindparam("key"), tenant=bindparam("tenant"), **row)
+    return written.on_conflict_do_update(
+        index_elements=["key"], set_={name: written.excluded[name] for name in row}
+    )  # fmt: skip
+
+
+def _claim(insert: Any) -> Any:
+    row: dict[str, Any] = {"value": bindparam("value"), "number": None, "expires_at": bindparam("until")}
+    written = insert.values(key=bindparam("key"), tenant=bindparam("tenant"), **row)
+    return written.on_conflict_do_update(
+        index_elements=["key"],
+        set_={name: written.excluded[name] for name in row},
+        where=kept.c.expires_at <= bindparam("now"),
+    ).returning(kept.c.key)
+
+
+def _add(insert: Any) -> Any:
+    more: Any = bindparam("more", type_=Number)
+    until: Any = bindparam("until")
+    written = insert.values(key=bindparam("key"), tenant=bindparam("tenant"), value=None, number=more, expires_at=until)
+    expired = kept.c.expires_at <= bindparam("now")
+    return written.on_conflict_do_update(
+        index_elements=["key"],
+        set_={
+            "number": case((expired, written.excluded.number), else_=kept.c.number + written.excluded.number),
+            "expires_at": case((expired, written.excluded.expires_at), else_=kept.c.expires_at),
+        },
+    ).returning(kept.c.number)
+
+
+_PUT, _CLAIM, _ADD = _for_both(_put), _for_both(_claim), _for_both(_add)

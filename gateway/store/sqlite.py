@@ -131,7 +131,8 @@ class Sqlite:
     async def _commit(self, group: Group) -> None:
         """In the same line as who writes: those who stand there already come with it."""
         async with self._turn:
-            self._group = None
+            if self._group is group:  # not where it was given up, and another was begun
+                self._group = None
             await group.commit()
 
     @contextmanager

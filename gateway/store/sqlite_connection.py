@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from time import thread_time
 from typing import Any, Self, TypeVar
 
 LONG = 0.005
 """Seconds of processor time that a statement may take from everybody else, once."""
+MANY = 16
+"""Rows that are written where everybody waits."""
 KNOWN = 1000
 """Statements remembered at most."""
 BUSY_TIMEOUT = 5.0
@@ -161,9 +163,10 @@ class Cursor:
         await self._connection.run(statement, lambda: self._cursor.execute(statement, parameters))
         return self
 
-    async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Self:
+    async def executemany(self, statement: str, parameters: Sequence[Sequence[Any]]) -> Self:
         """As PEP 249 has it."""
-        await self._connection.run(statement, lambda: self._cursor.executemany(statement, parameters), apart=True)
+        many = len(parameters) > MANY
+        await self._connection.run(statement, lambda: self._cursor.executemany(statement, parameters), apart=many)
         return self
 
     async def fetchall(self) -> list[Any]:

@@ -56,8 +56,7 @@ class Group:
         except BaseException:
             if first or not driver.open.in_transaction:
                 self.over = True
-                if first:
-                    await self._giving_back.aclose()
+                await self._giving_back.aclose()  # whoever writes next begins anew
             else:
                 await driver.execute("ROLLBACK TO part")
                 await driver.execute("RELEASE part")
@@ -66,10 +65,10 @@ class Group:
 
     async def commit(self) -> None:
         """Have what was done kept. Raises what SQLite does, also where it gave up before."""
+        if self.over:
+            raise _given_up()
+        self.over = True
         async with self._giving_back:
-            if self.over:
-                raise _given_up()
-            self.over = True
             await self._driver.commit()
 
 
