@@ -36,7 +36,7 @@ LANES = 1
 MIN_LENGTH = 8
 MAX_LENGTH = 128
 THREADS = 2
-NICE = 5
+NICE = 10
 """How far the threads stand back; Linux knows it of each thread."""
 QUEUE = 64
 """How many may wait for a thread: a second and a half at most."""

@@ -67,6 +67,14 @@ class SignInThrottle:
             if await self._kv.add(counter, -1, REMEMBER) <= free:
                 await self._kv.drop(f"{counter}/wait")
 
+    async def withdrawn(
+        self, account: str, address_network: str, known_device: bool, *, tenant: str = DEFAULT_TENANT
+    ) -> None:
+        """Say that the try admitted last was not looked at, so that it is none."""
+        for counter, free in _counters(tenant, account, address_network, known_device):
+            if await self._kv.add(counter, -1, REMEMBER) >= free:
+                await self._kv.drop(f"{counter}/wait")
+
 
 def _wait(tries: int, free: int) -> float:
     return min(LONGEST_WAIT, 2.0 ** min(tries - free, 20)) if tries > free else 0.0

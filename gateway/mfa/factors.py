@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
@@ -140,14 +140,8 @@ class Factors:
 
         Backup codes come last always: there are ten of them, and each is good once.
         """
-        query = (
-            select(rows.c.kind, func.max(rows.c.last_used_at), users.c.preferred_factor)
-            .join(users, and_(users.c.tenant == rows.c.tenant, users.c.subject == rows.c.subject))
-            .where(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.failures < LIFE)
-            .group_by(rows.c.kind, users.c.preferred_factor)
-        )
         async with self._records.read() as connection:
-            found = (await connection.execute(query)).all()
+            found = (await connection.execute(_IN_USE, {"tenant": tenant, "subject": subject})).all()
         last = {kind: used or 0.0 for kind, used, _ in found}
         first = found[0].preferred_factor if found else ""
         names = [name for name in self._built if name in last and await self._built[name].offer(tenant, subject, level)]
@@ -203,3 +197,11 @@ class Factors:
             return Checked(proof)
         said = await judge.hint(tenant, subject, answer, now) if hint and counted.lives else ""
         return Checked(disabled=counted.last_of, hint=said)
+
+
+_IN_USE = (  # built once: building a statement costs more than running it
+    select(rows.c.kind, func.max(rows.c.last_used_at), users.c.preferred_factor)
+    .join(users, and_(users.c.tenant == rows.c.tenant, users.c.subject == rows.c.subject))
+    .where(rows.c.tenant == bindparam("tenant"), rows.c.subject == bindparam("subject"), rows.c.failures < LIFE)
+    .group_by(rows.c.kind, users.c.preferred_factor)
+)

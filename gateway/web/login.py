@@ -69,7 +69,11 @@ async def submit(request: web.Request) -> web.Response:
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer
 
-    user = await desk.users.verify(typed, password)
+    try:
+        user = await desk.users.verify(typed, password)
+    except UserError:  # too many are signing in: nobody has looked at it
+        await desk.throttle.withdrawn(account, caller.facts.network, known)
+        raise
     try:
         opened = await _open(request, user) if user is not None else None
     except UserError as error:  # the password was right; there is no room for them

@@ -169,3 +169,17 @@ async def test_who_cannot_count_lets_nobody_guess(records: Records, clock: Manua
         await connection.exec_driver_sql("DROP TABLE kept")
     with pytest.raises(StoreAway):
         await throttle.admit("ann", HERE, False)
+
+
+async def test_a_try_that_nobody_looked_at_is_none(throttle: SignInThrottle, clock: ManualClock) -> None:
+    """However often; and who had to wait for it waits no more."""
+    for _ in range(30):
+        assert await throttle.admit("ann", HERE, False) == 0.0
+        await throttle.withdrawn("ann", HERE, False)
+    assert await admitted(throttle, "ann", HERE, tries=6) == 6
+    assert (wait := await throttle.admit("ann", THERE, False)) > 1.0
+    clock.advance(wait)
+    assert await throttle.admit("ann", THERE, False) == 0.0
+    await throttle.withdrawn("ann", THERE, False)
+    assert await throttle.admit("ann", THERE, False) == 0.0
+    assert await throttle.admit("ann", THERE, False) > 1.0

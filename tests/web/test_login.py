@@ -86,6 +86,17 @@ async def test_guessing_is_throttled_within_ten_tries_and_the_wait_grows(house: 
     assert await house.told(Kind.SIGN_IN_THROTTLED)
 
 
+async def test_a_password_that_nobody_had_the_time_for_costs_no_try(
+    house: House, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as busy:
+        busy.setattr("gateway.identity.passwords.QUEUE", 0)
+        answers = [await browser.sign_in("bob", f"guess {number}") for number in range(12)]
+        assert {(answer.status, answer.headers["Retry-After"]) for answer in answers} == {(503, "2")}
+        assert "ERR-BUSY" in answers[0].text
+    assert (await browser.sign_in()).status == 303
+
+
 async def test_throttling_tells_nothing_of_who_exists(visit: Callable[..., Browser]) -> None:
     ann, nobody = visit(address="192.0.2.1"), visit(address="192.0.2.2")
     first = [(await ann.sign_in("ann", "x")).status for _ in range(8)]
