@@ -1,0 +1,237 @@
+"""What is SQLite's own: who waits for whom, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from gateway.core.errors import StoreAway
+from gateway.store import sqlite_connection
+from gateway.store.sql import Records
+from gateway.store.sqlite_connection import Connection
+from gateway.store.tables import seen
+
+HEAVY = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 400000) SELECT whose(), max(x) FROM n"
+
+
+def row(subject: str) -> dict[str, object]:
+    return {"tenant": "t", "subject": subject, "history": {}, "updated_at": 0.0}
+
+
+async def written(records: Records) -> set[str]:
+    async with records.read() as connection:
+        return set((await connection.scalars(select(seen.c.subject))).all())
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """Every one of them, from here on."""
+    found: list[Connection] = []
+    commit = Connection.commit
+
+    async def counted(connection: Connection) -> None:
+        found.append(connection)
+        await commit(connection)
+
+    monkeypatch.setattr(Connection, "commit", counted)
+    return found
+
+
+async def test_those_who_wait_go_to_the_disk_together(records: Records, commits: list[Connection]) -> None:
+    async def write(number: int) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(str(number))))
+
+    await asyncio.gather(*(write(number) for number in range(50)))
+    assert len(await written(records)) == 50
+    assert len(commits) == 1
+    await write(50)
+    assert len(commits) == 2
+
+
+async def test_nobody_is_told_before_it_is_on_the_disk(records: Records) -> None:
+    went_on = asyncio.Event()
+
+    async def write(name: str, until: asyncio.Event | None = None) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(name)))
+            if until is not None:
+                await until.wait()
+
+    first = asyncio.create_task(write("first"))
+    second = asyncio.create_task(write("second", went_on))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not first.done()
+    assert await written(records) == set()
+    went_on.set()
+    await asyncio.gather(first, second)
+    assert await written(records) == {"first", "second"}
+
+
+async def test_a_part_that_fails_takes_back_its_own(records: Records, commits: list[Connection]) -> None:
+    async def write(name: str) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(name)))
+            if name.startswith("bad"):
+                raise LookupError(name)
+
+    for names in (["bad", "a", "b"], ["c", "bad", "d", "bad again", "e"]):
+        ended = await asyncio.gather(*map(write, names), return_exceptions=True)
+        assert [isinstance(one, LookupError) for one in ended] == [name.startswith("bad") for name in names]
+    assert await written(records) == {"a", "b", "c", "d", "e"}
+    assert len(commits) == 2
+
+
+async def test_where_the_whole_is_given_up_nobody_is_told_that_theirs_is_done(records: Records) -> None:
+    """As SQLite may do by itself where the disk is full. Who came later begins anew, and waits for nobody."""
+
+    async def write(name: str, *, give_up: bool = False) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(name)))
+            if give_up:
+                await connection.exec_driver_sql("ROLLBACK")
+
+    async with asyncio.timeout(20):
+        ended = await asyncio.gather(
+            write("a"), write("b", give_up=True), write("c"), write("d"), return_exceptions=True
+        )
+        assert [type(one) for one in ended] == [StoreAway, StoreAway, type(None), type(None)]
+        assert await written(records) == {"c", "d"}
+        await write("e")
+    assert await written(records) == {"c", "d", "e"}
+
+
+async def test_who_is_cancelled_leaves_when_it_is_decided(records: Records, commits: list[Connection]) -> None:
+    async def write() -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row("ann")))
+
+    task = asyncio.create_task(write())
+    while not commits:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await written(records) == {"ann"}
+
+
+async def test_everybody_else_goes_on_while_another_process_writes(records: Records) -> None:
+    locking = sqlite3.connect(records.place.path, isolation_level=None)
+    locking.execute("BEGIN IMMEDIATE")
+
+    async def write() -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row("ann")))
+
+    waiting = asyncio.create_task(write())
+    for _ in range(50):
+        assert await written(records) == set()
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    locking.execute("COMMIT")
+    locking.close()
+    await waiting
+    assert await written(records) == {"ann"}
+
+
+async def test_a_reader_that_gives_up_leaves_its_connection_usable(records: Records) -> None:
+    async def give_up() -> None:
+        async with records.read() as connection:
+            await connection.execute(select(func.count()).select_from(seen))
+            raise LookupError
+
+    for _ in range(10):  # more than there are connections
+        with pytest.raises(LookupError):
+            await give_up()
+    assert await written(records) == set()
+
+
+# --- one connection -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
+    with ThreadPoolExecutor(1) as threads:
+        made = Connection(str(tmp_path / "a.db"), threads, set())
+        await made.create_function("whose", 0, threading.get_ident)
+        yield made
+        await made.close()
+
+
+async def asked(connection: Connection, statement: str) -> int:
+    """Which thread has run it."""
+    cursor = connection.cursor()
+    await cursor.execute(statement)
+    ((thread, *_),) = await cursor.fetchall()
+    await cursor.close()
+    assert isinstance(thread, int)
+    return thread
+
+
+async def test_a_lookup_runs_where_it_is_asked(connection: Connection) -> None:
+    assert [await asked(connection, "SELECT whose()") for _ in range(3)] == [threading.get_ident()] * 3
+
+
+async def test_what_has_taken_long_once_is_a_threads_ever_after(connection: Connection) -> None:
+    here = threading.get_ident()
+    assert await asked(connection, HEAVY) == here
+    assert await asked(connection, HEAVY) != here
+    assert await asked(connection, "SELECT whose()") == here
+
+
+async def test_a_question_about_everybody_is_a_threads(connection: Connection) -> None:
+    connection.apart = True
+    assert await asked(connection, "SELECT whose()") != threading.get_ident()
+    connection.apart = False
+    assert await asked(connection, "SELECT whose()") == threading.get_ident()
+
+
+async def test_many_rows_are_written_by_a_thread(connection: Connection) -> None:
+    await connection.execute("CREATE TABLE t (x)")
+    where = {}
+    for count in (sqlite_connection.MANY, sqlite_connection.MANY + 1):
+        await connection.execute("DELETE FROM t")
+        await connection.cursor().executemany("INSERT INTO t VALUES (whose() + 0 * ?)", [(0,)] * count)
+        where[count] = {one for (one,) in connection.open.execute("SELECT x FROM t")}
+    few, many = where.values()
+    assert few == {threading.get_ident()}
+    assert len(many) == 1
+    assert few != many
+
+
+async def test_what_a_cancelled_caller_left_to_a_thread_is_waited_for(connection: Connection) -> None:
+    begun, go_on, order = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(10)
+        order.append("first")
+
+    first = asyncio.create_task(connection.run("", work, apart=True))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(connection.run("", lambda: order.append("second")))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert order == []
+    go_on.set()
+    await second
+    assert order == ["first", "second"]
+
+
+async def test_a_closed_connection_says_so(connection: Connection) -> None:
+    await connection.close()
+    await connection.close()
+    connection.stop()
+    with pytest.raises(ValueError, match="closed"):
+        connection.cursor()
