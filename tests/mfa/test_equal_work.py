@@ -33,6 +33,7 @@ from gateway.mfa.sealed import place_of
 from gateway.mfa.sms import Sms
 from gateway.notify.numbers import Numbers
 from gateway.store.place import Place as Where
+from gateway.store.sqlite_connection import Connection as SqliteConnection
 from gateway.store.suppressed_table import Suppressed, suppress
 from gateway.store.tables import factors, outbox, users
 from tests.mfa.conftest import Room, somebody
@@ -67,13 +68,17 @@ class Work:
 def counted(room: Room, monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     """All that the database and the sealer are asked to do meanwhile."""
     work, engine = Work(), room.records._database.engine.sync_engine  # type: ignore[attr-defined]
-    seal = Sealer.seal
+    seal, commit = Sealer.seal, SqliteConnection.commit
 
     def executed(_: Any, __: Any, statement: str, *___: Any) -> None:
         work.statements.append(re.sub(r"\$\d+", "?", statement))
 
-    def committed(_: Any) -> None:
+    def committed(*_: Any) -> None:
         work.commits += 1
+
+    async def committing(self: SqliteConnection) -> None:
+        committed()
+        await commit(self)
 
     def sealing(self: Sealer, plain: bytes, **where: str) -> bytes:
         work.sealed.append(len(plain))
@@ -84,6 +89,7 @@ def counted(room: Room, monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     try:
         with monkeypatch.context() as patched:
             patched.setattr(Sealer, "seal", sealing)
+            patched.setattr(SqliteConnection, "commit", committing)  # SQLAlchemy is not told of these
             yield work
     finally:
         event.remove(engine, "before_cursor_execute", executed)
