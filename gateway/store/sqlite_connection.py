@@ -75,8 +75,11 @@ class Connection:
         """Give the file back."""
         if self._connection is not None:
             await self._settled()
-            await self._elsewhere(self._connection.close)
-            self._connection = None
+            closing, self._connection = self._connection, None
+            try:
+                await self._elsewhere(closing.close)
+            except RuntimeError:  # who lent it has closed already, and its threads have gone
+                closing.close()
 
     def stop(self) -> None:
         """The same, where nobody can wait."""

@@ -154,6 +154,13 @@ async def test_a_reader_that_gives_up_leaves_its_connection_usable(records: Reco
     assert await written(records) == set()
 
 
+async def test_who_still_reads_when_it_is_closed_ends_in_peace(records: Records) -> None:
+    async with records.read() as connection:
+        assert await connection.scalar(select(func.count()).select_from(seen)) == 0
+        await records.close()
+        assert await connection.scalar(select(func.count()).select_from(seen)) == 0
+
+
 # --- one connection -----------------------------------------------------------------------------------------------
 
 
