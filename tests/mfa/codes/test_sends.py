@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,3 +106,37 @@ async def test_addresses_are_not_kept_in_clear(records: Records) -> None:
     assert len(kept) == 2
     assert "ann@" not in str(kept)
     assert pytest.approx(NOW) == kept[0].sent[0][0]
+
+
+@BOTH
+async def test_who_counts_while_another_one_does_sees_what_they_have_sent(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ann has read how often it was, and not yet written, when bob asks: he waits for her."""
+    now = NOW + DAILY * HOUR
+
+    async def count(subject: str, at: float) -> sends.Counted:
+        async with records.begin("default", subject) as connection:
+            return await sends.count(
+                connection, Mac([b"m" * 32]), tenant="default", subject=subject, factor="email",
+                address="ann@example.org", bound=True, now=at,
+            )  # fmt: skip
+
+    for number in range(DAILY - 1):
+        assert await count("s-ann", NOW + number * HOUR) == sends.Counted()
+    write, bob = sends._write, asyncio.Event()
+
+    async def meanwhile(connection: Any, whose: tuple[str, str], *what: Any) -> None:
+        if "s-ann" in whose[1]:
+            bob.set()
+            await asyncio.wait([bobs], timeout=0.2)
+        await write(connection, whose, *what)
+
+    async def after_her() -> sends.Counted:
+        await bob.wait()
+        return await count("s-bob", now)
+
+    bobs = asyncio.create_task(after_her())
+    monkeypatch.setattr(sends, "_write", meanwhile)
+    assert await count("s-ann", now) == sends.Counted()
+    assert (await bobs).whose == "address"
