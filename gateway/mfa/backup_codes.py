@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
@@ -85,11 +86,9 @@ class BackupCodes:
 
     async def left(self, tenant: str, subject: str) -> Left:
         """How many codes still count."""
-        query = select(func.count(), func.min(backup_codes.c.expires_at)).where(
-            _usable(tenant, subject, self._clock.now(), LIFE - 1)
-        )
+        whose = {"tenant": tenant, "subject": subject, "now": self._clock.now(), "failures": LIFE - 1}
         async with self._records.read() as connection:
-            count, expires_at = (await connection.execute(query)).one()
+            count, expires_at = (await connection.execute(_LEFT, whose)).one()
         return Left(count, expires_at or 0.0)
 
     async def check(
@@ -106,11 +105,9 @@ class BackupCodes:
         code = canonical(answer)
         if not code:
             return None
-        query = select(backup_codes.c.id, backup_codes.c.digest).where(
-            _usable(tenant, subject, now, LIFE)  # this try is counted already
-        )
+        whose = {"tenant": tenant, "subject": subject, "now": now, "failures": LIFE}  # this try is counted already
         async with self._records.read() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = (await connection.execute(_USABLE, whose)).all()
         same = [row.id for row in rows if self._mac.verify(row.digest, "backup_code", tenant, subject, code)]
         if not same:
             return None
@@ -180,15 +177,21 @@ def _set(tenant: str, subject: str) -> ColumnElement[bool]:
     return and_(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == BackupCodes.name)
 
 
-def _usable(tenant: str, subject: str, now: float, failures: int) -> ColumnElement[bool]:
-    in_use = select(factors.c.id).where(_set(tenant, subject), factors.c.failures <= failures).exists()
-    return and_(_unused(tenant, subject, now), in_use)
-
-
-def _unused(tenant: str, subject: str, now: float) -> ColumnElement[bool]:
+def _unused(tenant: str, subject: str, now: Any) -> ColumnElement[bool]:
     return and_(
         backup_codes.c.tenant == tenant,
         backup_codes.c.subject == subject,
         backup_codes.c.used_at.is_(None),
         backup_codes.c.expires_at > now,
     )
+
+
+# Built once: building a statement costs more than running it.
+_TENANT: Any = bindparam("tenant")
+_SUBJECT: Any = bindparam("subject")
+_IN_USE = and_(
+    _unused(_TENANT, _SUBJECT, bindparam("now", type_=backup_codes.c.expires_at.type)),
+    select(factors.c.id).where(_set(_TENANT, _SUBJECT), factors.c.failures <= bindparam("failures")).exists(),
+)
+_LEFT = select(func.count(), func.min(backup_codes.c.expires_at)).where(_IN_USE)
+_USABLE = select(backup_codes.c.id, backup_codes.c.digest).where(_IN_USE)

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
@@ -298,10 +298,10 @@ class Recoveries:
 
     async def proven(self, identity: Identity, place: Place = NOWHERE) -> bool:
         """A second factor was shown: nothing is lost. Whether there was one open."""
-        mine = and_(of_person(identity.tenant, identity.subject), rows.c.state.in_(OPEN))
         async with self._records.read() as connection:
-            if not await connection.scalar(select(exists().where(mine))):
+            if not await connection.scalar(_IS_OPEN, {"tenant": identity.tenant, "subject": identity.subject}):
                 return False
+        mine = and_(of_person(identity.tenant, identity.subject), rows.c.state.in_(OPEN))
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             ended = await claim(connection, Input.PROVEN, mine, now=self._clock.now())
         if ended is not None:
@@ -566,3 +566,8 @@ def _event(kind: Kind, severity: Severity, one: Recovery, place: Place) -> Event
         request_id=place.request_id,
         detail={"id": one.id, "way": str(one.way)},
     )
+
+
+_IS_OPEN = select(  # built once: every second factor that is shown asks
+    exists().where(rows.c.tenant == bindparam("tenant"), rows.c.subject == bindparam("subject"), rows.c.state.in_(OPEN))
+)

@@ -33,7 +33,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
@@ -257,18 +257,27 @@ class Risk:
                 del self._of_account[entry.account]
 
     async def _history(self, connection: AsyncConnection, identity: Identity) -> dict[str, Any]:
-        query = select(seen.c.history).where(seen.c.tenant == identity.tenant, seen.c.subject == identity.subject)
-        history: dict[str, Any] | None = await connection.scalar(query)
+        whose = {"of_tenant": identity.tenant, "of_subject": identity.subject}
+        history: dict[str, Any] | None = await connection.scalar(_HISTORY, whose)
         return history or {}
 
     async def _keep(self, connection: AsyncConnection, identity: Identity, history: dict[str, Any]) -> None:
         values = {"history": history, "updated_at": self._clock.now()}
-        whose = {"tenant": identity.tenant, "subject": identity.subject}
-        done = await connection.execute(
-            update(seen).where(seen.c.tenant == identity.tenant, seen.c.subject == identity.subject).values(**values)
-        )
+        whose = {"of_tenant": identity.tenant, "of_subject": identity.subject}
+        done = await connection.execute(_REPLACE, {**whose, **values})
         if not done.rowcount:
-            await connection.execute(insert(seen).values(**whose, **values))
+            await connection.execute(_BEGIN, {"tenant": identity.tenant, "subject": identity.subject, **values})
+
+
+# Built once: building a statement costs more than running it.
+_WHOSE = (seen.c.tenant == bindparam("of_tenant"), seen.c.subject == bindparam("of_subject"))
+_HISTORY = select(seen.c.history).where(*_WHOSE)
+_REPLACE = (
+    update(seen)
+    .where(*_WHOSE)
+    .values(history=bindparam("history", type_=seen.c.history.type), updated_at=bindparam("updated_at"))
+)
+_BEGIN = insert(seen)
 
 
 def _place(facts: Facts) -> tuple[str, str]:
