@@ -91,6 +91,7 @@ def walk(house: House, browser: Browser, language: str, see: See) -> None:
     visit.administer()
     visit.come_late()
     visit.be_in_too_many_places()
+    visit.guess()
 
 
 class Visit:
@@ -345,6 +346,13 @@ class Visit:
         self.browser.go("/")
         self.sign_in()
         self.see("full")
+
+    def guess(self) -> None:
+        """Too often, at somebody who is not there; it is the address that has to wait then, so this comes last."""
+        self.browser.go(f"{OURS}login")
+        for _ in range(7):
+            self.sign_in("nobody", "a guess")
+        self.see("login-throttled")
 
     def wear_out(self, *kinds: str, failures: int = LIFE) -> None:
         """Have factors of bob's tried so often that they are out of use; all of such a kind."""
