@@ -36,6 +36,10 @@ class LocalUsers:
         self._clock = clock
         self._ledger = ledger
 
+    def demand_room(self) -> None:
+        """Raises `UserError` ERR-BUSY where `verify` would, before anything is done for it."""
+        self._passwords.demand_room()
+
     async def verify(self, name: str, password: str, tenant: str = DEFAULT_TENANT) -> User | None:
         """The user, when the password is theirs and they are not disabled. Raises `UserError` ERR-BUSY."""
         row = await self._row(name, tenant)

@@ -54,6 +54,11 @@ class Passwords:
         salt, tag = (b64encode(secrets.token_bytes(size)).rstrip(b"=").decode() for size in (16, 32))
         self._nobody = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${tag}"
 
+    def demand_room(self) -> None:
+        """Raises `UserError` ERR-BUSY where another one would not be looked at."""
+        if self._waiting >= QUEUE:
+            raise UserError("ERR-BUSY", say("Too many people are signing in at this moment."), 503, retry_after=2.0)
+
     async def hash(self, password: str) -> str:
         """The password's argon2id hash as a PHC string. Raises `UserError` ERR-BUSY."""
         return await self._off_the_loop(lambda: _hasher().hash(_bytes(password)))
@@ -72,8 +77,7 @@ class Passwords:
         return _hasher().check_needs_rehash(hashed)
 
     async def _off_the_loop(self, work: Callable[[], T]) -> T:
-        if self._waiting >= QUEUE:
-            raise UserError("ERR-BUSY", say("Too many people are signing in at this moment."), 503, retry_after=2.0)
+        self.demand_room()
         self._waiting += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         # Counted until the work is done: who gives up waiting does not free the thread.

@@ -60,7 +60,7 @@ class SessionRows:
     async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
         """As the contract says."""
         token, now, life = new_token(), self._now(), self._terms.of(new.tenant)
-        mine = _whose(new.tenant, new.subject)
+        mine = {"of_tenant": new.tenant, "of_subject": new.subject}
         row = {
             "tenant": new.tenant,
             "id": new.id,
@@ -82,24 +82,19 @@ class SessionRows:
                     delete(sessions).where(sessions.c.digest == replacing).returning(*_WHOSE)
                 )
                 ended += [Ended(*row, "replaced") for row in rows]
-            await connection.execute(delete(sessions).where(*mine, self._is_over(now, lag=True)))
-            if self._terms.refuse:
-                count = await connection.scalar(select(func.count()).select_from(sessions).where(*mine))
-                if (count or 0) >= life.per_user:
+            idle = life.idle + life.lag + self._terms.grace
+            over = {"now": now, "began": now - life.absolute, "seen": now - idle}
+            await connection.execute(_END_OVER, {**mine, **over})
+            count = await connection.scalar(_COUNT, mine) or 0
+            if count >= life.per_user:
+                if self._terms.refuse:
                     raise too_many(life.per_user)
-            oldest = (
-                select(sessions.c.id)
-                .where(*mine)
-                .order_by(sessions.c.created_at.desc(), sessions.c.id)
-                .offset(life.per_user - 1)
-                .limit(1_000_000)
-            )
-            rows = await connection.execute(delete(sessions).where(*mine, sessions.c.id.in_(oldest)).returning(*_WHOSE))
-            ended += [Ended(*row, "too_many") for row in rows]
-            who = (await connection.execute(select(users).where(*_is_user(new.tenant, new.subject)))).first()
+                rows = await connection.execute(_END_OLDEST, {**mine, "but": life.per_user - 1})
+                ended += [Ended(*row, "too_many") for row in rows]
+            who = (await connection.execute(_WHO, mine)).first()
             if who is None or who.disabled or who.generation != new.generation:
                 raise gone()
-            await connection.execute(insert(sessions).values(row))
+            await connection.execute(_OPEN, row)
             for one in ended:
                 await self._records.bump(connection, one.tenant, one.subject)
             await self._records.bump(connection, new.tenant, new.subject)
@@ -311,6 +306,32 @@ def _with_user() -> Select[Any]:
 
 
 # Built once: building a statement costs more than running it.
+_MINE = (sessions.c.tenant == bindparam("of_tenant"), sessions.c.subject == bindparam("of_subject"))
+_COUNT = select(func.count()).select_from(sessions).where(*_MINE)
+_END_OVER = delete(sessions).where(
+    *_MINE,
+    (sessions.c.expires_at <= bindparam("now"))
+    | (sessions.c.created_at <= bindparam("began"))
+    | (sessions.c.last_seen_at <= bindparam("seen")),
+)
+_END_OLDEST = (
+    delete(sessions)
+    .where(
+        *_MINE,
+        sessions.c.id.in_(
+            select(sessions.c.id)
+            .where(*_MINE)
+            .order_by(sessions.c.created_at.desc(), sessions.c.id)
+            .offset(bindparam("but"))
+            .limit(1_000_000)
+        ),
+    )
+    .returning(*_WHOSE)
+)
+_WHO = select(users.c.disabled, users.c.generation).where(
+    users.c.tenant == bindparam("of_tenant"), users.c.subject == bindparam("of_subject")
+)
+_OPEN = insert(sessions)
 _BY_DIGEST = _with_user().where(sessions.c.digest == bindparam("of"))
 _PROVE = (
     update(sessions)

@@ -55,6 +55,7 @@ async def submit(request: web.Request) -> web.Response:
         account = "-"  # No user has this name, so whatever cannot be a name shares one counter.
     known = desk.device.is_known(caller.crumbs.get(caller.cookies.device, ""), account)
 
+    desk.users.demand_room()
     wait = await desk.throttle.admit(account, caller.facts.network, known)
     if wait > 0:
         _tell(request, Kind.SIGN_IN_THROTTLED, Severity.WARNING, await _known_name(request, account))
@@ -71,7 +72,7 @@ async def submit(request: web.Request) -> web.Response:
 
     try:
         user = await desk.users.verify(typed, password)
-    except UserError:  # too many are signing in: nobody has looked at it
+    except UserError:  # the room went to somebody else meanwhile: nobody has looked at it
         await desk.throttle.withdrawn(account, caller.facts.network, known)
         raise
     try:

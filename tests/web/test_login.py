@@ -86,11 +86,15 @@ async def test_guessing_is_throttled_within_ten_tries_and_the_wait_grows(house: 
     assert await house.told(Kind.SIGN_IN_THROTTLED)
 
 
+@pytest.mark.parametrize("late", [False, True])
 async def test_a_password_that_nobody_had_the_time_for_costs_no_try(
-    house: House, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    house: House, browser: Browser, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
+    """`late`: there was room when they came, and somebody else has taken it."""
     with monkeypatch.context() as busy:
         busy.setattr("gateway.identity.passwords.QUEUE", 0)
+        if late:
+            busy.setattr("gateway.identity.local.LocalUsers.demand_room", lambda users: None)
         answers = [await browser.sign_in("bob", f"guess {number}") for number in range(12)]
         assert {(answer.status, answer.headers["Retry-After"]) for answer in answers} == {(503, "2")}
         assert "ERR-BUSY" in answers[0].text
