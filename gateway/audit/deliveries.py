@@ -103,16 +103,8 @@ class Deliveries:
         async with self._records.begin() as connection:
             released = await release(connection, tenant, channel, target)
         if released:
-            detail = {"channel": channel, "by": by}
             await self._ledger.record(
-                Event(
-                    Kind.ADDRESS_RELEASED,
-                    tenant=tenant,
-                    address=place.address,
-                    agent=place.agent,
-                    request_id=place.request_id,
-                    detail=detail,
-                )
+                place.event(Kind.ADDRESS_RELEASED, tenant=tenant, detail={"channel": channel, "by": by})
             )
         return released
 

@@ -5,12 +5,10 @@ They may do without. That they do is such a change itself, and told: whoever sto
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sqlalchemy import select, update
 
 from gateway.core.contracts import Ledger
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity
 from gateway.store.sql import Records
 from gateway.store.tables import users
@@ -29,12 +27,19 @@ class Preferences:
         async with self._records.read() as connection:
             return not await connection.scalar(query)
 
-    async def choose(self, me: Identity, more: bool, *, address: str, agent: str, request_id: str) -> None:
+    async def choose(self, me: Identity, more: bool, place: Place = NOWHERE) -> None:
         """Tell them more from now on, or no more. Raises `StoreAway`."""
         this = users.c.tenant == me.tenant, users.c.subject == me.subject, users.c.quiet == more
         async with self._records.begin(me.tenant, me.subject) as connection:
             changed = (await connection.execute(update(users).where(*this).values(quiet=not more))).rowcount
         if changed:
-            session, detail = me.session.id if me.session else "", {"more": more}
-            event = Event(Kind.NOTICES_CHOSEN, Severity.NOTICE, me.tenant, me.user, session, address, agent, request_id)
-            await self._ledger.record(replace(event, detail=detail))
+            await self._ledger.record(
+                place.event(
+                    Kind.NOTICES_CHOSEN,
+                    Severity.NOTICE,
+                    tenant=me.tenant,
+                    user=me.user,
+                    session=me.session.id if me.session else "",
+                    detail={"more": more},
+                )
+            )

@@ -94,6 +94,22 @@ class Place:
     agent: str = ""
     request_id: str = ""
 
+    def event(
+        self,
+        kind: Kind,
+        severity: Severity = Severity.INFO,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        user: str = "",
+        session: str = "",
+        rule: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> Event:
+        """What happened, to a request from here."""
+        return Event(
+            kind, severity, tenant, user, session, self.address, self.agent, self.request_id, rule, detail or {}
+        )
+
 
 NOWHERE = Place()
 

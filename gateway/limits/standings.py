@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
+from gateway.core.identity import DEFAULT_TENANT
 from gateway.limits.away import AWAY
 from gateway.limits.limiter import Limiter
 from gateway.limits.spelling import EVERYBODY, Who
@@ -138,11 +139,21 @@ def told(message: bytes) -> tuple[str, str, Who] | None:
 
 
 def reset_event(
-    rule: str, limit: str, who: str, counters: int, reason: str, by: str, where: str = "command line", **more: Any
+    rule: str,
+    limit: str,
+    who: str,
+    counters: int,
+    reason: str,
+    by: str,
+    where: str = "command line",
+    *,
+    tenant: str = DEFAULT_TENANT,
+    user: str = "",
+    place: Place = NOWHERE,
 ) -> Event:
     """That somebody has had counters begin anew."""
     detail = {"limit": limit, "who": who, "counters": counters, "reason": reason, "by": by, "from": where}
-    return Event(Kind.LIMIT_RESET, Severity.NOTICE, rule=rule, detail=detail, **more)
+    return place.event(Kind.LIMIT_RESET, Severity.NOTICE, tenant=tenant, user=user, rule=rule, detail=detail)
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> UserError:

@@ -38,7 +38,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import FIRST_FACTORS, NO_SECOND_FACTOR, Identity
 from gateway.core.words import say, say_n, sentences
 from gateway.crypto.sealing import Unsealable
@@ -194,45 +194,36 @@ class Enrolment:
         async with self._records.read() as connection:
             await self._demand_room(connection, identity.tenant, identity.subject)
         secret, setup_id = otp.new_secret(), new_token()
-        place = _place(identity, setup_id)
+        row = _place(identity, setup_id)
         waiting = {"secret": base64.b64encode(secret).decode(), "had_factors": had_factors}
-        sealed = self._totp.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=place)
-        await self._setups.put(place, sealed, SETUP_LIFETIME)
+        sealed = self._totp.sealer.seal(orjson.dumps(waiting), table="kept", column="value", row=row)
+        await self._setups.put(row, sealed, SETUP_LIFETIME)
         self.count(self._totp.name, "started")
         return self._shown(identity, setup_id, secret)
 
     async def look(self, identity: Identity, setup_id: str) -> Setup:
         """The open setup once more, for a page that is shown again. Raises `UserError` `ERR-MFA-SETUP`."""
-        place = _place(identity, setup_id)
-        waiting = self._opened(await self._setups.get(place), place)
+        row = _place(identity, setup_id)
+        waiting = self._opened(await self._setups.get(row), row)
         return self._shown(identity, setup_id, base64.b64decode(waiting["secret"]))
 
     async def confirm(
-        self,
-        identity: Identity,
-        setup_id: str,
-        code: str,
-        *,
-        label: str = "",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
+        self, identity: Identity, setup_id: str, code: str, *, label: str = "", place: Place = NOWHERE
     ) -> tuple[str, ...]:
         """Bind the device with its first code. Fresh backup codes, shown this once, where there were none.
 
         Raises `UserError`: `ERR-MFA-SETUP` (unknown, over, used, another session's: all alike), `ERR-MFA-INVALID`,
         `ERR-MFA-THROTTLED`, `ERR-MFA-TOO-MANY` and `ERR-MFA-STEP-UP` when others were bound in between.
         """
-        tenant, subject, place = identity.tenant, identity.subject, _place(identity, setup_id)
-        told = {"address": address, "agent": agent, "request_id": request_id}
+        tenant, subject, row = identity.tenant, identity.subject, _place(identity, setup_id)
         try:
-            waiting = self._opened(await self._setups.get(place), place)
+            waiting = self._opened(await self._setups.get(row), row)
         except UserError:
-            self.refused(identity, self._totp.name, "setup", **told)
+            self.refused(identity, self._totp.name, "setup", place)
             raise
         tried = await self._factors.attempts.admit(tenant, subject, "totp_setup")
         if tried.wait > 0:
-            self.refused(identity, self._totp.name, "throttled", **told)
+            self.refused(identity, self._totp.name, "throttled", place)
             raise UserError("ERR-MFA-THROTTLED", say("Too many tries."), 429, tried.wait)
         now = self._clock.now()
         secret = base64.b64decode(waiting["secret"])
@@ -240,9 +231,9 @@ class Enrolment:
             step = _shown_step(secret, code, now)
         except UserError:
             self.count(self._totp.name, "failed")
-            self.refused(identity, self._totp.name, "code", **told)
+            self.refused(identity, self._totp.name, "code", place)
             raise
-        self._opened(await self._setups.take(place), place)  # of two right codes at once, one binds
+        self._opened(await self._setups.take(row), row)  # of two right codes at once, one binds
 
         async def insert(connection: AsyncConnection) -> str:
             await self._demand_room(connection, tenant, subject)  # any number of setups may have been begun together
@@ -251,28 +242,17 @@ class Enrolment:
                 connection, tenant, subject, secret=secret, label=one_line(label), step=step, now=now
             )
 
-        return await self.bind(
-            identity,
-            self._totp.name,
-            insert,
-            had_factors=waiting["had_factors"],
-            **told,
-        )
+        return await self.bind(identity, self._totp.name, insert, had_factors=waiting["had_factors"], place=place)
 
-    def refused(
-        self, identity: Identity, factor: str, why: str, *, address: str = "", agent: str = "", request_id: str = ""
-    ) -> None:
+    def refused(self, identity: Identity, factor: str, why: str, place: Place = NOWHERE) -> None:
         """Tell that a setup of `factor` went no further, in a word for operators; never waits."""
         self._ledger.note(
-            Event(
+            place.event(
                 Kind.FACTOR_REFUSED,
                 Severity.NOTICE,
                 tenant=identity.tenant,
                 user=identity.user,
                 session=identity.session.id if identity.session else "",
-                address=address,
-                agent=agent,
-                request_id=request_id,
                 detail={"factor": factor, "why": why},
             )
         )
@@ -284,9 +264,7 @@ class Enrolment:
         insert: Callable[[AsyncConnection], Awaitable[str]],
         *,
         had_factors: bool,
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
+        place: Place = NOWHERE,
     ) -> tuple[str, ...]:
         """Let `insert` write the row of a new factor, and tell. Fresh backup codes where there were none.
 
@@ -303,15 +281,12 @@ class Enrolment:
             codes = await self._backup_codes.renew(connection, tenant, subject, self._clock.now()) if wanted else ()
             await self._records.bump(connection, tenant, subject)
         self.count(factor, "completed")
-        place_of = {"address": address, "agent": agent, "request_id": request_id}
-        await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": factor, "id": factor_id}, **place_of)
+        await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": factor, "id": factor_id}, place)
         if codes:
-            await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, **place_of)
+            await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place)
         return codes
 
-    async def remove(
-        self, identity: Identity, factor_id: str, *, address: str = "", agent: str = "", request_id: str = ""
-    ) -> None:
+    async def remove(self, identity: Identity, factor_id: str, place: Place = NOWHERE) -> None:
         """Unbind one factor. The caller then ends the user's other sessions.
 
         Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also for another
@@ -346,16 +321,9 @@ class Enrolment:
                 if not await self._count_devices(connection, tenant, subject):
                     await self._backup_codes.void(connection, tenant, subject)
             await self._records.bump(connection, tenant, subject)
-        await self._tell(
-            Kind.FACTOR_REMOVED,
-            identity,
-            {"factor": kind, "id": factor_id},
-            address=address,
-            agent=agent,
-            request_id=request_id,
-        )
+        await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": kind, "id": factor_id}, place)
 
-    async def disable(self, identity: Identity, *, address: str = "", agent: str = "", request_id: str = "") -> None:
+    async def disable(self, identity: Identity, place: Place = NOWHERE) -> None:
         """Unbind everything. The caller then ends the user's other sessions.
 
         Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, or `ERR-MFA-REQUIRED` for somebody who must
@@ -365,9 +333,7 @@ class Enrolment:
             raise _required()
         await self.demand(identity)
         await self._unbind_all(identity.tenant, identity.subject)
-        await self._tell(
-            Kind.FACTOR_REMOVED, identity, {"factor": "all"}, address=address, agent=agent, request_id=request_id
-        )
+        await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": "all"}, place)
 
     async def reset(self, tenant: str, subject: str, *, user: str, by: str) -> None:
         """Unbind everything of somebody else, who is shut out. The caller then ends every session of theirs.
@@ -380,9 +346,7 @@ class Enrolment:
             Event(Kind.FACTOR_REMOVED, Severity.WARNING, tenant=tenant, user=user, detail={"factor": "all", "by": by})
         )
 
-    async def regenerate_backup_codes(
-        self, identity: Identity, *, address: str = "", agent: str = "", request_id: str = ""
-    ) -> tuple[str, ...]:
+    async def regenerate_backup_codes(self, identity: Identity, place: Place = NOWHERE) -> tuple[str, ...]:
         """Ten fresh codes, shown this once; every older one is void.
 
         Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-NO-DEVICE` where there is nothing that
@@ -395,14 +359,7 @@ class Enrolment:
                 raise UserError("ERR-MFA-NO-DEVICE", say("Set up another second factor first."), 409)
             codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
             await self._records.bump(connection, identity.tenant, identity.subject)
-        await self._tell(
-            Kind.BACKUP_CODES_MADE,
-            identity,
-            {"count": len(codes)},
-            address=address,
-            agent=agent,
-            request_id=request_id,
-        )
+        await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place)
         return codes
 
     def _need(self, factor: str) -> None:
@@ -454,30 +411,25 @@ class Enrolment:
     def _shown(self, identity: Identity, setup_id: str, secret: bytes) -> Setup:
         return Setup(setup_id, otp.base32(secret), otp.otpauth(secret, self._issuer, identity.user))
 
-    def _opened(self, sealed: bytes | None, place: str) -> dict[str, Any]:
+    def _opened(self, sealed: bytes | None, row: str) -> dict[str, Any]:
         try:
             if sealed is not None:
                 waiting: dict[str, Any] = orjson.loads(
-                    self._totp.sealer.unseal(sealed, table="kept", column="value", row=place)
+                    self._totp.sealer.unseal(sealed, table="kept", column="value", row=row)
                 )
                 return waiting
         except Unsealable:
             pass  # damaged at rest; as good as gone
         raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
 
-    async def _tell(
-        self, kind: Kind, identity: Identity, detail: dict[str, Any], *, address: str, agent: str, request_id: str
-    ) -> None:
+    async def _tell(self, kind: Kind, identity: Identity, detail: dict[str, Any], place: Place) -> None:
         await self._ledger.record(
-            Event(
+            place.event(
                 kind,
                 Severity.NOTICE,
                 tenant=identity.tenant,
                 user=identity.user,
                 session=identity.session.id if identity.session else "",
-                address=address,
-                agent=agent,
-                request_id=request_id,
                 detail=detail,
             )
         )

@@ -521,15 +521,12 @@ class Recoveries:
         """The one error of what cannot be used, and its one event."""
         self._count(way, "failed")
         self._ledger.note(
-            Event(
+            place.event(
                 Kind.RECOVERY_FAILED,
                 Severity.WARNING,
                 tenant=who.tenant if who is not None else DEFAULT_TENANT,
                 user=who.user if who is not None else "",
                 session=who.session.id if who is not None and who.session else "",
-                address=place.address,
-                agent=place.agent,
-                request_id=place.request_id,
                 detail={"what": what},
             )
         )
@@ -556,14 +553,11 @@ def _own() -> UserError:
 
 
 def _event(kind: Kind, severity: Severity, one: Recovery, place: Place) -> Event:
-    return Event(
+    return place.event(
         kind,
         severity,
         tenant=one.tenant,
         user=one.user,
-        address=place.address,
-        agent=place.agent,
-        request_id=place.request_id,
         detail={"id": one.id, "way": str(one.way)},
     )
 

@@ -40,13 +40,13 @@ from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Place, Severity
+from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import Identity, Level, Proof, Session
 from gateway.core.rule import StepUpDemand
 from gateway.core.words import say, sentences
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_token
-from gateway.mfa.codes.factor import NOWHERE, VERIFY, Sending, Standing
+from gateway.mfa.codes.factor import UNSENT, VERIFY, Sending, Standing
 from gateway.mfa.factors import NOTHING, Checked, Factors
 
 LIFETIME = 600.0
@@ -211,17 +211,7 @@ class StepUps:
             raise _error(GONE) if place is None else self._gone(Kind.STEP_UP_FAILED, identity, place)
         return challenge
 
-    async def answer(
-        self,
-        ticket: str,
-        identity: Identity,
-        factor: str,
-        answer: str,
-        *,
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
-    ) -> Proof:
+    async def answer(self, ticket: str, identity: Identity, factor: str, answer: str, place: Place = NOWHERE) -> Proof:
         """The proof for the right answer, once. The caller puts it into the session (`Sessions.prove`).
 
         Raises `UserError` with a code of the table above; `ERR-MFA-THROTTLED` says in `retry_after` (seconds) when
@@ -229,22 +219,19 @@ class StepUps:
         """
         challenge = await self._open(ticket, identity, factor)
         if challenge is None:
-            raise self._gone(Kind.STEP_UP_FAILED, identity, Place(address, agent, request_id))
+            raise self._gone(Kind.STEP_UP_FAILED, identity, place)
         outcome, checked = await self._judge(challenge, identity, factor, answer)
         after, code = NEXT[State.OPEN, outcome]
         if after is State.OVER and not await self._take(ticket, identity):
             after, code = NEXT[State.OVER, outcome]
         known = factor if outcome is not Outcome.NOT_OFFERED else "other"
         kind = {PROOF: Kind.STEP_UP_PASSED, "ERR-MFA-THROTTLED": Kind.STEP_UP_THROTTLED}.get(code, Kind.STEP_UP_FAILED)
-        about = Event(
+        about = place.event(
             kind,
             Severity.INFO if code == PROOF else Severity.NOTICE,
             tenant=identity.tenant,
             user=identity.user,
             session=identity.session.id if identity.session else "",
-            address=address,
-            agent=agent,
-            request_id=request_id,
             detail={"factor": known, "outcome": code or "passed", **({"why": checked.why} if checked.why else {})},
         )
         self._count(known, COUNTED[code])
@@ -269,9 +256,7 @@ class StepUps:
         *,
         to: str = "",
         language: str = "en",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
+        place: Place = NOWHERE,
     ) -> Sending:
         """Have a code sent that answers `ticket` and nothing else; the one before is void.
 
@@ -281,7 +266,7 @@ class StepUps:
         """
         challenge = await self._open(ticket, identity, factor)
         if challenge is None:
-            raise self._gone(Kind.CODE_REFUSED, identity, Place(address, agent, request_id))
+            raise self._gone(Kind.CODE_REFUSED, identity, place)
         outcome, sending = await self._dispatch(challenge, identity, factor, to, language)
         _, code = NEXT[State.OPEN, outcome]
         known = factor if outcome is not Outcome.NOT_OFFERED else "other"
@@ -294,15 +279,12 @@ class StepUps:
             detail = {"factor": known, "why": sending.whose}
         self._count(known, COUNTED[code])
         self._ledger.note(
-            Event(
+            place.event(
                 Kind.CODE_SENT if code == CODE_SENT else Kind.CODE_REFUSED,
                 Severity.INFO if code == CODE_SENT else Severity.NOTICE,
                 tenant=identity.tenant,
                 user=identity.user,
                 session=identity.session.id if identity.session else "",
-                address=address,
-                agent=agent,
-                request_id=request_id,
                 detail=detail,
             )
         )
@@ -321,10 +303,10 @@ class StepUps:
         self, challenge: Challenge, identity: Identity, factor: str, to: str, language: str
     ) -> tuple[Outcome, Sending]:
         if factor not in challenge.offered:
-            return await self._not_offered(identity, factor), NOWHERE
+            return await self._not_offered(identity, factor), UNSENT
         sent = self._factors.sent(factor)
         if sent is None:
-            return Outcome.NOT_OFFERED, NOWHERE
+            return Outcome.NOT_OFFERED, UNSENT
         sending = await sent.send(identity.tenant, identity.subject, _asked(challenge, identity), to, language)
         if sending.wait > 0:
             return Outcome.TOO_SOON, sending
@@ -334,15 +316,12 @@ class StepUps:
         """The one error of what answers no open challenge, and its one event."""
         self._count("other", COUNTED[GONE])
         self._ledger.note(
-            Event(
+            place.event(
                 kind,
                 Severity.NOTICE,
                 tenant=identity.tenant,
                 user=identity.user,
                 session=identity.session.id if identity.session else "",
-                address=place.address,
-                agent=place.agent,
-                request_id=place.request_id,
                 detail={"factor": "other", "outcome": GONE},
             )
         )

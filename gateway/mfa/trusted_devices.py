@@ -45,7 +45,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import TRUSTED_DEVICE, Identity, Proof
 from gateway.core.words import say
 from gateway.crypto.tokens import digest, new_id, new_token
@@ -128,14 +128,7 @@ class TrustedDevices:
             return await _generation(connection, tenant, subject)
 
     async def trust(
-        self,
-        identity: Identity,
-        generation: int,
-        *,
-        replacing: str = "",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
+        self, identity: Identity, generation: int, *, replacing: str = "", place: Place = NOWHERE
     ) -> str | None:
         """Trust the browser in which `identity` has just shown a second factor; its cookie.
 
@@ -166,25 +159,15 @@ class TrustedDevices:
                     generation=generation,
                     created_at=now,
                     expires_at=now + self.lifetime,
-                    address=address,
-                    agent=agent[:MAX_AGENT],
+                    address=place.address,
+                    agent=place.agent[:MAX_AGENT],
                     sessions=[],
                 )
             )
-        place = {"address": address, "agent": agent, "request_id": request_id}
-        await self._ledger.record(_event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, **place))
+        await self._ledger.record(_event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place))
         return f"{series}.{token}"
 
-    async def use(
-        self,
-        identity: Identity,
-        cookie: str,
-        browser: str,
-        *,
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
-    ) -> Used:
+    async def use(self, identity: Identity, cookie: str, browser: str, place: Place = NOWHERE) -> Used:
         """Spend the token in `cookie` for the session of `identity`, who has just shown the password; the table above.
 
         `browser` is the browser's random name.
@@ -207,8 +190,8 @@ class TrustedDevices:
             told, named = digest(token), digest(browser)
             values: dict[str, Any] = {
                 "last_used_at": now,
-                "address": address,
-                "agent": agent[:MAX_AGENT],
+                "address": place.address,
+                "agent": place.agent[:MAX_AGENT],
                 "sessions": [*row.sessions, session][-SESSIONS:],
             }
             if hmac.compare_digest(told, row.digest):
@@ -222,13 +205,12 @@ class TrustedDevices:
                 stolen = True
             changed = delete(rows).where(this) if stolen else update(rows).where(this).values(values)
             await connection.execute(changed.where(rows.c.digest == row.digest))
-        place = {"address": address, "agent": agent, "request_id": request_id}
         if stolen:
             self._count("stolen")
             await self._alarm(identity, row, place)
             return GONE
         self._count("used" if "spent" in values else "repeated")
-        self._ledger.note(_event(Kind.TRUSTED_DEVICE_USED, identity, row.id, Severity.INFO, **place))
+        self._ledger.note(_event(Kind.TRUSTED_DEVICE_USED, identity, row.id, Severity.INFO, place))
         left = max(1, int(self._until(row) - now))
         return Used(f"{series}.{next_token}", left, Proof(TRUSTED_DEVICE, row.created_at))
 
@@ -257,16 +239,7 @@ class TrustedDevices:
             if self._good(row, now)
         ]
 
-    async def revoke(
-        self,
-        identity: Identity,
-        device: str = "",
-        *,
-        by: str = "",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
-    ) -> int:
+    async def revoke(self, identity: Identity, device: str = "", *, by: str = "", place: Place = NOWHERE) -> int:
         """Trust one no more, or none; sessions that were opened with it end, but for the one of `identity`.
 
         `by` is the name of the administrator who does it, where it is not the user. Returns how many. Raises
@@ -282,9 +255,8 @@ class TrustedDevices:
             for row in gone:
                 await self._end_sessions(identity, row.sessions)
         finally:
-            place = {"address": address, "agent": agent, "request_id": request_id}
             for row in gone:
-                told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, **place)
+                told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, place)
                 await self._ledger.record(replace(told, detail={**told.detail, "by": by}) if by else told)
         return len(gone)
 
@@ -300,12 +272,12 @@ class TrustedDevices:
         async with self._records.read(long=True) as connection:
             return await connection.scalar(query) or 0
 
-    async def _alarm(self, identity: Identity, row: Row[Any], place: dict[str, str]) -> None:
+    async def _alarm(self, identity: Identity, row: Row[Any], place: Place) -> None:
         """Whoever comes second tells that there are two; who of them is the thief cannot be known."""
         try:
             await self._end_sessions(identity, row.sessions)
         finally:
-            told = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, **place)
+            told = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
             last = {"last_address": row.address, "last_used_at": row.last_used_at}
             await self._ledger.record(replace(told, detail={**told.detail, **last}))
 
@@ -358,17 +330,12 @@ async def _generation(connection: AsyncConnection, tenant: str, subject: str) ->
     return -1 if number is None else number
 
 
-def _event(
-    kind: Kind, identity: Identity, device: str, severity: Severity, *, address: str, agent: str, request_id: str
-) -> Event:
-    return Event(
+def _event(kind: Kind, identity: Identity, device: str, severity: Severity, place: Place) -> Event:
+    return place.event(
         kind,
         severity,
         tenant=identity.tenant,
         user=identity.user,
         session=identity.session.id if identity.session else "",
-        address=address,
-        agent=agent,
-        request_id=request_id,
         detail={"device": device},
     )

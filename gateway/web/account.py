@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.events import Place
 from gateway.core.identity import NEVER, Identity, Level
 from gateway.core.words import say
 from gateway.web import forms
@@ -49,7 +48,7 @@ async def remove_factor(request: web.Request) -> web.Response:
     identity = await fresh(request)
     await forms.read(request, "account", _session(identity))
     try:
-        await request.app[DESK].enrolment.remove(identity, request.match_info["factor"], **request[CALLER].place)
+        await request.app[DESK].enrolment.remove(identity, request.match_info["factor"], request[CALLER].place)
     except UserError as error:
         return await _page(request, identity, error=error)
     answer = redirect(request.app[DESK].prefix + "account?done=removed")
@@ -73,7 +72,7 @@ async def _forget(request: web.Request, device: str, done: str) -> web.Response:
     desk = request.app[DESK]
     if desk.trusted is not None:
         try:
-            await desk.trusted.revoke(identity, device, **request[CALLER].place)
+            await desk.trusted.revoke(identity, device, place=request[CALLER].place)
         except UserError as error:
             return await _page(request, identity, error=error)
     return redirect(f"{desk.prefix}account?done={done}")
@@ -96,7 +95,7 @@ async def new_backup_codes(request: web.Request) -> web.Response:
     identity = await fresh(request)
     await forms.read(request, "account", _session(identity))
     desk = request.app[DESK]
-    codes = await desk.enrolment.regenerate_backup_codes(identity, **request[CALLER].place)
+    codes = await desk.enrolment.regenerate_backup_codes(identity, request[CALLER].place)
     return show_codes(request, codes, desk.prefix + "account", replaced=True)
 
 
@@ -125,7 +124,7 @@ async def choose_notices(request: web.Request) -> web.Response:
     fields = await forms.read(request, "account", _session(identity))
     desk = request.app[DESK]
     if desk.preferences is not None:
-        await desk.preferences.choose(identity, fields.get("more") == "yes", **request[CALLER].place)
+        await desk.preferences.choose(identity, fields.get("more") == "yes", request[CALLER].place)
     return redirect(desk.prefix + "account?done=notices")
 
 
@@ -148,7 +147,7 @@ async def stop_recovery(request: web.Request) -> web.Response:
     desk, caller = request.app[DESK], request[CALLER]
     if identity.level < Level.AAL2:
         raise ProofTooOld(SECOND_FACTOR)
-    await desk.recoveries.proven(identity, Place(**caller.place))
+    await desk.recoveries.proven(identity, caller.place)
     return redirect(desk.prefix + "account?done=recovery-stopped")
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from gateway.core.cookies import Cookies
 from gateway.core.errors import Broken, SallyportError
+from gateway.core.events import Place
 from gateway.core.facts import Facts
 from gateway.core.languages import ENGLISH, chosen, wanted
 from gateway.crypto.tokens import new_token
@@ -29,14 +30,6 @@ CREDENTIALS = web.AppKey("credentials", dict[str, SessionCookie])
 """How the session cookie is read, by scheme."""
 
 _VALUE = re.compile(r"[A-Za-z0-9._~-]{16,512}", re.ASCII)
-
-
-class Place(TypedDict):
-    """Where a request comes from."""
-
-    address: str
-    agent: str
-    request_id: str
 
 
 class NotTheWire(SallyportError):  # noqa: N818 - the state is the name
@@ -100,7 +93,7 @@ class Caller:
     @property
     def place(self) -> Place:
         """Where this comes from, as the ledger wants to know it."""
-        return {"address": self.facts.address, "agent": self.facts.agent, "request_id": self.facts.request_id}
+        return Place(self.facts.address, self.facts.agent, self.facts.request_id)
 
     @property
     def token(self) -> str:

@@ -60,11 +60,7 @@ async def confirm(request: web.Request) -> web.Response:
     after = safe_path(form.get("next"), "")
     try:
         codes = await desk.enrolment.confirm(
-            identity,
-            setup_id,
-            form.get("code", ""),
-            label=form.get("label", ""),
-            **caller.place,
+            identity, setup_id, form.get("code", ""), label=form.get("label", ""), place=caller.place
         )
     except UserError as error:
         if error.code not in ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED"):

@@ -93,7 +93,7 @@ async def begin(request: web.Request) -> web.Response:
     form = await forms.read(request, "enrol-code", _session(identity))
     after, typed = safe_path(form.get("next"), ""), form.get("address", "")
     try:
-        setup = await addresses.begin(identity, typed, language=request[CALLER].language, **request[CALLER].place)
+        setup = await addresses.begin(identity, typed, language=request[CALLER].language, place=request[CALLER].place)
     except UserError as error:
         if error.code not in OTHER_ADDRESS:
             raise
@@ -112,7 +112,9 @@ async def again(request: web.Request) -> web.Response:
     form = await forms.read(request, "enrol-code", _session(identity))
     setup_id, after = request.match_info["setup"], safe_path(form.get("next"), "")
     try:
-        await _addresses(request).again(identity, setup_id, language=request[CALLER].language, **request[CALLER].place)
+        await _addresses(request).again(
+            identity, setup_id, language=request[CALLER].language, place=request[CALLER].place
+        )
     except UserError as error:
         if error.code not in OTHER_CODE:
             raise
@@ -127,7 +129,7 @@ async def confirm(request: web.Request) -> web.Response:
     after = safe_path(form.get("next"), "")
     try:
         proof, codes = await _addresses(request).confirm(
-            identity, request.match_info["setup"], form.get("code", ""), **request[CALLER].place
+            identity, request.match_info["setup"], form.get("code", ""), place=request[CALLER].place
         )
     except UserError as error:
         if error.code not in OTHER_CODE:

@@ -42,7 +42,7 @@ async def submit(request: web.Request) -> web.Response:
     after = safe_path(form.get("next"), "")
     try:
         proof, codes = await security_keys(request).binding.complete(
-            identity, form.get("credential", ""), label=form.get("label", ""), **caller.place
+            identity, form.get("credential", ""), label=form.get("label", ""), place=caller.place
         )
     except UserError as error:
         if error.code not in AGAIN:

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Severity
+from gateway.core.events import Kind, Severity
 from gateway.core.identity import NEVER, Identity, Proof
 from gateway.core.words import say
 from gateway.identity.device import LIFETIME as DEVICE_LIFETIME
@@ -178,12 +178,11 @@ def _tell(
     detail: dict[str, bool] | None = None,
 ) -> None:
     request.app[DESK].ledger.note(
-        Event(
+        request[CALLER].place.event(
             kind,
             severity,
             user=identity.user if identity else account,
             session=identity.session.id if identity and identity.session else "",
-            detail=detail or {},
-            **request[CALLER].place,
+            detail=detail,
         )
     )

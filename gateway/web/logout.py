@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.core.events import Event, Kind
+from gateway.core.events import Kind
 from gateway.web import forms
 from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER
@@ -29,13 +29,7 @@ async def submit(request: web.Request) -> web.Response:
         await forms.read(request, "logout", identity.session.id)
         await desk.sessions.end(identity.tenant, identity.subject, identity.session.id)
         desk.ledger.note(
-            Event(
-                Kind.SIGN_OUT,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=identity.session.id,
-                **caller.place,
-            )
+            caller.place.event(Kind.SIGN_OUT, tenant=identity.tenant, user=identity.user, session=identity.session.id)
         )
     for name in (caller.cookies.session, caller.cookies.resume):
         answer.headers.add("Set-Cookie", caller.cookies.set(name, "", 0))

@@ -12,7 +12,6 @@ from contextlib import suppress
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Place
 from gateway.core.identity import NO_SECOND_FACTOR, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.core.words import say
@@ -117,5 +116,5 @@ async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Ide
     await desk.learn(caller.facts, identity)
     if proof.factor not in NO_SECOND_FACTOR:
         with suppress(StoreAway):  # a recovery that is not told sees by itself that a factor was shown
-            await desk.recoveries.proven(identity, Place(**caller.place))
+            await desk.recoveries.proven(identity, caller.place)
     return identity

@@ -17,7 +17,6 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Place
 from gateway.core.identity import FIRST_FACTORS, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.enrolment import SKEW
@@ -56,7 +55,7 @@ async def ask(request: web.Request) -> web.Response:
     """Begin. What is answered does not depend on whether there is an address."""
     desk, identity = request.app[DESK], await freshly(request)
     await forms.read(request, "recover", _session(identity))
-    await desk.recoveries.ask(identity, _place(request))
+    await desk.recoveries.ask(identity, request[CALLER].place)
     return redirect(f"{desk.prefix}recover")
 
 
@@ -64,7 +63,7 @@ async def show_link(request: web.Request) -> web.Response:
     """The page behind the link of the second letter."""
     desk, identity = request.app[DESK], await freshly(request)
     token = request.query.get("token", "")
-    await desk.recoveries.look(identity, token, _place(request))
+    await desk.recoveries.look(identity, token, request[CALLER].place)
     csrf = forms.token(request, "recover-link", _session(identity))
     answer = page(request, "recover-link.html", csrf=csrf, ticket=token, user=identity.user)
     return forms.remember_browser(request, answer)
@@ -80,7 +79,7 @@ async def use_link(request: web.Request) -> web.Response:
     if shown is None:
         back = f"{desk.prefix}recover/link?token={quote(token, safe='')}"
         return redirect(f"{desk.prefix}login?reauth=1&next={quote(back, safe='')}")
-    await desk.recoveries.use(identity, token, _place(request))
+    await desk.recoveries.use(identity, token, request[CALLER].place)
     answer = redirect(enrol_first.location(desk.prefix, f"{desk.prefix}account"))
     opened = await _sign_in(request, identity, shown)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, opened, None if opened else 0))
@@ -90,14 +89,14 @@ async def use_link(request: web.Request) -> web.Response:
 async def show_cancel(request: web.Request) -> web.Response:
     """The page behind the link of the first letter."""
     token = request.query.get("token", "")
-    found = await request.app[DESK].recoveries.look_cancel(token, _place(request))
+    found = await request.app[DESK].recoveries.look_cancel(token, request[CALLER].place)
     return _cancel_page(request, found, token)
 
 
 async def cancel(request: web.Request) -> web.Response:
     """End it."""
     form = await forms.read(request, "recover-cancel")
-    ended = await request.app[DESK].recoveries.cancel(form.get("token", ""), _place(request))
+    ended = await request.app[DESK].recoveries.cancel(form.get("token", ""), request[CALLER].place)
     return _cancel_page(request, ended, "")
 
 
@@ -147,10 +146,6 @@ async def _sign_in(request: web.Request, identity: Identity, shown: Proof) -> st
 def _allowed(request: web.Request) -> None:
     if not request.app[DESK].recoveries.by_email:
         raise off()
-
-
-def _place(request: web.Request) -> Place:
-    return Place(**request[CALLER].place)
 
 
 def _session(identity: Identity) -> str:

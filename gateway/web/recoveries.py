@@ -50,7 +50,7 @@ async def ask(request: web.Request) -> web.Response:
         user = await desk.users.find(name, me.tenant)
         if user is None:
             raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
-        await desk.recoveries.ask_for(me, user.subject, reason, Place(**request[CALLER].place))
+        await desk.recoveries.ask_for(me, user.subject, reason, request[CALLER].place)
     except UserError as error:
         if error.code not in TELLING:
             raise
@@ -74,7 +74,7 @@ async def _decide(
     me = await acting_administrator(request)
     await forms.read(request, "recoveries", _session(me))
     try:
-        await decide(me, request.match_info["recovery"], Place(**request[CALLER].place))
+        await decide(me, request.match_info["recovery"], request[CALLER].place)
     except UserError as error:
         if error.code not in TELLING:
             raise

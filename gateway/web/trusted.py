@@ -11,7 +11,6 @@ from contextlib import suppress
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Place
 from gateway.core.identity import Identity, Proof
 from gateway.mfa.stepup import Challenge
 from gateway.web.caller import CALLER
@@ -45,7 +44,7 @@ async def prove_and_trust(
         return await prove(request, proof, answer), False
     generation = await desk.trusted.generation(identity.tenant, identity.subject)
     proven = await prove(request, proof, answer)
-    value = await desk.trusted.trust(proven, generation, replacing=cookie_of(request), **caller.place)
+    value = await desk.trusted.trust(proven, generation, replacing=cookie_of(request), place=caller.place)
     if value is not None:
         _set(request, answer, value, int(desk.trusted.lifetime))
     return proven, value is not None
@@ -58,7 +57,7 @@ async def wished(request: web.Request, identity: Identity, ticket: str, wish: bo
     """
     if not wish:
         return False
-    challenge = await request.app[DESK].stepups.look(ticket, identity, Place(**request[CALLER].place))
+    challenge = await request.app[DESK].stepups.look(ticket, identity, request[CALLER].place)
     return await offered(request, identity, challenge)
 
 
@@ -72,7 +71,7 @@ async def stand_in(request: web.Request, token: str, identity: Identity, answer:
     value = cookie_of(request)
     if desk.trusted is None or not value:
         return token
-    used = await desk.trusted.use(identity, value, caller.browser, **caller.place)
+    used = await desk.trusted.use(identity, value, caller.browser, caller.place)
     if used.cookie is not None:
         _set(request, answer, used.cookie, used.left)
     if used.proof is not None:

@@ -15,7 +15,6 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.events import Place
 from gateway.core.identity import Identity, Level
 from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Permit
@@ -52,19 +51,13 @@ async def submit(request: web.Request) -> web.Response:
     identity = await caller.signed_in()
     form = await forms.read(request, "verify", _session(identity))
     ticket = request.match_info["ticket"]
-    challenge = await desk.stepups.look(ticket, identity, Place(**caller.place))
+    challenge = await desk.stepups.look(ticket, identity, caller.place)
     if form.get("then") == "sign-in":
         return await _sign_in_again(request, identity, challenge)
     factor = form.get("factor", "")
     trusting = form.get("trust") == "yes" and await offered(request, identity, challenge)
     try:
-        proof = await desk.stepups.answer(
-            ticket,
-            identity,
-            factor,
-            form.get("code", ""),
-            **caller.place,
-        )
+        proof = await desk.stepups.answer(ticket, identity, factor, form.get("code", ""), caller.place)
     except UserError as error:
         if error.code not in RETRY:
             raise
@@ -87,7 +80,7 @@ async def send(request: web.Request) -> web.Response:
     ticked = form.get("trust") == "yes"  # nothing is trusted by it: it is not to be ticked again after another code
     try:
         await desk.stepups.send(
-            ticket, identity, factor, to=form.get("to", ""), language=caller.language, **caller.place
+            ticket, identity, factor, to=form.get("to", ""), language=caller.language, place=caller.place
         )
     except UserError as error:
         if error.code not in RETRY:

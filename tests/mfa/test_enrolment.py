@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import update
 
 from gateway.core.errors import UserError
-from gateway.core.events import Kind
+from gateway.core.events import Kind, Place
 from gateway.core.identity import Identity, Proof
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.enrolment import DEVICES, SETUP_LIFETIME, Permit, Setup
-from gateway.store.place import Place
+from gateway.store.place import Place as Where
 from gateway.store.tables import factors
 from tests.mfa.codes.conftest import own
 from tests.mfa.conftest import NOW, Room, proven, somebody
@@ -229,7 +229,7 @@ async def test_guessing_the_first_code_is_bounded_and_leaves_step_up_alone(room:
     assert (await room.factors.check(*ANN, "totp", "000000")).wait == 0.0
 
 
-async def test_a_waiting_secret_is_sealed(room: Room, place: Place) -> None:
+async def test_a_waiting_secret_is_sealed(room: Room, place: Where) -> None:
     setup = await room.enrolment.begin_totp(somebody())
     kept = at_rest(place)
     assert b"totp-setup" in kept
@@ -254,7 +254,7 @@ async def test_the_last_device_takes_the_backup_codes_with_it(room: Room) -> Non
     _, codes = await enrol(room, somebody())
     ann = with_code(somebody(), NOW)
     device = next(one for one in await room.factors.of(*ANN) if one.kind == "totp")
-    await room.enrolment.remove(ann, device.id, address="192.0.2.1")
+    await room.enrolment.remove(ann, device.id, Place("192.0.2.1"))
     assert await room.factors.of(*ANN) == []
     assert (await room.factors.check(*ANN, "backup_code", codes[0])).proof is None
     (removed,) = room.ledger.of(Kind.FACTOR_REMOVED)

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from gateway.core.errors import UserError
-from gateway.core.events import Kind, Severity
+from gateway.core.events import Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, NEVER, Identity
 from gateway.identity.session_rows import revoke
-from gateway.mfa.recovery import A_DAY, APPROVAL, DAY, KEPT, Place, Recoveries
+from gateway.mfa.recovery import A_DAY, APPROVAL, DAY, KEPT, Recoveries
 from gateway.mfa.recovery_states import ENDINGS, NEXT, OPEN, Input, Recovery, State, Way
 from gateway.store.place import Place as Where
 from gateway.store.tables import backup_codes, factors, recoveries, sessions, users

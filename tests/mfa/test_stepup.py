@@ -11,12 +11,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Kind
+from gateway.core.events import Kind, Place
 from gateway.core.identity import Identity, Level, Proof, level_of
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.stepup import CODE_SENT, DETAIL, GONE, LIFETIME, NEXT, PLACES, PROOF, STATUS, Challenge, Outcome, State
-from gateway.store.place import Place
+from gateway.store.place import Place as Where
 from gateway.store.sql import Records
 from tests.mfa.conftest import NOW, Room, add_users, proven, somebody
 from tests.rig.behind import at_rest
@@ -113,9 +113,8 @@ async def test_the_right_code_is_a_proof_that_reaches_the_demanded_level_now(roo
     ann = somebody(at=NOW - 3000)
     ticket = await room.stepups.begin(ann, StepUpDemand(Level.AAL2, max_age=600.0), return_to="/")
     room.clock.advance(5)
-    proof = await room.stepups.answer(
-        ticket, ann, "totp", room.code(secret), address="192.0.2.7", agent="Firefox", request_id="r1"
-    )
+    home = Place("192.0.2.7", "Firefox", "r1")
+    proof = await room.stepups.answer(ticket, ann, "totp", room.code(secret), home)
     assert proof == Proof("totp", NOW + 5)
     assert ann.session is not None
     assert level_of((*ann.session.proofs, proof)) is Level.AAL2
@@ -327,7 +326,7 @@ async def test_a_store_that_is_away_proves_nothing(room: Room) -> None:
     assert room.ledger.of(Kind.STEP_UP_PASSED) == []
 
 
-async def test_the_ticket_is_not_kept(room: Room, place: Place) -> None:
+async def test_the_ticket_is_not_kept(room: Room, place: Where) -> None:
     ticket = await room.stepups.begin(somebody(), AAL2, return_to="/")
     kept = at_rest(place)
     assert b"default/challenge" in kept

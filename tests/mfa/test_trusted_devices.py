@@ -10,12 +10,12 @@ from sqlalchemy import select, update
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
-from gateway.core.events import Kind, Severity
+from gateway.core.events import Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, TRUSTED_DEVICE, Proof
 from gateway.crypto.tokens import digest
 from gateway.identity.session_rows import revoke
 from gateway.mfa.trusted_devices import GONE, GRACE, NOTHING, TrustedDevices, Used
-from gateway.store.place import Place
+from gateway.store.place import Place as Where
 from gateway.store.sql import Records
 from gateway.store.tables import trusted_devices, users
 from tests.mfa.conftest import NOW, Remembering, somebody
@@ -44,14 +44,14 @@ class Trust:
     async def trust(self, name: str = "ann", replacing: str = "", agent: str = "Firefox") -> str:
         who = somebody(name)
         generation = await self.devices.generation(who.tenant, who.subject)
-        cookie = await self.devices.trust(who, generation, replacing=replacing, address="192.0.2.1", agent=agent)
+        place = Place("192.0.2.1", agent)
+        cookie = await self.devices.trust(who, generation, replacing=replacing, place=place)
         assert cookie is not None
         return cookie
 
     async def use(self, cookie: str, browser: str = "browser-1", name: str = "ann", session: str = "s1") -> Used:
-        return await self.devices.use(
-            somebody(name, session=session), cookie, browser, address="192.0.2.2", agent=f"used by {session}"
-        )
+        place = Place("192.0.2.2", f"used by {session}")
+        return await self.devices.use(somebody(name, session=session), cookie, browser, place)
 
     async def list(self, name: str = "ann", cookie: str = "") -> list[str]:
         return [one.agent for one in await self.devices.list(DEFAULT_TENANT, f"s-{name}", cookie)]
@@ -155,7 +155,7 @@ async def test_a_thief_within_the_grace_is_found_out_at_the_next_use(trust: Trus
     assert len(trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)) == 1
 
 
-async def test_twenty_tabs_of_one_browser_at_once(trust: Trust, place: Place, clock: ManualClock) -> None:
+async def test_twenty_tabs_of_one_browser_at_once(trust: Trust, place: Where, clock: ManualClock) -> None:
     """On two replicas: the token is spent once, all are told the same next one, nobody alarms."""
     cookie = await trust.trust()
     second = Trust(await Records.open(place, clock=clock), clock)
@@ -169,7 +169,7 @@ async def test_twenty_tabs_of_one_browser_at_once(trust: Trust, place: Place, cl
     await second.records.close()
 
 
-async def test_twenty_browsers_at_once_with_one_token(trust: Trust, place: Place, clock: ManualClock) -> None:
+async def test_twenty_browsers_at_once_with_one_token(trust: Trust, place: Where, clock: ManualClock) -> None:
     """On two replicas: one is let in, the next one gives it away, once."""
     cookie = await trust.trust()
     second = Trust(await Records.open(place, clock=clock), clock)

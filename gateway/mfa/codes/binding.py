@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import Event, Kind, Place, Severity
+from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity, Proof
 from gateway.core.words import say
 from gateway.crypto.sealing import Unsealable
@@ -73,22 +73,12 @@ class Addresses:
         """Whether `setup_id` is one of ours."""
         return setup_id.startswith(f"{self.factor.name}.")
 
-    async def begin(
-        self,
-        identity: Identity,
-        typed: str,
-        *,
-        language: str = "en",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
-    ) -> Setup:
+    async def begin(self, identity: Identity, typed: str, *, language: str = "en", place: Place = NOWHERE) -> Setup:
         """Send a code to the address in `typed`; the setup that it confirms.
 
         Raises `UserError`: what `Enrolment.demand` and `Post.address` raise, `ERR-MFA-TOO-MANY`,
         `ERR-MFA-ADDRESS-KNOWN` (it is theirs already), `ERR-MFA-RESEND`. Raises `StoreAway`, and nothing was done.
         """
-        place = Place(address, agent, request_id)
         had_factors = await self._enrolment.demand(identity)
         try:
             to = self.factor.post.address(self.factor.name, typed)
@@ -104,18 +94,8 @@ class Addresses:
         self._enrolment.count(self.factor.name, "started")
         return setup
 
-    async def again(
-        self,
-        identity: Identity,
-        setup_id: str,
-        *,
-        language: str = "en",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
-    ) -> Setup:
+    async def again(self, identity: Identity, setup_id: str, *, language: str = "en", place: Place = NOWHERE) -> Setup:
         """Send another code; the one before is void. Raises `UserError`: `ERR-MFA-SETUP`, `ERR-MFA-RESEND`."""
-        place = Place(address, agent, request_id)
         waiting = await self._waiting(identity, setup_id, place)
         return await self._send(identity, setup_id, waiting["address"], language, place)
 
@@ -126,15 +106,7 @@ class Addresses:
         return Setup(setup_id, self.factor.masked(waiting["address"]), again_in)
 
     async def confirm(
-        self,
-        identity: Identity,
-        setup_id: str,
-        typed: str,
-        *,
-        label: str = "",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
+        self, identity: Identity, setup_id: str, typed: str, *, label: str = "", place: Place = NOWHERE
     ) -> tuple[Proof, tuple[str, ...]]:
         """Bind the address by the code that came to it: a proof, and backup codes where there were none.
 
@@ -142,7 +114,7 @@ class Addresses:
         `ERR-MFA-THROTTLED`, `ERR-MFA-TOO-MANY`, `ERR-MFA-ADDRESS-KNOWN`, `ERR-MFA-STEP-UP` when a first factor was
         bound in between.
         """
-        tenant, subject, place = identity.tenant, identity.subject, Place(address, agent, request_id)
+        tenant, subject = identity.tenant, identity.subject
         waiting = await self._waiting(identity, setup_id, place)
         tried = await self._attempts.admit(tenant, subject, f"{self.factor.name}_setup")
         if tried.wait > 0:
@@ -165,13 +137,7 @@ class Addresses:
             return await self._insert(connection, tenant, subject, waiting["address"], label, now)
 
         backup = await self._enrolment.bind(
-            identity,
-            self.factor.name,
-            bind,
-            had_factors=waiting["had_factors"],
-            address=address,
-            agent=agent,
-            request_id=request_id,
+            identity, self.factor.name, bind, had_factors=waiting["had_factors"], place=place
         )
         return Proof(self.factor.name, now), backup
 
@@ -257,15 +223,12 @@ class Addresses:
         severity: Severity = Severity.NOTICE,
     ) -> None:
         self._ledger.note(
-            Event(
+            place.event(
                 kind,
                 severity,
                 tenant=identity.tenant,
                 user=identity.user,
                 session=_session(identity),
-                address=place.address,
-                agent=place.agent,
-                request_id=place.request_id,
                 detail={"factor": self.factor.name, **detail},
             )
         )

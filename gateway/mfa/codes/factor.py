@@ -84,7 +84,7 @@ class Standing:
     """Seconds until one may be asked for."""
 
 
-NOWHERE = Sending()
+UNSENT = Sending()
 
 
 class TooSoon(SallyportError):  # noqa: N818
@@ -178,7 +178,7 @@ class SentCode(ABC):
     async def send(self, tenant: str, subject: str, asked: Asked, to: str, language: str) -> Sending:
         """Send a code for `asked` to the factor `to`; empty: to the address used last. The one before is void.
 
-        `NOWHERE` where `to` is not an address in use of theirs. Raises `StoreAway`, and then nothing was done.
+        `UNSENT` where `to` is not an address in use of theirs. Raises `StoreAway`, and then nothing was done.
         """
         question = Question(tenant, subject, asked.session, self.name, asked.ticket)
         try:
@@ -195,7 +195,7 @@ class SentCode(ABC):
             usable.sort(key=lambda one: -one[2])
             found = next((one for one in usable if to in ("", one[0])), None)
             if found is None:
-                return NOWHERE
+                return UNSENT
             return await self.dispatch(
                 connection, question, found[0], found[1], about=VERIFY, bound=True, language=language
             )

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.errors import NotProven, UserError
+from gateway.core.events import NOWHERE, Place
 from gateway.core.identity import Identity, Proof
 from gateway.core.words import say
 from gateway.crypto.sealing import Sealer
@@ -89,14 +90,7 @@ class Binding:
         }
 
     async def complete(
-        self,
-        identity: Identity,
-        answer: str,
-        *,
-        label: str = "",
-        address: str = "",
-        agent: str = "",
-        request_id: str = "",
+        self, identity: Identity, answer: str, *, label: str = "", place: Place = NOWHERE
     ) -> tuple[Proof, tuple[str, ...]]:
         """Bind the key in `answer` (`RegistrationResponseJSON`): a proof of it, and backup codes where there were none.
 
@@ -105,17 +99,16 @@ class Binding:
         `ERR-MFA-TOO-MANY`, `ERR-MFA-STEP-UP` when a first factor was bound in between.
         """
         tenant, subject = identity.tenant, identity.subject
-        place: dict[str, str] = {"address": address, "agent": agent, "request_id": request_id}
         claimed = await self._ceremonies.claim(REGISTER, tenant, subject, _session(identity))
         if claimed is None:
-            self._enrolment.refused(identity, KIND, "setup", **place)
+            self._enrolment.refused(identity, KIND, "setup", place)
             raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
         challenge, kept = claimed
         try:
             key = registration.verify(credential.read(answer), self._us, challenge=challenge)
         except NotProven as error:
             self._enrolment.count(KIND, "failed")
-            self._enrolment.refused(identity, KIND, error.why, **place)
+            self._enrolment.refused(identity, KIND, error.why, place)
             if error.why in POLICY:
                 raise UserError("ERR-MFA-KEY-REFUSED", say("Keys of this kind are not accepted here."), 403) from error
             raise UserError("ERR-MFA-INVALID", say("That key could not be set up. Please try again.")) from error
@@ -124,13 +117,13 @@ class Binding:
             return await self._insert(connection, tenant, subject, key, one_line(label))
 
         try:
-            codes = await self._enrolment.bind(identity, KIND, bind, had_factors=kept["had_factors"], **place)
+            codes = await self._enrolment.bind(identity, KIND, bind, had_factors=kept["had_factors"], place=place)
         except IntegrityError as error:  # another user of the same key was faster
-            self._enrolment.refused(identity, KIND, "known", **place)
+            self._enrolment.refused(identity, KIND, "known", place)
             raise _known() from error
         except UserError as error:
             if error.code == KNOWN:
-                self._enrolment.refused(identity, KIND, "known", **place)
+                self._enrolment.refused(identity, KIND, "known", place)
             raise
         return Proof(KIND, self._clock.now(), "swk" if key.backup_eligible else "hwk"), codes
 

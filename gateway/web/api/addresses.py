@@ -7,7 +7,6 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.events import Place
 from gateway.core.words import say
 from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import AddressItem, AddressList, AddressRelease, moment
@@ -29,9 +28,8 @@ async def every(request: web.Request, _: Empty) -> AddressList:
 async def release(request: web.Request, body: AddressRelease) -> None:
     """Send to one of them again."""
     me, deliveries = await acting_administrator(request), request.app[DESK].deliveries
-    place = Place(**request[CALLER].place)
     if deliveries is None or not await deliveries.release(
-        me.tenant, body.channel, body.address, by=me.user, place=place
+        me.tenant, body.channel, body.address, by=me.user, place=request[CALLER].place
     ):
         raise UserError("ERR-ADDRESS-UNKNOWN", say("Nothing keeps us from sending there."), 404)
 

@@ -90,7 +90,7 @@ async def method(request: web.Request, _: Empty) -> Method:
 async def remove(request: web.Request, _: Empty) -> web.Response:
     """Take one away."""
     me = await fresh(request)
-    await request.app[DESK].enrolment.remove(me, request.match_info["id"], **request[CALLER].place)
+    await request.app[DESK].enrolment.remove(me, request.match_info["id"], request[CALLER].place)
     answer = web.Response(status=204)
     await end_what_rested_on_it(request, me, answer)
     return answer
@@ -99,7 +99,7 @@ async def remove(request: web.Request, _: Empty) -> web.Response:
 async def disable(request: web.Request, _: Empty) -> web.Response:
     """Take all away."""
     me = await fresh(request)
-    await request.app[DESK].enrolment.disable(me, **request[CALLER].place)
+    await request.app[DESK].enrolment.disable(me, request[CALLER].place)
     answer = web.Response(status=204)
     await end_what_rested_on_it(request, me, answer)
     return answer
@@ -127,7 +127,9 @@ async def setup_send(request: web.Request, _: Empty) -> CodeSetup:
     addresses = _addresses(request, setup_id)
     if addresses is None:
         raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
-    return _code_setup(await addresses.again(me, setup_id, language=request[CALLER].language, **request[CALLER].place))
+    return _code_setup(
+        await addresses.again(me, setup_id, language=request[CALLER].language, place=request[CALLER].place)
+    )
 
 
 async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
@@ -136,9 +138,9 @@ async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
     me, setup_id = await caller.signed_in(), request.match_info["id"]
     addresses = _addresses(request, setup_id)
     if addresses is not None:
-        proof, codes = await addresses.confirm(me, setup_id, body.code, label=body.label, **caller.place)
+        proof, codes = await addresses.confirm(me, setup_id, body.code, label=body.label, place=caller.place)
     else:
-        codes = await desk.enrolment.confirm(me, setup_id, body.code, label=body.label, **caller.place)
+        codes = await desk.enrolment.confirm(me, setup_id, body.code, label=body.label, place=caller.place)
         proof = Proof("totp", desk.clock.now())
     answer = json(Confirmed(backup_codes=list(codes)).model_dump(mode="json"))
     await prove(request, proof, answer)
@@ -148,7 +150,7 @@ async def setup_verify(request: web.Request, body: Confirm) -> web.Response:
 async def regenerate(request: web.Request, _: Empty) -> BackupCodes:
     """Ten new codes."""
     me = await fresh(request)
-    codes = await request.app[DESK].enrolment.regenerate_backup_codes(me, **request[CALLER].place)
+    codes = await request.app[DESK].enrolment.regenerate_backup_codes(me, request[CALLER].place)
     return BackupCodes(backup_codes=list(codes))
 
 
@@ -157,7 +159,7 @@ async def _begin(request: web.Request, factor: str, typed: str) -> CodeSetup:
     addresses = request.app[DESK].addresses.get(factor)
     if addresses is None:
         raise not_offered(say("This method is not in use here."))
-    return _code_setup(await addresses.begin(me, typed, language=request[CALLER].language, **request[CALLER].place))
+    return _code_setup(await addresses.begin(me, typed, language=request[CALLER].language, place=request[CALLER].place))
 
 
 def _addresses(request: web.Request, setup_id: str) -> Addresses | None:

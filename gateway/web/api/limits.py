@@ -34,9 +34,13 @@ async def reset(request: web.Request, body: LimitReset) -> WereReset:
     me = await acting_administrator(request)
     desk, caller = request.app[DESK], request[CALLER]
     gone = await desk.standings.reset(body.rule, body.limit, await _who(desk, body.key))
-    about = {"tenant": me.tenant, "user": me.user, **caller.place}
     said = without_secrets(body.key)
-    await desk.ledger.record(reset_event(body.rule, body.limit, said, gone, body.reason, me.user, "api", **about))
+    await desk.ledger.record(
+        reset_event(
+            body.rule, body.limit, said, gone, body.reason, me.user, "api",
+            tenant=me.tenant, user=me.user, place=caller.place
+        )
+    )  # fmt: skip
     return WereReset(counters=gone)
 
 

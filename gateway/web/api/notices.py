@@ -21,7 +21,7 @@ async def choose(request: web.Request, body: ChooseNotices) -> Notices:
     """Be told more, or no more."""
     me, preferences = await fresh(request), request.app[DESK].preferences
     if preferences is not None:
-        await preferences.choose(me, body.more, **request[CALLER].place)
+        await preferences.choose(me, body.more, request[CALLER].place)
     return await show(request, Empty())
 
 

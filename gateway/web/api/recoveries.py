@@ -9,7 +9,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
-from gateway.core.events import Place
 from gateway.core.words import say
 from gateway.mfa.recovery_states import Recovery
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -22,7 +21,7 @@ from gateway.web.recover import freshly
 
 async def ask(request: web.Request, _: Empty) -> RecoveryBegun:
     """For oneself, by e-mail."""
-    begun = await request.app[DESK].recoveries.ask(await freshly(request), _place(request))
+    begun = await request.app[DESK].recoveries.ask(await freshly(request), request[CALLER].place)
     return RecoveryBegun(asked_at=moment(begun.asked_at), due_at=moment(begun.due_at))
 
 
@@ -49,23 +48,19 @@ async def ask_for(request: web.Request, body: RecoveryAsk) -> RecoveryItem:
     user = await desk.users.find(request.match_info["user"], me.tenant)
     if user is None:
         raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
-    return _item(await desk.recoveries.ask_for(me, user.subject, body.reason, _place(request)))
+    return _item(await desk.recoveries.ask_for(me, user.subject, body.reason, request[CALLER].place))
 
 
 async def approve(request: web.Request, _: Empty) -> RecoveryItem:
     """Agree to what another administrator asked for."""
     me = await acting_administrator(request)
-    return _item(await request.app[DESK].recoveries.approve(me, request.match_info["id"], _place(request)))
+    return _item(await request.app[DESK].recoveries.approve(me, request.match_info["id"], request[CALLER].place))
 
 
 async def refuse(request: web.Request, _: Empty) -> RecoveryItem:
     """End it."""
     me = await acting_administrator(request)
-    return _item(await request.app[DESK].recoveries.refuse(me, request.match_info["id"], _place(request)))
-
-
-def _place(request: web.Request) -> Place:
-    return Place(**request[CALLER].place)
+    return _item(await request.app[DESK].recoveries.refuse(me, request.match_info["id"], request[CALLER].place))
 
 
 def _item(one: Recovery) -> RecoveryItem:

@@ -51,7 +51,7 @@ async def send(request: web.Request, body: Send) -> Sent:
     desk, caller = request.app[DESK], request[CALLER]
     me = await caller.signed_in()
     sending = await desk.stepups.send(
-        body.challenge, me, body.factor, to=body.id, language=caller.language, **caller.place
+        body.challenge, me, body.factor, to=body.id, language=caller.language, place=caller.place
     )
     return Sent(to=sending.masked, again_in=ceil(sending.again_in))
 
@@ -66,7 +66,7 @@ async def verify(request: web.Request, body: Answer) -> web.Response:
         me,
         body.factor,
         body.code,
-        **caller.place,
+        caller.place,
     )
     answer = web.Response(content_type="application/json")
     now, trusted = await prove_and_trust(request, me, proof, trusting, answer)

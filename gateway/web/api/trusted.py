@@ -36,14 +36,14 @@ async def forget(request: web.Request, _: Empty) -> None:
     desk = request.app[DESK]
     if desk.trusted is None:
         raise _unknown()
-    await desk.trusted.revoke(me, request.match_info["id"], **request[CALLER].place)
+    await desk.trusted.revoke(me, request.match_info["id"], place=request[CALLER].place)
 
 
 async def forget_all(request: web.Request, _: Empty) -> Forgotten:
     """Trust none any more."""
     me = await fresh(request)
     desk = request.app[DESK]
-    count = await desk.trusted.revoke(me, **request[CALLER].place) if desk.trusted is not None else 0
+    count = await desk.trusted.revoke(me, place=request[CALLER].place) if desk.trusted is not None else 0
     return Forgotten(forgotten=count)
 
 
@@ -73,7 +73,7 @@ async def _forget(request: web.Request, device: str = "") -> int:
     if trusted is None:
         return 0
     whose = Identity(user.tenant, user.subject, user.name)
-    return await trusted.revoke(whose, device, by=me.user, **request[CALLER].place)
+    return await trusted.revoke(whose, device, by=me.user, place=request[CALLER].place)
 
 
 async def _user(request: web.Request, me: Identity) -> User:

@@ -30,7 +30,7 @@ async def register_complete(request: web.Request, body: NewKey) -> web.Response:
     caller = request[CALLER]
     me = await caller.signed_in()
     proof, codes = await security_keys(request).binding.complete(
-        me, _text(body.credential), label=body.label, **caller.place
+        me, _text(body.credential), label=body.label, place=caller.place
     )
     answer = json(Confirmed(backup_codes=list(codes)).model_dump(mode="json"))
     await prove(request, proof, answer)
@@ -52,7 +52,7 @@ async def authenticate_complete(request: web.Request, body: KeyAnswer) -> web.Re
     desk, caller = request.app[DESK], request[CALLER]
     me, keys = await caller.signed_in(), security_keys(request)
     trusting = await wished(request, me, body.challenge, body.trust)
-    proof = await desk.stepups.answer(body.challenge, me, keys.factor.name, _text(body.credential), **caller.place)
+    proof = await desk.stepups.answer(body.challenge, me, keys.factor.name, _text(body.credential), caller.place)
     answer = web.Response(content_type="application/json")
     now, trusted = await prove_and_trust(request, me, proof, trusting, answer)
     proven = Proven(acr=now.level.acr, amr=list(now.amr), auth_time=moment(now.auth_time), trusted=trusted)

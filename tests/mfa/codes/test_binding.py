@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Kind
+from gateway.core.events import Kind, Place
 from gateway.core.identity import DEFAULT_TENANT, Identity, Proof
 from gateway.mfa.codes.binding import ADDRESSES
 from gateway.mfa.codes.code import LIFETIME
@@ -43,7 +43,7 @@ async def test_an_address_is_bound_by_the_code_that_came_to_it(
     (posted,) = room.post.box
     assert (posted.channel, posted.to, posted.about, posted.language) == (factor, address, "enrol", "tr")
     room.clock.advance(60)
-    proof, codes = await binding.confirm(ann, setup.id, posted.code, label=" my\x07 phone ", address="192.0.2.7")
+    proof, codes = await binding.confirm(ann, setup.id, posted.code, label=" my\x07 phone ", place=Place("192.0.2.7"))
     assert (proof, len(codes)) == (Proof(factor, NOW + 60), 10)
     one = next(each for each in await room.factors.of(DEFAULT_TENANT, "s-ann") if each.kind == factor)
     assert (one.label, one.created_at, one.last_used_at) == ("my phone", NOW + 60, NOW + 60)
@@ -189,7 +189,7 @@ async def test_a_setup_is_over_after_ten_minutes(room: Room) -> None:
 async def test_an_address_that_is_none_is_told_and_nothing_is_sent(
     room: Room, factor: str, typed: str, code: str
 ) -> None:
-    assert (await refused(room.addresses[factor].begin(somebody(), typed, request_id="r1"))).code == code
+    assert (await refused(room.addresses[factor].begin(somebody(), typed, place=Place(request_id="r1")))).code == code
     assert room.post.box == []
     (told,) = room.ledger.of(Kind.FACTOR_REFUSED)
     assert (told.user, told.request_id, dict(told.detail)) == ("ann", "r1", {"factor": factor, "why": "address"})
