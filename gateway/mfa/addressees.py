@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.core.mailbox import mailbox
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer, Unsealable
 from gateway.mfa.codes.masked import masked_email, masked_number
-from gateway.mfa.codes.sends import mailbox
 
 
 class Addressees:

@@ -30,7 +30,7 @@ from sqlalchemy import types as sql
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 """Grows with every change of a table; each has its file in `migrations`."""
 COMPATIBLE = 1
 """The oldest schema whose programs can work with this one: tables only ever grow, by columns with a default."""
@@ -287,6 +287,8 @@ suppressed = Table(
     Column("target", Text, primary_key=True),  # an address that nothing is sent to
     Column("why", Text, nullable=False),  # bounced, complained
     Column("at", Float, nullable=False),
+    Column("mailbox", Text, nullable=False, server_default=text("''")),  # what is compared; see suppressed_table
+    Index("suppressed_mailbox", "tenant", "channel", "mailbox"),
 )
 
 kept = Table(

@@ -7,6 +7,7 @@ and on PostgreSQL both are transactional, so an upgrade that is cut off, by a ki
 All steps are one transaction. On PostgreSQL replicas go on meanwhile, and would have to wait for whoever waits for
 their locks: so the tables that change are locked first, each within milliseconds or not at all, and an attempt that
 fails gives up everything and is made again. What it takes from there is less than a request waits for its answer.
+Tables that the same upgrade makes are nobody else's yet.
 
 Only `sallyport db` and a database that is behind bring this module, and Alembic with it.
 """
@@ -22,7 +23,7 @@ from types import ModuleType
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, delete, insert, text, update
+from sqlalchemy import Connection, delete, insert, inspect, text, update
 
 from gateway.core.errors import ConfigError
 from gateway.store.database import Database, cause
@@ -86,7 +87,10 @@ def _upgrade(connection: Connection, name: str, told: Told) -> int:
 
 
 def _lock(connection: Connection, tables: list[str]) -> None:
-    if connection.dialect.name == "postgresql" and tables:
+    if connection.dialect.name != "postgresql":
+        return
+    there = set(inspect(connection).get_table_names())
+    if tables := [table for table in tables if table in there]:
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK}'"))
         connection.execute(text(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"))
 

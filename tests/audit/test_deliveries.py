@@ -159,6 +159,25 @@ async def test_an_address_that_takes_nothing_is_left_alone(rig: Rig, outcome: st
     assert notices == {"dropped": 1, "queued": 1}
 
 
+async def test_who_complained_is_left_alone_however_the_address_is_spelled(rig: Rig) -> None:
+    post = Posted(SEALER, ADDRESSEES, rig.clock, channels={"email": str}, host="gate", most=(20, 40))
+
+    async def code(to: str) -> None:
+        async with rig.records.begin() as connection:
+            await post.code(
+                connection, tenant="default", subject="s-ann", channel="email", to=to, code="271828",
+                about="verify", language="en", expires_at=rig.clock.now() + 600,
+            )  # fmt: skip
+
+    await rig.sent(target="ann@example.com")
+    assert await rig.tell("complained") == "kept"
+    for spelled in ("ann@example.com", "Ann@example.com", "ann+1@example.com"):
+        with pytest.raises(UserError, match="ERR-UNREACHABLE"):
+            await code(spelled)
+    assert await rig.deliveries.release("default", "email", "ANN@example.com", by="root")
+    await code("Ann@example.com")
+
+
 async def test_an_address_that_nobody_can_tell_any_more(rig: Rig) -> None:
     """Its key is gone: what became of it is told, and nothing is guessed."""
     await rig.sent()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, inspect
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, func, insert, inspect, select, text
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError
@@ -29,7 +31,8 @@ from gateway.store.place import SQLITE, Place
 from gateway.store.schema import State
 from gateway.store.sql import Records, connect, standing
 from gateway.store.sql_key_value import SqlKeyValue
-from gateway.store.tables import SCHEMA_VERSION, metadata
+from gateway.store.suppressed_table import is_suppressed
+from gateway.store.tables import SCHEMA_VERSION, meta, metadata, suppressed
 from tests.house.process import POLICY, ask
 from tests.rig.behind import behind
 from tests.rig.ledger import Remembered
@@ -85,9 +88,6 @@ def look(connection: Connection) -> dict[str, Any]:
 
 
 def by_migrations(connection: Connection) -> None:
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
-
     for step in upgrade.steps(0):
         with Operations.context(MigrationContext.configure(connection)):
             step.upgrade()
@@ -107,6 +107,40 @@ async def test_the_migrations_make_what_an_empty_database_is_given(database: Dat
 def test_the_files_are_numbered_as_the_schema_is() -> None:
     assert [int(step.revision) for step in upgrade.steps(0)] == list(range(1, SCHEMA_VERSION + 1))
     assert upgrade.steps(SCHEMA_VERSION) == []
+
+
+async def made_by(database: Database, schema: int, *statements: str) -> None:
+    """A database as the version with that schema leaves it."""
+
+    def make(connection: Connection) -> None:
+        for step in upgrade.steps(0)[:schema]:
+            with Operations.context(MigrationContext.configure(connection)):
+                step.upgrade()
+        connection.execute(insert(meta), [{"name": "schema", "number": schema}, {"name": "compatible", "number": 1}])
+        for statement in statements:
+            connection.execute(text(statement))
+
+    async with database.alone() as connection:
+        await connection.run_sync(make)
+
+
+@pytest.mark.parametrize("schema", [3, 8])
+async def test_tables_that_an_upgrade_both_makes_and_changes(database: Database, schema: int) -> None:
+    """They cannot be locked beforehand, and nobody else has them."""
+    await made_by(database, schema)
+    assert await upgrade.upgrade(database, lambda step: None) == SCHEMA_VERSION - schema
+    assert (await standing(database)).state is State.GOOD
+
+
+async def test_addresses_that_were_suppressed_before_count_as_mailboxes(database: Database) -> None:
+    rows = "('a', 'email', 'Ann@x.example', 'complained', 1), ('a', 'email', 'bob+1@x.example', 'bounced', 1)"
+    await made_by(database, 13, f"INSERT INTO suppressed (tenant, channel, target, why, at) VALUES {rows}")
+    assert await upgrade.upgrade(database, lambda step: None) == SCHEMA_VERSION - 13
+    async with database.alone() as connection:
+        assert await connection.scalar(select(func.count()).where(suppressed.c.mailbox == "")) == 0
+        assert await is_suppressed(connection, "a", "email", "ann+1@X.example")
+        assert await is_suppressed(connection, "a", "email", "BOB+1@x.example")
+        assert not await is_suppressed(connection, "a", "email", "bob@x.example")
 
 
 async def test_a_database_of_version_1_goes_on_with_its_data(old: Place, caplog: pytest.LogCaptureFixture) -> None:

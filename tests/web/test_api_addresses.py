@@ -65,6 +65,16 @@ async def test_and_releases_one(house: House, ann: Browser) -> None:
     assert "ann@example.com" not in str(last)
 
 
+async def test_a_mailbox_is_shown_as_it_was_written_to_and_released_however_it_is_spelled(
+    house: House, ann: Browser, clock: ManualClock
+) -> None:
+    async with house.records.begin() as connection:
+        await suppress(connection, "default", Suppressed("email", "Eve@example.com", "complained", clock.now() + 1))
+    assert (await listed(ann))[0] == ("email", "Eve@example.com", "complained")
+    assert (await ann.api("POST", "addresses/release", {"address": "eve@Example.com"})).status == 204
+    assert "Eve@example.com" not in [address for _, address, _ in await listed(ann)]
+
+
 @pytest.mark.parametrize(
     "asked",
     [

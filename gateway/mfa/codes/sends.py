@@ -11,9 +11,8 @@ one address     10 in a day, whoever asks                     nobody is flooded,
 Each factor has its own: who is flooded with text messages, or has used them up, can still have an e-mail, and every
 other factor is as it was. A refusal counts nothing, so asking too early makes nobody wait longer.
 
-Addresses are counted under a MAC of theirs. After a new master key they begin anew. An e-mail address is counted in
-small letters and without what stands behind a `+`: most hosts deliver all of these into one mailbox, and whoever floods
-it would have any number of them.
+Addresses are counted under a MAC of theirs. After a new master key they begin anew. An e-mail address is counted as
+its mailbox (`core.mailbox`): whoever floods it would have any number of spellings.
 
 The row of a user is written under the lock on that person, the row of an address is locked by itself: of several people
 who send to one address at once each sees what the others have sent, on either database. Everybody locks in this order.
@@ -29,6 +28,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.mailbox import mailbox
 from gateway.crypto.mac import Mac
 from gateway.store.tables import code_sends as rows
 
@@ -106,12 +106,6 @@ async def count(
     await _write(connection, mine, [*((at, True) for at in times if at > now - HOUR), (now, True)], now + HOUR)
     await _write(connection, theirs, [*(one for one in sent if one[0] > now - DAY), (now, bound)], now + DAY)
     return Counted()
-
-
-def mailbox(address: str) -> str:
-    """Where what is sent to `address` comes together; a number is itself."""
-    local, at, host = address.rpartition("@")
-    return f"{local.partition('+')[0]}@{host}".casefold() if at else address
 
 
 async def again_in(connection: AsyncConnection, tenant: str, subject: str, factor: str, now: float) -> float:
