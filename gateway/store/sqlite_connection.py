@@ -55,6 +55,16 @@ class Connection:
             raise ValueError("connection closed")
         return self._connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self._connection is not None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether there is something to commit, or to undo."""
+        return self._connection is not None and self._connection.in_transaction
+
     def cursor(self) -> Cursor:
         """A cursor, to be entered."""
         return Cursor(self)
@@ -62,13 +72,13 @@ class Connection:
     async def commit(self) -> None:
         """End the transaction, if there is one; it is on the disk then."""
         await self._settled()
-        if self.open.in_transaction:
+        if self.in_transaction:
             await self._elsewhere(self.open.commit)
 
     async def rollback(self) -> None:
         """Undo the transaction, if there is one."""
         await self._settled()
-        if self.open.in_transaction:
+        if self.in_transaction:
             self.open.rollback()
 
     async def close(self) -> None:

@@ -49,12 +49,12 @@ class Group:
             if not first:
                 await driver.execute("SAVEPOINT part")
             yield self._connection
-            if not driver.open.in_transaction:
+            if not driver.in_transaction:
                 raise _given_up()
             if not first:
                 await driver.execute("RELEASE part")
         except BaseException:
-            if first or not driver.open.in_transaction:
+            if first or not driver.in_transaction:
                 self.over = True
                 await self._giving_back.aclose()  # whoever writes next begins anew
             else:

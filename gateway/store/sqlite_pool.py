@@ -7,10 +7,12 @@ they are; nothing but a transaction left open has to be undone.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, cast
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.store.sqlite_connection import Connection
@@ -61,14 +63,16 @@ class Pool:
             raise
 
     async def _take_back(self, lent: Lent, epoch: int) -> None:
-        try:
-            await lent.driver.rollback()
-            if lent.connection.in_transaction():
-                await lent.connection.rollback()
-        except BaseException:
-            await lent.connection.close()
-            raise
-        if epoch == self._epoch:
+        """Never raises: whatever its borrower has to say is what is heard."""
+        fit = False
+        with suppress(SQLAlchemyError, sqlite3.Error):
+            if lent.driver.is_open:  # SQLAlchemy closes what somebody was cancelled with
+                await lent.driver.rollback()
+                if lent.connection.in_transaction():
+                    await lent.connection.rollback()
+                fit = epoch == self._epoch
+        if fit:
             self._idle.append(lent)
         else:
-            await lent.connection.close()
+            with suppress(SQLAlchemyError, sqlite3.Error):
+                await lent.connection.close()

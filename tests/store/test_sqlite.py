@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 
 from gateway.core.errors import StoreAway
 from gateway.store import sqlite_connection
@@ -152,6 +152,51 @@ async def test_a_reader_that_gives_up_leaves_its_connection_usable(records: Reco
         with pytest.raises(LookupError):
             await give_up()
     assert await written(records) == set()
+
+
+async def test_who_is_cancelled_while_a_thread_reads_for_them_is_cancelled(records: Records) -> None:
+    """And not told of something else instead, which they might survive."""
+    long = text("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) SELECT max(x) FROM n")
+
+    async def read() -> None:
+        async with records.read(long=True) as connection:
+            await connection.scalar(long)
+
+    for turns in range(6):
+        reading = asyncio.create_task(read())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    assert await written(records) == set()
+
+
+async def test_who_is_cancelled_while_a_thread_writes_for_them_is_cancelled(records: Records) -> None:
+    """It takes the connection with it, and whoever else had written through it hears that it was lost."""
+    many = [row(f"many {number}") for number in range(2000)]
+    went_on = asyncio.Event()
+
+    async def write(rows: list[dict[str, object]]) -> None:
+        async with records.begin() as connection:
+            went_on.set()
+            await connection.execute(insert(seen), rows)
+
+    first = asyncio.create_task(write([row("first")]))
+    second = asyncio.create_task(write(many))
+    while not went_on.is_set():
+        await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    second.cancel()
+    ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert isinstance(ended[1], asyncio.CancelledError)
+    assert ended[0] is None or isinstance(ended[0], StoreAway)
+    found = await written(records)
+    assert ("first" in found) == (ended[0] is None)
+    assert len(found - {"first"}) in (0, len(many))  # it may have been too late
+    await write([row("later")])
+    assert "later" in await written(records)
 
 
 async def test_who_still_reads_when_it_is_closed_ends_in_peace(records: Records) -> None:
