@@ -87,14 +87,14 @@ class Connection:
             await self._settled()
             closing, self._connection = self._connection, None
             try:
-                await self._elsewhere(closing.close)
+                await self._elsewhere(_give_up, closing)
             except RuntimeError:  # who lent it has closed already, and its threads have gone
-                closing.close()
+                _give_up(closing)
 
     def stop(self) -> None:
         """The same, where nobody can wait."""
         if self._connection is not None:
-            self._connection.close()
+            _give_up(self._connection)
             self._connection = None
 
     async def create_function(self, name: str, narg: int, func: Callable[..., Any], **options: Any) -> None:
@@ -142,6 +142,12 @@ class Connection:
             return work()
         finally:
             self.open.execute("PRAGMA busy_timeout = 0")
+
+
+def _give_up(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:  # which would outlive the connection for as long as somebody keeps a cursor of it
+        connection.rollback()
+    connection.close()
 
 
 class Cursor:
