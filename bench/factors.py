@@ -3,7 +3,7 @@
 People come through the REST API, each from an address of their own: a challenge, then the answer. What is measured is
 the gateway's own time for the answer, from its first byte to the last of what is said, as the access log has it. Beside
 them people sign in with their password at a fixed rate, whether or not the gateway keeps up: who is too many is told to
-come back (`ERR-BUSY`), which is counted.
+come back (`ERR-BUSY`), which is counted. All of them come at random times, as people do.
 
 argon2id at the documented parameters costs what it costs, so how many sign-ins these cores make at all is measured
 first. Gateway, database and whoever asks share the cores. An answer is several transactions, each of them on the disk
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -325,13 +326,15 @@ class Crowd:
 
 
 async def _at_rate(rate: float, seconds: float, work: Callable[[int], Awaitable[None]]) -> None:
-    """Begin `work` at its times, whatever became of those before."""
+    """Begin `work` at its times, whatever became of those before: at random, as people come (a Poisson process)."""
     if not rate:
         await asyncio.sleep(seconds)
         return
+    count = round(rate * seconds)
+    times = sorted(random.uniform(0.0, seconds) for _ in range(count))
     begin, tasks = time.monotonic(), []
-    for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+    for number, at in enumerate(times):
+        await asyncio.sleep(max(0.0, begin + at - time.monotonic()))
         tasks.append(asyncio.ensure_future(work(number)))
     await asyncio.gather(*tasks)
 
