@@ -97,9 +97,11 @@ def measure(options: Options) -> Kept:
         folder = Path(tempfile.mkdtemp(prefix="bench-kept-"))
         stack.callback(shutil.rmtree, folder, True)
         until_ready(url)
-        counters = {name: (_in_a_process(name), uvloop.run(_there(name, url))) for name in ALGORITHMS}
-        live = int(ask(url, "DBSIZE"))
         in_redis, in_rows = uvloop.run(_sessions(url, folder))
+        ask(url, "FLUSHALL")
+        here = {name: _in_a_process(name) for name in ALGORITHMS}
+        counters = {name: (here[name], uvloop.run(_there(name, url))) for name in ALGORITHMS}
+        live = int(ask(url, "DBSIZE"))
         return Kept(counters, in_redis, in_rows, live, version)
 
 
@@ -140,7 +142,7 @@ async def _there(algorithm: str, url: str) -> float:
     away = Away(Limiter(clock, ALGORITHMS), lambda limit, did: None)
     shared = Shared(lambda keys, args: redis.run(spend, keys, args), clock, away, prefix=redis.prefix, clustered=False)
     limits, count = _limit(algorithm), COUNTERS // len(ALGORITHMS)
-    before = _used(url)
+    before, keys = _used(url), int(ask(url, "DBSIZE"))
     for begin in range(0, count, TOGETHER):
         asked = [shared.spend(limits, _facts(number), None, algorithm) for number in range(begin, begin + TOGETHER)]
         for spent in asked:
@@ -149,6 +151,8 @@ async def _there(algorithm: str, url: str) -> float:
             if not spent[0].allowed or spent[0].how:
                 raise RuntimeError("a counter could not be made")
     taken = (_used(url) - before) / count
+    if int(ask(url, "DBSIZE")) - keys != count:
+        raise RuntimeError("some counters have expired already, so that nothing is known of their weight")
     await shared.close()
     await redis.close()
     print(f"{algorithm}: {taken:,.0f} bytes in Redis", flush=True)
@@ -182,8 +186,11 @@ async def _sessions(url: str, folder: Path) -> tuple[float, float]:
     terms = Terms(Lifetimes(3600.0, 86400.0, EACH))
     redis = await Redis.open(_where(url), clock=clock)
     before = _used(url)
-    await _open_all(SessionKeys(redis, records, keys.sealer, terms), subjects * EACH)
+    store = SessionKeys(redis, records, keys.sealer, terms)
+    await _open_all(store, subjects * EACH)
     in_redis = (_used(url) - before) / SESSIONS
+    if (await store.count())[0] != SESSIONS:
+        raise RuntimeError("some sessions are not there")
     await redis.close()
     print(f"one session: {in_redis:,.0f} bytes in Redis", flush=True)
     # Each is a transaction that is on the disk before it returns, so a tenth has to do; a row is as long as any other.
