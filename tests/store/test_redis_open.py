@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import subprocess
@@ -68,15 +69,21 @@ async def test_somebody_who_says_nothing(clock: ManualClock) -> None:
 
 
 async def test_somebody_who_is_no_redis(clock: ManualClock) -> None:
+    talking = []
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talking.append(asyncio.current_task())
         await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
+        with contextlib.suppress(OSError):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+            await writer.wait_closed()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     assert "cannot be" in await refusal(f"redis://127.0.0.1:{port}", clock)
     server.close()
+    await asyncio.gather(*filter(None, talking))
 
 
 async def test_wrong_passwords_and_names(guarded: Server, secure_redis: Secure, clock: ManualClock) -> None:
