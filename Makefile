@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/build/bin:$(PATH):/usr/local/go/bin:/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test suite suite-wire suite-browsers suite-houses suite-stores suite-alone lint bench soak image chart docs clean
+.PHONY: help run test suite suite-wire suite-houses suite-stores suite-alone lint bench soak image chart docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ run: $(VENV)/.run ## The gateway on 127.0.0.1:8080 before a demo service, with t
 
 test: $(VENV)/.test ## Lint, types and every test, real browsers included
 	@scripts/system-parts test
-	@$(MAKE) --no-print-directory -j 6 lint suite suite-wire suite-browsers suite-houses suite-stores
+	@$(MAKE) --no-print-directory -j 5 lint suite suite-wire suite-houses suite-stores
 	@$(MAKE) --no-print-directory suite-alone
 
 # Lanes that wait more than they compute, side by side. The first speaks while it runs, the others when they are done.
@@ -33,11 +33,9 @@ test: $(VENV)/.test ## Lint, types and every test, real browsers included
 suite: # every test that is in no other lane
 	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(WIRE) $(BROWSERS) $(HOUSES) $(STORES))
 
-suite-wire: # the data path and every attack as it ships, compiled (all others run it as it is written)
+suite-wire: # the data path and every attack as it ships, compiled (all others run it as it is written); then browsers
 	$(call lane,wire,scripts/compile $(VENV) && if [ -d build/compiled ]; then export SALLYPORT_COMPILED=1; fi && \
 		$(BIN)/python -m pytest -rs -o pythonpath="build/compiled ." -o cache_dir=build/pytest-wire $(WIRE))
-
-suite-browsers: # pages, as somebody sees and uses them
 	$(call lane,browsers,$(BIN)/python -m pytest -rs -o cache_dir=build/pytest-browsers $(BROWSERS))
 
 suite-houses: # whole houses: processes, and proxies before them

@@ -312,7 +312,8 @@ async def test_no_client_can_make_the_metrics_grow(day: Day) -> None:
         await day.gateway.ask(request(b"GET", b"/nowhere/%d" % number, host=b"Host: h%d.test\r\n" % number))
         await day.gateway.ask(request(b"GET", b"/public/%d" % number, b"X-%d: y\r\n" % number))
     after = series((await _ask_admin(day.gateway, "/metrics")).body.decode())
-    assert after - before == set()
+    stood_still = {one for one in after if "loop_late" in one}  # the machine's doing, no client's
+    assert after - before - stood_still == set()
 
 
 def series(metrics: str) -> set[str]:
