@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import shutil
 import signal
 import socket
@@ -43,14 +44,16 @@ needs_redis = pytest.mark.skipif(
 
 
 def free_port() -> int:
-    """A port nobody listens on, nor on the one 10,000 above, where nodes of a cluster talk."""
+    """A port nobody listens on, nor on the one 10,000 above, where nodes of a cluster talk.
+
+    Below those that the system gives to whoever connects: one of them may be gone before it is used.
+    """
     while True:
-        with socket.socket() as sock, socket.socket() as bus:
-            sock.bind((HERE, 0))
-            port = int(sock.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                bus.bind((HERE, port + 10_000))
-                return port
+        port = 12_000 + secrets.randbelow(10_000)
+        with socket.socket() as sock, socket.socket() as bus, contextlib.suppress(OSError):
+            sock.bind((HERE, port))
+            bus.bind((HERE, port + 10_000))
+            return port
 
 
 class Server:
