@@ -64,7 +64,7 @@ class Aside:
         account, which is told otherwise.
         """
         found = await self._bound(connection, tenant, subject, factor_id)
-        user = await _user(connection, tenant, subject) if found else None
+        user = await recipient(connection, tenant, subject) if found else None
         if user is None:
             return
         content = {
@@ -87,7 +87,8 @@ class Aside:
                 )  # fmt: skip
 
 
-async def _user(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:
+async def recipient(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:
+    """What a letter to somebody has to know of them: name, address, what they are called, their language."""
     columns = (users.c.name, users.c.email, users.c.display_name, users.c.language)
     query: Select[Any] = select(*columns).where(users.c.tenant == tenant, users.c.subject == subject)
     found: Row[Any] | None = (await connection.execute(query)).first()

@@ -16,10 +16,10 @@ does not learn which it is by how long it takes.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.agents import recognised
@@ -27,10 +27,10 @@ from gateway.core.identity import NEVER
 from gateway.core.words import Said, date, packed, say
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.addressees import Addressees
-from gateway.mfa.aside import Aside
+from gateway.mfa.aside import Aside, recipient
 from gateway.mfa.posted import place_of
 from gateway.store.outbox_table import new_token, put
-from gateway.store.tables import outbox, users
+from gateway.store.tables import outbox
 
 CHANNEL: Final = "email"
 ASKED: Final = "recovery_asked"
@@ -167,7 +167,7 @@ class RecoveryLetters:
         at: float,
         until: float,
     ) -> bool:
-        user = await _user(connection, tenant, subject)
+        user = await recipient(connection, tenant, subject)
         if not self._mail or user is None:
             return False
         content = {
@@ -197,14 +197,6 @@ class RecoveryLetters:
             kept=self._addressees.kept(tenant, known_as, CHANNEL, user.email),
             may=bool(user.email),
         )
-
-
-async def _user(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:
-    query: Select[Any] = select(users.c.name, users.c.email, users.c.display_name, users.c.language).where(
-        users.c.tenant == tenant, users.c.subject == subject
-    )
-    found: Row[Any] | None = (await connection.execute(query)).first()
-    return found
 
 
 def _when(at: float) -> Said:
