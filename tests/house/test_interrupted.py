@@ -93,6 +93,34 @@ async def _post(visitor: Visitor, raw: bytes, kind: str, more: dict[str, str], c
     return answer
 
 
+@pytest.mark.parametrize(("kind", "body"), [(KIND, FILES), ("application/x-www-form-urlencoded", b"a=%00&b=%ff")])
+async def test_a_second_factor_in_between(mine: Gateway, kind: str, body: bytes) -> None:
+    """Files too, and over a restart: it goes on with the right answer, at the very address it was sent to."""
+    anna = visit(mine)
+    await mine.app.users.add("anna", PASSWORD, groups=("admins",))
+    await anna.sign_in("anna")
+    phone, _ = await anna.enrol(mine.clock)
+    mine.pass_time(60)
+    await anna.fill(await anna.get("logout"), "logout")
+    await anna.sign_in("anna")
+    verify = await interrupted(anna, body, kind, path="/admin/pay?a=1")
+    assert verify.startswith("/.sallyport/verify/")
+    page = await anna.get(verify)
+    assert (await anna.fill(page, "verify/", code=phone.wrong)).status == 400
+    await mine.restart()
+    anna.port = mine.app.ports[0]
+    assert (await anna.get("/admin/pay?a=1")).status == 303, "it does not go on before"
+    assert mine.upstream.requests == []
+    assert location(await anna.fill(page, "verify/", code=phone.code)) == "/admin/pay?a=1"
+    for _ in range(2):
+        assert (await anna.get("/admin/pay?a=1")).status == 200
+    once, again = mine.upstream.requests
+    assert (once.method, once.target, once.body) == (b"POST", b"/admin/pay?a=1", body)
+    assert (once.one("Content-Type").decode(), once.one("X-Forwarded-User")) == (kind, b"anna")
+    assert (again.method, again.body) == (b"GET", b"")
+    assert mine.upstream.violations == []
+
+
 async def test_twenty_tabs_that_come_back_at_once_send_one(mine: Gateway) -> None:
     bob = visit(mine)
     await send_on(bob, await sign_in(bob, await interrupted(bob, FILES)))
