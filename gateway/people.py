@@ -164,6 +164,7 @@ class People:
             self.factors,
             clock,
             recorder,
+            end_all=self.sessions.end_all,
             issuer=settings.mfa.totp.issuer if settings.mfa.totp is not None else "",
             enrol_within=settings.mfa.enrol_within,
             required_groups=settings.mfa.required_groups,

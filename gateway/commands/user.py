@@ -158,11 +158,12 @@ async def _reset(args: argparse.Namespace) -> None:
                 from gateway.post import make_aside
 
                 aside = make_aside(read, keys)
-            enrolment = Enrolment(records, totp, codes, factors, clock, recorder, issuer="", aside=aside)
-            await enrolment.reset(user.tenant, user.subject, user=user.name, by=BY)
             terms = read.sessions.terms
             sessions = Sessions(SessionRows(records, clock, terms), records, clock, recorder, terms)
-            await sessions.end_all(user.tenant, user.subject)
+            enrolment = Enrolment(
+                records, totp, codes, factors, clock, recorder, end_all=sessions.end_all, issuer="", aside=aside
+            )
+            await enrolment.reset(user.tenant, user.subject, user=user.name, by=BY)
             await sessions.close()
     finally:
         passwords.close()

@@ -50,6 +50,8 @@ class Credential(Protocol):
 
 Settle = Callable[[Any], Awaitable[None]]
 """Does what else belongs into the transaction of the connection to the records that it is given."""
+Stays = Callable[[Any], Awaitable[bool]]
+"""The same, where all sessions of somebody end with it: whether the one that may stay does."""
 
 
 class Factor(Protocol):
@@ -82,6 +84,18 @@ class Factor(Protocol):
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
         """A sentence that may help somebody whose answer was wrong; empty when there is nothing to say."""
+        ...
+
+
+class EndAll(Protocol):
+    """End every session of somebody."""
+
+    async def __call__(self, tenant: str, subject: str, *, but: str = "", first: Stays | None = None) -> int:
+        """How many went; the one with id `but` stays, unless `first` says no.
+
+        `first` is called in the transaction that ends them: what it does is done with it or not at all, and what it
+        raises leaves everything as it was. Raises `StoreAway`.
+        """
         ...
 
 

@@ -33,6 +33,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from gateway.core.contracts import Stays
 from gateway.core.errors import StoreAway
 from gateway.core.identity import Proof, Session
 from gateway.crypto.sealing import Sealer
@@ -196,9 +197,11 @@ class SessionKeys:
         """As the contract says."""
         return await self._change(END, tenant, subject, [], [session_id]) is not None
 
-    async def end_all(self, tenant: str, subject: str, *, but: str) -> int | None:
+    async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
         """As the contract says. The session that stays is sealed again with the new generation."""
         async with self._records.begin(tenant, subject) as connection:
+            if first is not None and not await first(connection):
+                but = ""
             _, generation = await revoke(connection, tenant, subject)
             await self._records.bump(connection, tenant, subject)
         try:

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, case, delete, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
+from gateway.core.contracts import Stays
 from gateway.core.errors import StoreAway
 from gateway.core.identity import Proof, Session, proof_as_kept, proof_from
 from gateway.crypto.tokens import digest, new_token
@@ -160,9 +161,11 @@ class SessionRows:
                 await self._records.bump(connection, tenant, subject)
         return ended
 
-    async def end_all(self, tenant: str, subject: str, *, but: str) -> int | None:
+    async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
         """As the contract says."""
         async with self._records.begin(tenant, subject) as connection:
+            if first is not None and not await first(connection):
+                but = ""
             count, _ = await revoke(connection, tenant, subject, but=but)
             await self._records.bump(connection, tenant, subject)
         return count

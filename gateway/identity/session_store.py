@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.core.contracts import Stays
 from gateway.core.errors import UserError
 from gateway.core.identity import NEVER, Identity, Proof, Session, amr_of, level_of
 from gateway.core.words import say, say_n
@@ -165,9 +166,10 @@ class SessionStore(Protocol):
         """End one session of this user; False where they have no such session."""
         ...
 
-    async def end_all(self, tenant: str, subject: str, *, but: str) -> int | None:
+    async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
         """End every session of this user, except the one with id `but`; returns how many.
 
+        `first` is called in the same transaction, before, and says whether `but` stays; what it raises changes nothing.
         `users.generation` is raised before, durably. Where only that can be done all of them are over, that one too,
         and nobody knows how many: None.
         """

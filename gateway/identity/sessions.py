@@ -19,7 +19,7 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import Dues, Ledger
+from gateway.core.contracts import Dues, Ledger, Stays
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import Identity, Proof, Session
@@ -249,15 +249,18 @@ class Sessions:
             await self._tell_ended(tenant, subject, session_id, "ended", by)
         return ended
 
-    async def end_all(self, tenant: str, subject: str, *, but: str = "", by: str = "") -> int:
+    async def end_all(
+        self, tenant: str, subject: str, *, but: str = "", by: str = "", first: Stays | None = None
+    ) -> int:
         """End every session of this user, except the one with id `but`; returns how many.
 
         Where a shared store is away they are all over nevertheless, and 0 is returned. `by`: who does it, if not they.
+        `first`: as `EndAll` says.
         """
-        count = await self._store.end_all(tenant, subject, but=but)
+        name = await self._name_of(tenant, subject)  # before: what raises afterwards would deny what is done
+        count = await self._store.end_all(tenant, subject, but=but, first=first)
         if count != 0 or by:
             detail = ({"count": count} if count is not None else {}) | ({"by": by} if by else {})
-            name = await self._name_of(tenant, subject)
             self._ledger.note(Event(Kind.SESSIONS_ENDED, Severity.NOTICE, tenant, name, but, detail=detail))
         return count or 0
 

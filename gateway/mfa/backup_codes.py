@@ -86,9 +86,13 @@ class BackupCodes:
 
     async def left(self, tenant: str, subject: str) -> Left:
         """How many codes still count."""
-        whose = {"tenant": tenant, "subject": subject, "now": self._clock.now(), "failures": LIFE - 1}
         async with self._records.read() as connection:
-            count, expires_at = (await connection.execute(_LEFT, whose)).one()
+            return await self.left_in(connection, tenant, subject)
+
+    async def left_in(self, connection: AsyncConnection, tenant: str, subject: str) -> Left:
+        """The same, as the transaction of `connection` has it."""
+        whose = {"tenant": tenant, "subject": subject, "now": self._clock.now(), "failures": LIFE - 1}
+        count, expires_at = (await connection.execute(_LEFT, whose)).one()
         return Left(count, expires_at or 0.0)
 
     async def check(

@@ -19,8 +19,8 @@ the way to bind one's own. Backup codes, or an administrator (`reset`), are the 
   goes only while another one stands, and that is one statement: two simultaneous removals cannot take both.
 - Backup codes stand in for a device. With the last device they go too.
 
-What remains for the caller, who knows the sessions: after `remove`, `disable` and `reset` end every other session of
-this user, and let the present one be proven anew (its proofs may rest on what is gone).
+- What goes, and the sessions that may rest on it, go in one transaction: whoever had come in with a factor is not left
+  inside because the process died between. The session that asked stays while it could be proven anew.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import Ledger, key
+from gateway.core.contracts import EndAll, Ledger, Settle, key
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import FIRST_FACTORS, NO_SECOND_FACTOR, Identity
@@ -118,6 +118,7 @@ class Enrolment:
         clock: Clock,
         ledger: Ledger,
         *,
+        end_all: EndAll,
         issuer: str,
         enrol_within: float = 300.0,
         required_groups: Collection[str] = ("admins",),
@@ -125,7 +126,7 @@ class Enrolment:
         count: Callable[[str, str], None] = lambda factor, outcome: None,
         aside: Aside | None = None,
     ) -> None:
-        """`issuer` is the name apps show; `enrol_within` in seconds.
+        """`end_all` ends sessions; `issuer` is the name apps show; `enrol_within` in seconds.
 
         `required_groups`: administrators. `demands`: who must have a factor; left out: administrators. `count` is told
         `(factor, outcome)` of every setup: started, failed (a wrong first answer), completed. `aside` tells addresses
@@ -138,6 +139,7 @@ class Enrolment:
         self._factors = factors
         self._clock = clock
         self._ledger = ledger
+        self._end_all = end_all
         self._issuer = issuer
         self._within = enrol_within
         self._administrators = frozenset(required_groups)
@@ -252,7 +254,7 @@ class Enrolment:
                 Severity.NOTICE,
                 tenant=identity.tenant,
                 user=identity.user,
-                session=identity.session.id if identity.session else "",
+                session=_session(identity),
                 detail={"factor": factor, "why": why},
             )
         )
@@ -286,16 +288,20 @@ class Enrolment:
             await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place)
         return codes
 
-    async def remove(self, identity: Identity, factor_id: str, place: Place = NOWHERE) -> None:
-        """Unbind one factor. The caller then ends the user's other sessions.
+    async def remove(self, identity: Identity, factor_id: str, place: Place = NOWHERE) -> bool:
+        """Unbind one factor, and end the user's other sessions; this one too where no factor is left that works.
 
-        Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN` (also for another
-        user's), or `ERR-MFA-REQUIRED` for the last working device that will do of somebody who must have one.
+        Whether this session goes on. Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, `ERR-MFA-UNKNOWN`
+        (also for another user's), or `ERR-MFA-REQUIRED` for the last working device that will do of somebody who must
+        have one.
         """
         await self.demand(identity)
         tenant, subject = identity.tenant, identity.subject
         mine = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.id == factor_id)
-        async with self._records.begin(tenant, subject) as connection:
+        kind: str | None = None
+
+        async def unbind(connection: AsyncConnection) -> None:
+            nonlocal kind
             kind = await connection.scalar(select(rows.c.kind).where(mine))
             if kind is None:
                 raise UserError("ERR-MFA-UNKNOWN", say("You have no such method."), 404)
@@ -320,11 +326,13 @@ class Enrolment:
                     raise _required()
                 if not await self._count_devices(connection, tenant, subject):
                     await self._backup_codes.void(connection, tenant, subject)
-            await self._records.bump(connection, tenant, subject)
+
+        stays = await self._end_with(tenant, subject, unbind, but=_session(identity))
         await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": kind, "id": factor_id}, place)
+        return stays
 
     async def disable(self, identity: Identity, place: Place = NOWHERE) -> None:
-        """Unbind everything. The caller then ends the user's other sessions.
+        """Unbind everything, and end every session of the user, this one too.
 
         Raises `UserError`: `ERR-MFA-SIGN-IN-AGAIN`, `ERR-MFA-STEP-UP`, or `ERR-MFA-REQUIRED` for somebody who must
         have a factor.
@@ -336,7 +344,7 @@ class Enrolment:
         await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": "all"}, place)
 
     async def reset(self, tenant: str, subject: str, *, user: str, by: str) -> None:
-        """Unbind everything of somebody else, who is shut out. The caller then ends every session of theirs.
+        """Unbind everything of somebody else, who is shut out, and end every session of theirs.
 
         `user` and `by` are the canonical names of whom it is done to and of who does it. Whoever signs in next binds
         the first factor: set a new password with it where the old one may be known.
@@ -397,11 +405,34 @@ class Enrolment:
             raise UserError("ERR-MFA-TOO-MANY", said, 409)
 
     async def _unbind_all(self, tenant: str, subject: str) -> None:
-        async with self._records.begin(tenant, subject) as connection:
+        async def unbind(connection: AsyncConnection) -> None:
             if self._aside is not None:
                 await self._aside.removed(connection, tenant, subject, at=self._clock.now())
             await self.unbind(connection, tenant, subject)
-            await self._records.bump(connection, tenant, subject)
+
+        await self._end_with(tenant, subject, unbind, but="")
+
+    async def _end_with(self, tenant: str, subject: str, unbind: Settle, *, but: str) -> bool:
+        """`unbind`, and end every session but the one with id `but`; whether that one stays."""
+        stays = False
+
+        async def first(connection: AsyncConnection) -> bool:
+            nonlocal stays
+            await unbind(connection)
+            stays = bool(but) and await self._any_left(connection, tenant, subject)
+            return stays
+
+        await self._end_all(tenant, subject, but=but, first=first)
+        return stays
+
+    async def _any_left(self, connection: AsyncConnection, tenant: str, subject: str) -> bool:
+        """Whether they have something still that they could prove it with."""
+        mine = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.failures < LIFE)
+        device = exists().where(mine, rows.c.kind != self._backup_codes.name, rows.c.kind.in_(self._factors.names))
+        if await connection.scalar(select(device)):
+            return True
+        left = await self._backup_codes.left_in(connection, tenant, subject)
+        return left.count > 0 and self._backup_codes.name in self._factors.names
 
     async def unbind(self, connection: AsyncConnection, tenant: str, subject: str) -> None:
         """Unbind everything of somebody, in the caller's transaction, which then bumps."""
@@ -429,7 +460,7 @@ class Enrolment:
                 Severity.NOTICE,
                 tenant=identity.tenant,
                 user=identity.user,
-                session=identity.session.id if identity.session else "",
+                session=_session(identity),
                 detail=detail,
             )
         )
@@ -450,9 +481,12 @@ def _shown_step(secret: bytes, code: str, now: float) -> int:
     raise UserError("ERR-MFA-INVALID", sentences(say("That code is not right."), hint))
 
 
+def _session(identity: Identity) -> str:
+    return identity.session.id if identity.session else ""
+
+
 def _place(identity: Identity, setup_id: str) -> str:
-    session = identity.session.id if identity.session else ""
-    return key(identity.tenant, "totp-setup", identity.subject, session, digest(setup_id).hex())
+    return key(identity.tenant, "totp-setup", identity.subject, _session(identity), digest(setup_id).hex())
 
 
 def _not_yet(permit: Permit) -> UserError:

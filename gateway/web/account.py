@@ -12,7 +12,7 @@ from gateway.web.answers import page, redirect
 from gateway.web.caller import CALLER, NobodyHere, ProofTooOld
 from gateway.web.desk import DESK
 from gateway.web.enrol import show_codes
-from gateway.web.proof import SECOND_FACTOR, end_what_rested_on_it, fresh
+from gateway.web.proof import SECOND_FACTOR, forget_session, fresh
 from gateway.web.trusted import cookie_of
 from gateway.web.words import ago, browser, day, label, later, span
 
@@ -48,11 +48,12 @@ async def remove_factor(request: web.Request) -> web.Response:
     identity = await fresh(request)
     await forms.read(request, "account", _session(identity))
     try:
-        await request.app[DESK].enrolment.remove(identity, request.match_info["factor"], request[CALLER].place)
+        stays = await request.app[DESK].enrolment.remove(identity, request.match_info["factor"], request[CALLER].place)
     except UserError as error:
         return await _page(request, identity, error=error)
     answer = redirect(request.app[DESK].prefix + "account?done=removed")
-    await end_what_rested_on_it(request, identity, answer)
+    if not stays:
+        forget_session(request, answer)
     return answer
 
 

@@ -91,18 +91,10 @@ async def fresh_to_bind(request: web.Request) -> Identity:
     return identity
 
 
-async def end_what_rested_on_it(request: web.Request, identity: Identity, answer: web.Response) -> bool:
-    """A factor is gone: end every other session, and this one too where no factor is left. Whether this one goes on.
-
-    A session keeps the proofs it was given, and without a factor its second one rests on nothing any more.
-    """
-    desk, cookies = request.app[DESK], request[CALLER].cookies
-    left = await desk.factors.usable(identity.tenant, identity.subject)
-    here = identity.session.id if left and identity.session else ""
-    await desk.sessions.end_all(identity.tenant, identity.subject, but=here)
-    if not here:
-        answer.headers.add("Set-Cookie", cookies.set(cookies.session, "", 0))
-    return bool(here)
+def forget_session(request: web.Request, answer: web.Response) -> None:
+    """Have the browser forget a session that is over."""
+    cookies = request[CALLER].cookies
+    answer.headers.add("Set-Cookie", cookies.set(cookies.session, "", 0))
 
 
 async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Identity:

@@ -238,7 +238,7 @@ def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyp
             token, identity = await sessions.open(ann, proof, address="192.0.2.1", agent="x")
             totp, codes = Totp(records, keys.sealer, clock), BackupCodes(records, keys.mac, clock)
             factors = Factors(records, {"totp": totp, "backup_code": codes}, clock)
-            enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Test")
+            enrolment = Enrolment(records, totp, codes, factors, clock, ledger, end_all=sessions.end_all, issuer="Test")
             setup = await enrolment.begin_totp(identity)
             await enrolment.confirm(identity, setup.id, pyotp.TOTP(setup.secret).now())
             assert await factors.usable(ann.tenant, ann.subject)

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
@@ -17,6 +19,7 @@ from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
 from gateway.mfa.demands import Demand, Demands
 from gateway.store.sql import Records
+from gateway.store.tables import users
 from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.ledger import Remembered
 from tests.rig.sessions import HOUR, TERMS, Stores
@@ -268,6 +271,46 @@ async def test_ending_all_but_one(sessions: Sessions, browser: Browser, ann: Use
     assert [await sessions.find(token) for token in tokens] == [None] * 3
     assert await sessions.find(mine) is not None
     assert sessions.near(theirs) is not None
+
+
+async def displayed(stores: Stores) -> str:
+    async with stores.records.read() as connection:
+        return await connection.scalar(select(users.c.display_name)) or ""
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_what_belongs_to_ending_all_is_done_with_it(
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores, stays: bool
+) -> None:
+    other, _ = await browser.sign_in(ann)
+    mine, identity = await browser.sign_in(ann)
+    assert identity.session is not None
+
+    async def rename(connection: AsyncConnection) -> bool:
+        await connection.execute(update(users).values(display_name="Anna"))
+        return stays
+
+    await sessions.end_all("default", ann.subject, but=identity.session.id, first=rename)
+    assert await sessions.find(other) is None
+    assert (await sessions.find(mine) is not None) is stays
+    assert await displayed(stores) == "Anna"
+
+
+async def test_where_what_belongs_to_it_fails_nothing_ends(
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores
+) -> None:
+    token, _ = await browser.sign_in(ann)
+    generation = await stores.generation(ann)
+
+    async def refuse(connection: AsyncConnection) -> bool:
+        await connection.execute(update(users).values(display_name="Anna"))
+        raise UserError("ERR-MFA-REQUIRED", "no")
+
+    with pytest.raises(UserError, match="no"):
+        await sessions.end_all("default", ann.subject, first=refuse)
+    assert await sessions.find(token) is not None
+    assert await displayed(stores) == "Ann"
+    assert await stores.generation(ann) == generation
 
 
 @pytest.mark.parametrize("how", ["disable", "password"])

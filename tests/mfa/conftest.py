@@ -30,6 +30,7 @@ from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import users
 from tests.rig.post import RecordingPost
 from tests.rig.postgres import EITHER, either
+from tests.rig.sessions import in_rows
 
 MASTER = b"m" * 32
 NOW = 1_700_000_010.0
@@ -67,6 +68,7 @@ class Room:
         self.ledger = Remembering()
         self.counted: list[tuple[str, str]] = []
         self.setups: list[tuple[str, str]] = []
+        self.sessions = in_rows(records, clock, self.ledger)
         self.kv = SqlKeyValue(records, clock)
         self.sealer = Sealer([MASTER])
         self.mac = Mac([MASTER])
@@ -89,6 +91,7 @@ class Room:
             self.factors,
             clock,
             self.ledger,
+            end_all=self.sessions.end_all,
             issuer="Sallyport",
             enrol_within=300.0,
             required_groups=["admins"],

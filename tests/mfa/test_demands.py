@@ -173,7 +173,7 @@ async def test_what_follows_from_something_else_never_makes_it_later(room: Room)
 def enrolment(room: Room, *demands: Demand) -> Enrolment:
     return Enrolment(
         room.records, room.totp, room.backup_codes, room.factors, room.clock, room.ledger,
-        issuer="Sallyport", demands=of(room, *demands),
+        end_all=room.sessions.end_all, issuer="Sallyport", demands=of(room, *demands),
     )  # fmt: skip
 
 

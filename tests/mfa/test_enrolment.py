@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from gateway.core.errors import UserError
-from gateway.core.events import Kind, Place
+from gateway.core.errors import StoreAway, UserError
+from gateway.core.events import Event, Kind, Place
 from gateway.core.identity import Identity, Proof
+from gateway.identity.users import User
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.enrolment import DEVICES, SETUP_LIFETIME, Permit, Setup
 from gateway.store.place import Place as Where
-from gateway.store.tables import factors
+from gateway.store.tables import factors, users
 from tests.mfa.codes.conftest import own
 from tests.mfa.conftest import NOW, Room, proven, somebody
 from tests.rig.behind import at_rest
@@ -320,6 +322,78 @@ async def test_an_administrator_can_reset_who_is_shut_out(room: Room) -> None:
     assert await room.enrolment.may_change(somebody()) is Permit.YES
     (removed,) = room.ledger.of(Kind.FACTOR_REMOVED)
     assert (removed.user, removed.detail["by"]) == ("ann", "root")
+
+
+# -- what rested on it -------------------------------------------------------------------------------------------------
+
+
+async def signed_in(room: Room, *proofs: Proof) -> tuple[str, Identity]:
+    """Ann, in a session that is there."""
+    person = User(*ANN, "ann", "", "", frozenset(), False, 0.0)
+    async with room.records.read() as connection:
+        generation = await connection.scalar(select(users.c.generation).where(users.c.name == "ann"))
+    token, identity = await room.sessions.open(
+        replace(person, generation=generation), Proof("password", NOW), address="192.0.2.1", agent="test"
+    )
+    for proof in proofs:
+        token, identity = await room.sessions.prove(token, proof)
+    return token, identity
+
+
+@pytest.mark.parametrize("how", ["remove", "disable", "reset"])
+async def test_the_sessions_that_rested_on_it_end_in_the_same_step(
+    room: Room, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes after that step may not come at all: the process dies, or the store is full."""
+    await room.bind(label="lost")
+    await room.bind(label="kept")
+    thief, _ = await signed_in(room, Proof("totp", NOW))
+    mine, ann = await signed_in(room, Proof("totp", NOW))
+    lost = next(one for one in await room.factors.of(*ANN) if one.label == "lost")
+
+    async def full(event: Event) -> None:
+        raise StoreAway("disk full")
+
+    monkeypatch.setattr(room.ledger, "record", full)
+    change: Awaitable[object]
+    if how == "remove":
+        change = room.enrolment.remove(ann, lost.id)
+    elif how == "disable":
+        change = room.enrolment.disable(ann)
+    else:
+        change = room.enrolment.reset(*ANN, user="ann", by="root")
+    with pytest.raises(StoreAway):
+        await change
+    assert [one.label for one in await room.factors.of(*ANN)] == (["kept"] if how == "remove" else [])
+    assert await room.sessions.find(thief) is None
+    assert (await room.sessions.find(mine) is not None) is (how == "remove")
+
+
+async def test_what_may_not_go_ends_no_session(room: Room) -> None:
+    await room.bind()
+    other, _ = await signed_in(room)
+    _, ann = await signed_in(room, Proof("totp", NOW))
+    (device,) = await room.factors.of(*ANN)
+    assert await refused(room.enrolment.remove(replace(ann, groups=ADMINS), device.id)) == "ERR-MFA-REQUIRED"
+    assert await refused(room.enrolment.remove(ann, "unknown")) == "ERR-MFA-UNKNOWN"
+    assert await room.sessions.find(other) is not None
+
+
+@pytest.mark.parametrize(("rest", "stays"), [("codes", True), ("used codes", False), ("off", False), ("none", False)])
+async def test_a_session_stays_while_it_could_be_proven_anew(room: Room, rest: str, stays: bool) -> None:
+    await room.bind()
+    (device,) = await room.factors.of(*ANN)
+    if rest != "none":  # one that is out of use, and keeps the codes
+        await room.bind()
+        async with room.records.begin() as connection:
+            await connection.execute(update(factors).where(factors.c.id != device.id).values(failures=LIFE))
+    if "codes" in rest:
+        codes = await room.give_codes()
+        for code in codes if rest == "used codes" else ():
+            assert (await room.factors.check(*ANN, "backup_code", code)).proof is not None
+    mine, ann = await signed_in(room, Proof("totp", NOW))
+    assert await room.enrolment.remove(ann, device.id) is stays
+    assert (await room.sessions.find(mine) is not None) is stays
 
 
 # -- backup codes, and how one stands ---------------------------------------------------------------------------------

@@ -216,7 +216,9 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         return house.risk
 
     limiter = Limiter(clock, ALGORITHMS)
-    enrolment = Enrolment(records, totp, codes, factors, clock, ledger, issuer="Sallyport", demands=demands)
+    enrolment = Enrolment(
+        records, totp, codes, factors, clock, ledger, end_all=sessions.end_all, issuer="Sallyport", demands=demands
+    )
     desk = Desk(
         preferences=Preferences(records, ledger),
         clock=clock,

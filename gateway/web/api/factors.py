@@ -30,7 +30,7 @@ from gateway.web.api.models import (
 )
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import end_what_rested_on_it, fresh, fresh_to_bind, prove
+from gateway.web.proof import forget_session, fresh, fresh_to_bind, prove
 from gateway.web.security_keys import not_offered
 from gateway.web.words import label
 
@@ -90,9 +90,9 @@ async def method(request: web.Request, _: Empty) -> Method:
 async def remove(request: web.Request, _: Empty) -> web.Response:
     """Take one away."""
     me = await fresh(request)
-    await request.app[DESK].enrolment.remove(me, request.match_info["id"], request[CALLER].place)
     answer = web.Response(status=204)
-    await end_what_rested_on_it(request, me, answer)
+    if not await request.app[DESK].enrolment.remove(me, request.match_info["id"], request[CALLER].place):
+        forget_session(request, answer)
     return answer
 
 
@@ -101,7 +101,7 @@ async def disable(request: web.Request, _: Empty) -> web.Response:
     me = await fresh(request)
     await request.app[DESK].enrolment.disable(me, request[CALLER].place)
     answer = web.Response(status=204)
-    await end_what_rested_on_it(request, me, answer)
+    forget_session(request, answer)
     return answer
 
 

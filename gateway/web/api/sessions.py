@@ -17,7 +17,7 @@ from gateway.web.api.endpoint import Empty, Endpoint
 from gateway.web.api.models import Ended, Invalidate, SessionItem, SessionList, Stats, moment
 from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
-from gateway.web.proof import acting_administrator, administrator, fresh
+from gateway.web.proof import acting_administrator, administrator, forget_session, fresh
 
 
 async def every(request: web.Request, _: Empty) -> SessionList:
@@ -54,12 +54,11 @@ async def extend(request: web.Request, _: Empty) -> SessionItem:
 
 async def invalidate_all(request: web.Request, body: Invalidate) -> web.Response:
     """Sign out everywhere, or everywhere else."""
-    desk, caller = request.app[DESK], request[CALLER]
     me = await fresh(request)
-    ended = await desk.sessions.end_all(me.tenant, me.subject, but=_id(me) if body.keep_current else "")
+    ended = await request.app[DESK].sessions.end_all(me.tenant, me.subject, but=_id(me) if body.keep_current else "")
     answer = json(Ended(ended=ended).model_dump(mode="json"))
     if not body.keep_current:
-        answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, "", 0))
+        forget_session(request, answer)
     return answer
 
 

@@ -49,6 +49,7 @@ class KeyRoom(Room):
             self.factors,
             clock,
             self.ledger,
+            end_all=self.sessions.end_all,
             issuer="Sallyport",
             count=lambda *what: self.setups.append(what),
         )
