@@ -32,6 +32,7 @@ from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.contracts import Stays
 from gateway.core.errors import StoreAway
@@ -198,15 +199,17 @@ class SessionKeys:
         return await self._change(END, tenant, subject, [], [session_id]) is not None
 
     async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
-        """As the contract says. The session that stays is sealed again with the new generation."""
+        """As the contract says. The session that stays is sealed again with the new generation, unless it was void."""
         async with self._records.begin(tenant, subject) as connection:
+            person, current = await _person(connection, tenant, subject)
             if first is not None and not await first(connection):
                 but = ""
             _, generation = await revoke(connection, tenant, subject)
             await self._records.bump(connection, tenant, subject)
         try:
             before, after = b"", b""
-            if but and (kept := await self._again(tenant, subject, but)) is not None:
+            kept = await self._again(tenant, subject, but) if but else None
+            if kept is not None and person is not None and kept.generation == current:
                 before = kept.sealed
                 after = seal(self._sealer, kept.digest, tenant, subject, kept.session, generation)
             ended = await self._change(END_ALL, tenant, subject, [], [but, before, after, generation])
@@ -381,13 +384,17 @@ class SessionKeys:
         return session if session.expires_at <= ends else replace(session, expires_at=ends)
 
     async def _person(self, tenant: str, subject: str) -> tuple[Person | None, int]:
-        """Who that is, if they may sign in, and their generation."""
-        query = select(users).where(users.c.tenant == tenant, users.c.subject == subject)
         async with self._records.read() as connection:
-            row = (await connection.execute(query)).first()
-        if row is None or row.disabled:
-            return None, 0
-        return person_of(row), row.generation
+            return await _person(connection, tenant, subject)
+
+
+async def _person(connection: AsyncConnection, tenant: str, subject: str) -> tuple[Person | None, int]:
+    """Who that is, if they may sign in, and their generation."""
+    query = select(users).where(users.c.tenant == tenant, users.c.subject == subject)
+    row = (await connection.execute(query)).first()
+    if row is None or row.disabled:
+        return None, 0
+    return person_of(row), row.generation
 
 
 async def _together(calls: Iterable[Awaitable[Any]]) -> Sequence[Any]:

@@ -273,6 +273,26 @@ async def test_ending_all_but_one(sessions: Sessions, browser: Browser, ann: Use
     assert sessions.near(theirs) is not None
 
 
+@pytest.mark.parametrize("how", ["password", "disabled", "disabled and enabled"])
+async def test_who_ends_all_the_others_saves_no_session_that_is_over(
+    sessions: Sessions, browser: Browser, ann: User, people: LocalUsers, how: str
+) -> None:
+    """Whoever goes on asking for it may be asking in the very moment in which everything of theirs is ended."""
+    token, identity = await browser.sign_in(ann)
+    assert identity.session is not None
+    if how == "password":
+        await people.set_password("ann", "another horse battery")
+    else:
+        await people.disable("ann")
+    if how == "disabled and enabled":
+        await people.enable("ann")
+    await sessions.end_all("default", ann.subject, but=identity.session.id)
+    if how == "disabled":
+        await people.enable("ann")
+    assert await sessions.find(token) is None
+    assert await sessions.list("default", ann.subject) == []
+
+
 async def displayed(stores: Stores) -> str:
     async with stores.records.read() as connection:
         return await connection.scalar(select(users.c.display_name)) or ""
