@@ -186,7 +186,7 @@ class People:
                 records,
                 clock,
                 recorder,
-                self.sessions.end,
+                self.sessions.end_in,
                 lifetime=trusted.lifetime,
                 most=trusted.most,
                 count=metrics.trusted_device,

@@ -198,6 +198,10 @@ class SessionKeys:
         """As the contract says."""
         return await self._change(END, tenant, subject, [], [session_id]) is not None
 
+    async def end_in(self, connection: Any, tenant: str, subject: str, ids: Sequence[str]) -> Sequence[str]:
+        """As the contract says."""
+        return [one for one in ids if await self.end(tenant, subject, one)]
+
     async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
         """As the contract says. The session that stays is sealed again with the new generation, unless it was void."""
         async with self._records.begin(tenant, subject) as connection:

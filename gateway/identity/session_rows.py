@@ -161,6 +161,11 @@ class SessionRows:
                 await self._records.bump(connection, tenant, subject)
         return ended
 
+    async def end_in(self, connection: Any, tenant: str, subject: str, ids: Sequence[str]) -> Sequence[str]:
+        """As the contract says."""
+        these = delete(sessions).where(*_whose(tenant, subject), sessions.c.id.in_(ids)).returning(sessions.c.id)
+        return [one for (one,) in await connection.execute(these)]
+
     async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
         """As the contract says."""
         async with self._records.begin(tenant, subject) as connection:

@@ -166,6 +166,14 @@ class SessionStore(Protocol):
         """End one session of this user; False where they have no such session."""
         ...
 
+    async def end_in(self, connection: Any, tenant: str, subject: str, ids: Sequence[str]) -> Sequence[str]:
+        """End these sessions of this user in the transaction of `connection` to the records, which then bumps.
+
+        Those that were there. In a store of its own they are over at once: where the transaction is then not committed
+        somebody was signed out too often, and nobody too seldom.
+        """
+        ...
+
     async def end_all(self, tenant: str, subject: str, *, but: str, first: Stays | None = None) -> int | None:
         """End every session of this user, except the one with id `but`; returns how many.
 

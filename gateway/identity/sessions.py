@@ -13,10 +13,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Dues, Ledger, Stays
@@ -248,6 +249,13 @@ class Sessions:
         if ended:
             await self._tell_ended(tenant, subject, session_id, "ended", by)
         return ended
+
+    async def end_in(self, connection: AsyncConnection, tenant: str, subject: str, ids: Sequence[str]) -> Sequence[str]:
+        """End these sessions of this user in the caller's transaction, which then bumps; those that were there.
+
+        The caller tells, when it is committed.
+        """
+        return await self._store.end_in(connection, tenant, subject, ids)
 
     async def end_all(
         self, tenant: str, subject: str, *, but: str = "", by: str = "", first: Stays | None = None

@@ -25,6 +25,7 @@ next time.
 
 What makes it void, at once and wherever sessions are kept, is `users.generation`: a new password, a disabled account, a
 factor removed or reset, every session ended. The generation is compared in the transaction that spends the token.
+Where one alone is trusted no more, the sessions opened with it end in the transaction that forgets which they were.
 
 It is `lifetime` after the second factor was shown, however often the browser is used: nothing prolongs it.
 """
@@ -93,8 +94,8 @@ class Used:
 NOTHING = Used()
 GONE = Used("")
 
-EndSession = Callable[[str, str, str], Awaitable[bool]]
-"""Ends the session of `(tenant, subject, session id)`."""
+EndSessions = Callable[[AsyncConnection, str, str, Sequence[str]], Awaitable[Sequence[str]]]
+"""Ends sessions of `(tenant, subject)` by their ids, in the caller's transaction, which then bumps; those that were."""
 
 
 class TrustedDevices:
@@ -105,7 +106,7 @@ class TrustedDevices:
         records: Records,
         clock: Clock,
         ledger: Ledger,
-        end: EndSession,
+        end: EndSessions,
         *,
         lifetime: float = 30 * 86400.0,
         most: int = 10,
@@ -176,8 +177,8 @@ class TrustedDevices:
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
         session = identity.session.id if identity.session is not None else ""
         this = and_(_of(tenant, subject), rows.c.series == digest(series))
-        stolen = False
-        next_token = ""
+        stolen, next_token = False, ""
+        ended: Sequence[str] = ()
         async with self._records.begin(tenant, subject) as connection:
             row = (await connection.execute(select(rows).where(this).with_for_update())).first()
             if row is None:
@@ -205,9 +206,14 @@ class TrustedDevices:
                 stolen = True
             changed = delete(rows).where(this) if stolen else update(rows).where(this).values(values)
             await connection.execute(changed.where(rows.c.digest == row.digest))
+            if stolen:
+                ended = await self._end_sessions(connection, identity, row.sessions)
         if stolen:
             self._count("stolen")
-            await self._alarm(identity, row, place)
+            self._tell_ended(identity, ended)
+            last = {"last_address": row.address, "last_used_at": row.last_used_at}
+            alarm = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
+            await self._ledger.record(replace(alarm, detail={**alarm.detail, **last}))
             return GONE
         self._count("used" if "spent" in values else "repeated")
         self._ledger.note(_event(Kind.TRUSTED_DEVICE_USED, identity, row.id, Severity.INFO, place))
@@ -249,15 +255,14 @@ class TrustedDevices:
         these = mine & (rows.c.id == device) if device else mine
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             gone = (await connection.execute(delete(rows).where(these).returning(rows.c.id, rows.c.sessions))).all()
+            opened = [session for row in gone for session in row.sessions]
+            ended = await self._end_sessions(connection, identity, opened)
         if device and not gone:
             raise UserError("ERR-MFA-UNKNOWN", say("You trust no such browser."), 404)
-        try:
-            for row in gone:
-                await self._end_sessions(identity, row.sessions)
-        finally:
-            for row in gone:
-                told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, place)
-                await self._ledger.record(replace(told, detail={**told.detail, "by": by}) if by else told)
+        self._tell_ended(identity, ended)
+        for row in gone:
+            told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, place)
+            await self._ledger.record(replace(told, detail={**told.detail, "by": by}) if by else told)
         return len(gone)
 
     async def count(self) -> int:
@@ -272,20 +277,23 @@ class TrustedDevices:
         async with self._records.read(long=True) as connection:
             return await connection.scalar(query) or 0
 
-    async def _alarm(self, identity: Identity, row: Row[Any], place: Place) -> None:
-        """Whoever comes second tells that there are two; who of them is the thief cannot be known."""
-        try:
-            await self._end_sessions(identity, row.sessions)
-        finally:
-            told = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
-            last = {"last_address": row.address, "last_used_at": row.last_used_at}
-            await self._ledger.record(replace(told, detail={**told.detail, **last}))
-
-    async def _end_sessions(self, identity: Identity, sessions: Sequence[str]) -> None:
+    async def _end_sessions(
+        self, connection: AsyncConnection, identity: Identity, sessions: Sequence[str]
+    ) -> Sequence[str]:
+        """All of them but the one that asks, in the transaction that takes the trust away."""
         here = identity.session.id if identity.session is not None else ""
+        others = [session for session in sessions if session != here]
+        ended = await self._end(connection, identity.tenant, identity.subject, others) if others else ()
+        if ended:
+            await self._records.bump(connection, identity.tenant, identity.subject)
+        return ended
+
+    def _tell_ended(self, identity: Identity, sessions: Sequence[str]) -> None:
         for session in sessions:
-            if session != here:
-                await self._end(identity.tenant, identity.subject, session)
+            detail = {"why": "ended"}
+            self._ledger.note(
+                Event(Kind.SESSION_ENDED, Severity.INFO, identity.tenant, identity.user, session, detail=detail)
+            )
 
     def _until(self, row: Row[Any]) -> float:
         """Also after the operator has made it shorter."""

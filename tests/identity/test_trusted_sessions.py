@@ -24,7 +24,7 @@ class House:
     def __init__(self, sessions: Sessions, records: Records, clock: ManualClock) -> None:
         self.sessions = sessions
         self.clock = clock
-        self.devices = TrustedDevices(records, clock, Remembered(), sessions.end)
+        self.devices = TrustedDevices(records, clock, Remembered(), sessions.end_in)
 
     async def sign_in(self, user: User, cookie: str = "", browser: str = "b-1") -> tuple[str, Identity, str]:
         """With the password, and with a trusted browser where there is one; the session, and the cookie now."""

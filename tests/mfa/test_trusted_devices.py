@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
-from gateway.core.errors import UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, TRUSTED_DEVICE, Proof
 from gateway.crypto.tokens import digest
@@ -33,9 +35,13 @@ class Trust:
         self.ended: list[str] = []
         self.counted: list[str] = []
 
-        async def end(tenant: str, subject: str, session: str) -> bool:
-            self.ended.append(session)
-            return True
+        self.away = False
+
+        async def end(connection: AsyncConnection, tenant: str, subject: str, ids: Sequence[str]) -> Sequence[str]:
+            if self.away:
+                raise StoreAway("no answer")
+            self.ended += ids
+            return ids
 
         self.devices = TrustedDevices(
             records, clock, self.ledger, end, lifetime=lifetime, most=most, count=self.counted.append
@@ -119,6 +125,28 @@ async def test_a_stolen_cookie_used_by_the_owner_first(trust: Trust) -> None:
     assert trust.ended == ["owner's"]
     assert len(trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)) == 1
     assert (await trust.use(owner.cookie or "", "owner")).proof is None
+
+
+@pytest.mark.parametrize("how", ["stolen", "revoked"])
+async def test_nothing_is_forgotten_before_its_sessions_have_ended(trust: Trust, how: str) -> None:
+    """Else nobody would know any more which sessions they were, and who has them would keep them."""
+    cookie = await trust.trust()
+    await trust.use(cookie, "thief", session="thief's")
+    me = somebody(session="me")
+
+    async def again() -> object:
+        return await (trust.use(cookie, "owner", session="me") if how == "stolen" else trust.devices.revoke(me))
+
+    trust.away = True
+    with pytest.raises(StoreAway):
+        await again()
+    assert await trust.list() == ["used by thief's"]
+    trust.away = False
+    await again()
+    assert trust.ended == ["thief's"]
+    assert await trust.list() == []
+    told = [event.kind for event in trust.ledger.events[-2:]]
+    assert told == [Kind.SESSION_ENDED, Kind.TRUSTED_DEVICE_STOLEN if how == "stolen" else Kind.TRUSTED_DEVICE_REVOKED]
 
 
 async def test_any_older_token_is_known_for_what_it_is(trust: Trust, clock: ManualClock) -> None:

@@ -165,7 +165,7 @@ async def test_the_tick_outlives_another_code_and_a_wrong_one(
 ) -> None:
     """Without any script: a page that forgot it would have the next code typed for nothing."""
     desk = sending.desk
-    object.__setattr__(desk, "trusted", TrustedDevices(sending.records, clock, desk.ledger, desk.sessions.end))
+    object.__setattr__(desk, "trusted", TrustedDevices(sending.records, clock, desk.ledger, desk.sessions.end_in))
     await browser.sign_in("ann")
     await add(browser, post)
     clock.advance(3600)

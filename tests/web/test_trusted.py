@@ -27,7 +27,7 @@ COOKIE = "sallyport-trusted"
 @pytest.fixture
 async def house(house: House, clock: ManualClock) -> House:
     """As ever, and browsers can be trusted."""
-    trusted = TrustedDevices(house.records, clock, house.ledger, house.desk.sessions.end)
+    trusted = TrustedDevices(house.records, clock, house.ledger, house.desk.sessions.end_in)
     house.desk = replace(house.desk, trusted=trusted)
     return house
 
