@@ -91,9 +91,15 @@ class SessionKeys:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
+    async def open(
+        self, new: Opening, *, replacing: bytes | None, connection: Any = None
+    ) -> tuple[str, Found, Sequence[Ended]]:
         """As the contract says."""
-        person, generation = await self._person(new.tenant, new.subject)
+        person, generation = (
+            await self._person(new.tenant, new.subject)
+            if connection is None
+            else await _person(connection, new.tenant, new.subject)
+        )
         if person is None or generation != new.generation:
             raise gone()
         before = await self._find(replacing) if replacing is not None else None

@@ -58,8 +58,18 @@ class SessionRows:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
+    async def open(
+        self, new: Opening, *, replacing: bytes | None, connection: Any = None
+    ) -> tuple[str, Found, Sequence[Ended]]:
         """As the contract says."""
+        if connection is not None:
+            return await self._open(connection, new, replacing)
+        async with self._records.begin(new.tenant, new.subject) as own:
+            return await self._open(own, new, replacing)
+
+    async def _open(
+        self, connection: AsyncConnection, new: Opening, replacing: bytes | None
+    ) -> tuple[str, Found, Sequence[Ended]]:
         token, now, life = new_token(), self._now(), self._terms.of(new.tenant)
         mine = {"of_tenant": new.tenant, "of_subject": new.subject}
         row = {
@@ -77,30 +87,26 @@ class SessionRows:
             "rested": 0.0,
         }
         ended: list[Ended] = []
-        async with self._records.begin(new.tenant, new.subject) as connection:
-            if replacing is not None:
-                rows = await connection.execute(
-                    delete(sessions).where(sessions.c.digest == replacing).returning(*_WHOSE)
-                )
-                ended += [Ended(*row, "replaced") for row in rows]
-            idle = life.idle + life.lag + self._terms.grace
-            over = {"now": now, "began": now - life.absolute, "seen": now - idle}
-            await connection.execute(_END_OVER, {**mine, **over})
-            count = await connection.scalar(_COUNT, mine) or 0
-            if count >= life.per_user:
-                if self._terms.refuse:
-                    raise too_many(life.per_user)
-                rows = await connection.execute(_END_OLDEST, {**mine, "but": life.per_user - 1})
-                ended += [Ended(*row, "too_many") for row in rows]
-            who = (await connection.execute(_WHO, mine)).first()
-            if who is None or who.disabled or who.generation != new.generation:
-                raise gone()
-            await connection.execute(_OPEN, row)
-            for one in ended:
-                await self._records.bump(connection, one.tenant, one.subject)
-            await self._records.bump(connection, new.tenant, new.subject)
-            found = self._found(await _row(connection, digest(token)))
-        return token, found, ended
+        if replacing is not None:
+            rows = await connection.execute(delete(sessions).where(sessions.c.digest == replacing).returning(*_WHOSE))
+            ended += [Ended(*row, "replaced") for row in rows]
+        idle = life.idle + life.lag + self._terms.grace
+        over = {"now": now, "began": now - life.absolute, "seen": now - idle}
+        await connection.execute(_END_OVER, {**mine, **over})
+        count = await connection.scalar(_COUNT, mine) or 0
+        if count >= life.per_user:
+            if self._terms.refuse:
+                raise too_many(life.per_user)
+            rows = await connection.execute(_END_OLDEST, {**mine, "but": life.per_user - 1})
+            ended += [Ended(*row, "too_many") for row in rows]
+        who = (await connection.execute(_WHO, mine)).first()
+        if who is None or who.disabled or who.generation != new.generation:
+            raise gone()
+        await connection.execute(_OPEN, row)
+        for one in ended:
+            await self._records.bump(connection, one.tenant, one.subject)
+        await self._records.bump(connection, new.tenant, new.subject)
+        return token, self._found(await _row(connection, digest(token))), ended
 
     async def prove(self, digest_: bytes, proof: Proof) -> tuple[str, Found] | None:
         """As the contract says."""

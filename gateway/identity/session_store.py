@@ -133,9 +133,13 @@ class SessionStore(Protocol):
     shared: bool
     """Whether it is a store beside the database, that tells by itself when it is away."""
 
-    async def open(self, new: Opening, *, replacing: bytes | None) -> tuple[str, Found, Sequence[Ended]]:
+    async def open(
+        self, new: Opening, *, replacing: bytes | None, connection: Any = None
+    ) -> tuple[str, Found, Sequence[Ended]]:
         """Keep a new session and draw its token, within the number its user may have.
 
+        `connection`: to the records, where it is opened in a transaction of the caller's. In a store of its own it is
+        void where that is not committed, if `users.generation` was raised in it.
         The session with the digest `replacing`, whosever it is, ends with it. Raises `UserError`: ERR-SIGN-IN where the
         user was disabled or removed since `proof` was shown, or everything of theirs ended; ERR-SESSION-LIMIT where one
         too many is refused; nothing is changed.

@@ -217,6 +217,19 @@ class Sessions:
             await self._tell_ended(gone.tenant, gone.subject, gone.id, gone.why)
         return token, await self._owing(found.identity)
 
+    async def open_in(
+        self, connection: AsyncConnection, tenant: str, subject: str, proof: Proof, *, address: str, agent: str
+    ) -> str:
+        """Begin a session in the transaction in which everything of this user has just ended; its token.
+
+        Raises as `open` does.
+        """
+        query = select(users.c.generation).where(users.c.tenant == tenant, users.c.subject == subject)
+        generation = await connection.scalar(query)
+        new = Opening(tenant, subject, new_id(), proof, address, agent[:MAX_AGENT], generation or 0)
+        token, _, _ = await self._store.open(new, replacing=None, connection=connection)
+        return token
+
     async def prove(self, token: str, proof: Proof) -> tuple[str, Identity]:
         """Add a proof to the session of `token`: a new token, the next version. Exactly one caller gets it.
 

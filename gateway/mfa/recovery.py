@@ -30,7 +30,7 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, exists, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import Ledger
+from gateway.core.contracts import Ledger, Settle
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
@@ -223,10 +223,13 @@ class Recoveries:
             raise self._failed(Way.EMAIL, "link", identity, place)
         return recovery(row)
 
-    async def use(self, identity: Identity, token: str, place: Place = NOWHERE) -> Recovery:
+    async def use(
+        self, identity: Identity, token: str, place: Place = NOWHERE, *, settle: Settle | None = None
+    ) -> Recovery:
         """End it well: `identity`, signed in afresh, has followed the link and said yes. Exactly one caller gets there.
 
-        Afterwards they have no factor, must have one, and are signed in nowhere. Raises `UserError` ERR-RECOVERY.
+        Afterwards they have no factor, must have one, and are signed in nowhere. `settle` does in the same transaction
+        what comes after that: what it raises leaves the link as good as it was. Raises `UserError` ERR-RECOVERY.
         """
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
         done = None
@@ -236,6 +239,8 @@ class Recoveries:
                 done = await claim(connection, Input.USED, *self._usable(row, now), now=now, link=None)
             if done is not None:
                 await self._recover(connection, tenant, subject, now)
+                if settle is not None:
+                    await settle(connection)
         if done is None:
             raise self._failed(Way.EMAIL, "link", identity, place)
         await self._done(done, identity.user, place)
@@ -501,7 +506,11 @@ class Recoveries:
         self._count(one.way, one.outcome)
         event = _event(Kind.RECOVERED, Severity.ALARM, one, place)
         more = {"by": by, "asked_by": one.asker, "reason": one.reason} if one.asked_by else {}
-        await self._ledger.record(replace(event, detail={**event.detail, **more}))
+        event = replace(event, detail={**event.detail, **more})
+        try:
+            await self._ledger.record(event)
+        except StoreAway:  # it is done, and whoever did it goes on; it is told when it can be
+            self._ledger.note(event)
 
     async def _ended(self, one: Recovery, by: str, place: Place) -> None:
         self._count(one.way, one.outcome)

@@ -12,11 +12,11 @@ done by a form on its page: machines that look into mails follow links, and send
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
-from gateway.core.errors import StoreAway, UserError
 from gateway.core.identity import FIRST_FACTORS, Identity, Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.enrolment import SKEW
@@ -70,7 +70,10 @@ async def show_link(request: web.Request) -> web.Response:
 
 
 async def use_link(request: web.Request) -> web.Response:
-    """Unbind everything, sign out everywhere, and go on to a new factor, in a session that begins with this."""
+    """Unbind everything, sign out everywhere, and go on to a new factor, in a session that begins with this.
+
+    It begins in the same step: nobody stands before a link that is used up and is signed in nowhere.
+    """
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
     form = await forms.read(request, "recover-link", _session(identity))
@@ -79,10 +82,17 @@ async def use_link(request: web.Request) -> web.Response:
     if shown is None:
         back = f"{desk.prefix}recover/link?token={quote(token, safe='')}"
         return redirect(f"{desk.prefix}login?reauth=1&next={quote(back, safe='')}")
-    await desk.recoveries.use(identity, token, request[CALLER].place)
+    opened = ""
+
+    async def sign_in(connection: Any) -> None:
+        nonlocal opened
+        opened = await desk.sessions.open_in(
+            connection, identity.tenant, identity.subject, shown, address=caller.facts.address, agent=caller.facts.agent
+        )
+
+    await desk.recoveries.use(identity, token, caller.place, settle=sign_in)
     answer = redirect(enrol_first.location(desk.prefix, f"{desk.prefix}account"))
-    opened = await _sign_in(request, identity, shown)
-    answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, opened, None if opened else 0))
+    answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, opened))
     return answer
 
 
@@ -128,19 +138,6 @@ def _password(request: web.Request, identity: Identity) -> Proof | None:
     now = request.app[DESK].clock.now()
     proofs = identity.session.proofs if identity.session is not None else ()
     return next((one for one in proofs if one.factor in FIRST_FACTORS and -SKEW <= now - one.at <= FRESH), None)
-
-
-async def _sign_in(request: web.Request, identity: Identity, shown: Proof) -> str:
-    """A session that knows of the password and of nothing else; its token, or empty: they sign in by themselves."""
-    desk, facts = request.app[DESK], request[CALLER].facts
-    user = await desk.users.get(identity.subject, identity.tenant)
-    if user is None:
-        return ""
-    try:
-        token, _ = await desk.sessions.open(user, shown, address=facts.address, agent=facts.agent)
-    except (UserError, StoreAway):
-        return ""
-    return token
 
 
 def _allowed(request: web.Request) -> None:

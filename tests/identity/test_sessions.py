@@ -10,10 +10,11 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
-from gateway.core.errors import UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind
 from gateway.core.identity import NEVER, Level, Proof
 from gateway.identity.local import LocalUsers
+from gateway.identity.session_rows import revoke
 from gateway.identity.session_store import Lifetimes
 from gateway.identity.sessions import Sessions
 from gateway.identity.users import User
@@ -291,6 +292,35 @@ async def test_who_ends_all_the_others_saves_no_session_that_is_over(
         await people.enable("ann")
     assert await sessions.find(token) is None
     assert await sessions.list("default", ann.subject) == []
+
+
+async def test_a_session_is_opened_with_what_ended_all_before_it_or_not_at_all(
+    sessions: Sessions, browser: Browser, ann: User, stores: Stores
+) -> None:
+    before, _ = await browser.sign_in(ann)
+    opened = []
+
+    async def begin(*, fails: bool) -> None:
+        async with stores.records.begin("default", ann.subject) as connection:
+            await revoke(connection, "default", ann.subject)
+            await stores.records.bump(connection, "default", ann.subject)
+            proof = Proof("password", 0.0)
+            opened.append(
+                await sessions.open_in(connection, "default", ann.subject, proof, address="192.0.2.1", agent="test")
+            )
+            if fails:
+                raise StoreAway("disk full")
+
+    with pytest.raises(StoreAway):
+        await begin(fails=True)
+    await begin(fails=False)
+    assert await sessions.find(opened[0]) is None
+    assert await sessions.find(before) is None
+    identity = await sessions.find(opened[1])
+    assert identity is not None
+    assert [one.id for one in await sessions.list("default", ann.subject)] == [
+        identity.session.id if identity.session is not None else ""
+    ]
 
 
 async def displayed(stores: Stores) -> str:

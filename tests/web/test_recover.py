@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.clock import ManualClock
+from gateway.core.errors import StoreAway
 from gateway.core.events import Kind
 from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
@@ -120,6 +121,30 @@ async def test_from_the_question_nobody_can_answer_to_a_new_factor(
     await enrol(browser)
     assert (await house.identity(browser)).level is Level.AAL2
     assert [event.user for event in await house.told(Kind.RECOVERED)] == ["bob"]
+
+
+async def test_a_link_is_used_up_only_by_who_is_signed_in_with_it(
+    house: House, browser: Browser, letters: Letters, lost: Phone, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await mailed(house, browser, letters, clock)
+    page = await again(browser, link)
+    mine = browser.cookies["sallyport"]
+
+    async def full(*_: Any, **__: Any) -> Any:
+        raise StoreAway("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.desk.sessions._store, "open", full)
+        away = await browser.fill(page, "recover/link")
+    assert (away.status, browser.cookies["sallyport"]) == (503, mine)
+    assert await house.desk.factors.usable("default", (await house.identity(browser)).subject) != ()
+    assert await house.told(Kind.RECOVERED) == []
+    with monkeypatch.context() as broken:
+        broken.setattr(house.ledger, "record", full)
+        done = await browser.fill(page, "recover/link")
+    assert (done.status, done.location.startswith(f"{P}enrol-first?")) == (303, True)
+    assert [proof.factor for proof in (await house.identity(browser)).session.proofs] == ["password"]  # type: ignore[union-attr]
+    assert len(await house.told(Kind.RECOVERED)) == 1
 
 
 async def test_the_link_once_more_in_parallel_and_from_the_browser_that_used_it(
