@@ -314,6 +314,12 @@ class Visit:
                 browser.fill(said("User name"), "bob").fill(said("Reason"), "Seen in person, with a passport")
                 self.press("Ask for it")
                 self.see("recoveries-asked")
+                browser.go(f"{OURS}person?user=nobody")
+                self.see("person-nobody")
+                browser.go(f"{OURS}person").fill(said("User name"), "bob")
+                self.press("Find")
+                self.press("Demand it anew")
+                self.see("person")
             else:
                 browser.unfold(f"{said('Agree')}, bob")
                 self.see("recoveries-agree")

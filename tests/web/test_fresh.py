@@ -36,6 +36,10 @@ FRESH_PAGES: dict[Path, str] = {
     ("POST", "recoveries"): "recoveries",
     ("POST", "recoveries/{recovery}/approve"): "recoveries",
     ("POST", "recoveries/{recovery}/refuse"): "recoveries",
+    ("POST", "person/require"): "person",
+    ("POST", "person/lift"): "person",
+    ("POST", "person/trusted-devices/forget-all"): "person",
+    ("POST", "person/trusted-devices/{device}/forget"): "person",
 }
 """Pages, and the name of the form that leads there."""
 
@@ -46,6 +50,7 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "mfa/challenge"): "it asks for the proof",
     ("POST", "mfa/webauthn/authenticate/begin"): "it asks for the proof",
     ("POST", "mfa/webauthn/authenticate/complete"): "it is the proof",
+    ("POST", "person"): "it leads to a page, and changes nothing",
     ("POST", "language"): "it changes words and nothing else",
     ("POST", "logout"): "nobody is let in by it",
     ("POST", "resume/{ticket}"): "the gate judges it",
