@@ -44,9 +44,9 @@ def test_everything_can_be_reached_with_the_keyboard(house: House, browser: Brow
     assert browser.path == "/admin/echo"
 
     browser.go("/.sallyport/account").see("Ann Lee")
-    assert browser.tabbed(8) == [
-        "Skip to content", "Home", "Sign out", "Accounts being recovered", "Remove Authenticator app",
-        "Add an authenticator app", "Replace them with new ones", "Stay signed in",
+    assert browser.tabbed(9) == [
+        "Skip to content", "Home", "Sign out", "Accounts being recovered", "Second factors of others",
+        "Remove Authenticator app", "Add an authenticator app", "Replace them with new ones", "Stay signed in",
     ]  # fmt: skip
     browser.go("/.sallyport/enrol").see("Set up an authenticator app")
     assert browser.tabbed(5)[:3] == ["Skip to content", "Start", "Not now"]
