@@ -40,6 +40,7 @@ from gateway.core.errors import ConfigError, StoreAway
 from gateway.store.database import cause, from_json, to_json
 from gateway.store.line import Line
 from gateway.store.place import Place, Server, server
+from gateway.store.postgresql_frames import Nonsense
 
 OLDEST = 13
 """The oldest major version of PostgreSQL this is written for."""
@@ -412,6 +413,8 @@ def _unfit(database: PostgreSQL, error: Exception) -> ConfigError:
 
 
 def _words(said: BaseException) -> str:
+    if isinstance(said.__cause__, Nonsense):  # which ended the connection
+        said = said.__cause__
     if isinstance(said, OSError) and said.strerror and not isinstance(said, ssl.SSLError):
         return said.strerror
     return (str(said) or type(said).__name__).splitlines()[0]

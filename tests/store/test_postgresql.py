@@ -258,7 +258,7 @@ async def test_what_answers_and_is_no_postgresql(tmp_path: Path) -> None:
 
     listening = await asyncio.start_server(babble, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    assert "cannot be used" in await problem(f"postgresql://u:hunter2@127.0.0.1:{port}/x")
+    assert "what it says is no answer of PostgreSQL's" in await problem(f"postgresql://u:hunter2@127.0.0.1:{port}/x")
     listening.close()
 
 
