@@ -25,9 +25,10 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
+from typing import Any
 from weakref import WeakSet
 
 import asyncpg
@@ -40,7 +41,7 @@ from gateway.core.errors import ConfigError, StoreAway
 from gateway.store.database import cause, from_json, to_json
 from gateway.store.line import Line
 from gateway.store.place import Place, Server, server
-from gateway.store.postgresql_frames import Nonsense
+from gateway.store.postgresql_frames import NONSENSE, Nonsense
 
 OLDEST = 13
 """The oldest major version of PostgreSQL this is written for."""
@@ -80,12 +81,24 @@ _GONE = ("08", "28", "3D", "57P", "53300", "25006", "XX")
 stopping or starting, no room for us, read-only, broken inside."""
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
+class Connection(asyncpg.Connection):  # type: ignore[misc]
     """One that is gone within moments, and at once where nobody is there to take leave of."""
 
     line: Line | None = None
 
+    async def prepare(self, *given: Any, **named: Any) -> Any:
+        """As its like has it. It may have to ask about types first, and believes what it is answered."""
+        return await self._sensible(super().prepare(*given, **named))
+
+    async def executemany(self, *given: Any, **named: Any) -> Any:
+        """The same."""
+        return await self._sensible(super().executemany(*given, **named))
+
+    async def _sensible(self, answer: Awaitable[Any]) -> Any:
+        return await (answer if self._protocol is None else self._protocol.sensible(answer))
+
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as its like has it
+        """Take leave."""
         if self.line is not None and self.line.up:
             with contextlib.suppress(Exception):
                 await super().close(timeout=FAREWELL)
@@ -330,18 +343,23 @@ class PostgreSQL:
 
     async def _connect_to(self, host: str, port: int) -> asyncpg.Connection:
         at = self.at
-        connection = await asyncpg.connect(
-            host=host,
-            port=port,
-            user=at.user,
-            password=at.password or None,
-            database=at.database,
-            ssl=self._tls,
-            timeout=CONNECT,
-            target_session_attrs="read-write",
-            server_settings=_SETTINGS,
-            connection_class=_Connection,
-        )
+        try:
+            connection = await asyncpg.connect(
+                host=host,
+                port=port,
+                user=at.user,
+                password=at.password or None,
+                database=at.database,
+                ssl=self._tls,
+                timeout=CONNECT,
+                target_session_attrs="read-write",
+                server_settings=_SETTINGS,
+                connection_class=Connection,
+            )
+        except self.errors:
+            raise
+        except Exception as error:  # a greeting that lacks what the driver looks for in it
+            raise Nonsense(NONSENSE) from error
         connection.line = self.line
         self._open.add(connection)
         return connection

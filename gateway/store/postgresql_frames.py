@@ -8,8 +8,8 @@ closed, and who waits is told so.
 
     head    one octet of kind, four of length that count themselves: only kinds we can be answered with, and lengths as
             libpq has them, which takes 30,000 octets for the most where it is no row or text
-    body    what the driver reads without looking where it ends: texts, numbers, fields of a row
-    SCRAM   a step follows the one before
+    body    what the driver reads out of the stream piece by piece: texts, and numbers
+    SCRAM   a step follows the one before, and asks for no more work than somebody would want done
 
 What is wrong inside a value (a text that is no UTF-8) the driver sees by itself, but goes on with the connection. Here
 that ends it too.
@@ -20,8 +20,9 @@ Source: PostgreSQL, "Frontend/Backend Protocol", message formats; `VALID_LONG_ME
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
-from struct import Struct, error
+from struct import Struct
 from typing import Any, TypeVar
 
 import asyncpg
@@ -34,9 +35,13 @@ USUAL = 30_000
 """Octets of what is neither a row nor a text of the server's."""
 
 _head = Struct(">BI").unpack_from
-_int16 = Struct(">h").unpack_from
 _int32 = Struct(">i").unpack_from
 _HEAD = 5
+
+ROUNDS = 1_000_000
+"""Of hashing a password, at most: each takes the driver a microsecond, and everybody else waits. The server's own
+`scram_iterations` are 4096."""
+_rounds = re.compile(rb"(?:^|,)i=0*([0-9]{1,7})(?:,|$)").search
 
 _SASL, _SASL_CONTINUE, _SASL_FINAL = 10, 11, 12
 _SALTED = 5
@@ -71,127 +76,70 @@ class Frames:
         self._size = _HEAD
         while end - at >= _HEAD:
             kind, length = _head(data, at)
-            most, check = _KINDS[kind]
-            if not 4 <= length <= most:
-                raise Nonsense(_WORDS)
+            least, most, check = _KINDS[kind]
+            if not least <= length <= most:
+                raise Nonsense(NONSENSE)
             after = at + 1 + length
             if after > end:
                 self._size = after - at
                 break
-            if check is not None:
-                check(self, data, at + _HEAD, after)
+            if check is not None and not check(self, data, at + _HEAD, after):
+                raise Nonsense(NONSENSE)
             at = after
         if at == end:
             return data
         self._begun += data[at:]
         return data[:at]
 
-    def _row(self, data: bytes, at: int, end: int) -> None:
-        try:
-            (fields,) = _int16(data, at)
-            at += 2
-            for _ in range(fields):
-                (length,) = _int32(data, at)
-                at += 4
-                if length > 0:
-                    at += length
-                elif length < -1:  # which says that there is none
-                    raise Nonsense(_WORDS)
-        except error:  # behind all there is
-            raise Nonsense(_WORDS) from None
-        if at != end or fields < 0:
-            raise Nonsense(_WORDS)
+    def _texts(self, data: bytes, at: int, end: int) -> bool:
+        """Text after text, and an octet of zero for the end of them: so is an error."""
+        return data[at:end] == b"\0" or data.endswith(b"\0\0", at, end)
 
-    def _texts(self, data: bytes, at: int, end: int) -> None:
-        """Text after text, and nothing after the last: what an error is made of."""
-        if data[at:end] != b"\0" and not data.endswith(b"\0\0", at, end):
-            raise Nonsense(_WORDS)
+    def _two_texts(self, data: bytes, at: int, end: int) -> bool:
+        return data.count(b"\0", at, end) == 2 and data[end - 1] == 0
 
-    def _one_text(self, data: bytes, at: int, end: int) -> None:
-        if data.find(b"\0", at, end) != end - 1:
-            raise Nonsense(_WORDS)
+    def _notification(self, data: bytes, at: int, end: int) -> bool:
+        return self._two_texts(data, at + 4, end)
 
-    def _setting(self, data: bytes, at: int, end: int) -> None:
-        if data.count(b"\0", at, end) != 2 or data[end - 1]:
-            raise Nonsense(_WORDS)
-
-    def _notification(self, data: bytes, at: int, end: int) -> None:
-        self._setting(data, at + 4, end)
-
-    def _state(self, data: bytes, at: int, end: int) -> None:
-        if end - at != 1 or data[at] not in b"ITE":
-            raise Nonsense(_WORDS)
-
-    def _key(self, data: bytes, at: int, end: int) -> None:
-        if end - at < 8:
-            raise Nonsense(_WORDS)
-
-    def _empty(self, data: bytes, at: int, end: int) -> None:
-        if at != end:
-            raise Nonsense(_WORDS)
-
-    def _parameters(self, data: bytes, at: int, end: int) -> None:
-        if end - at < 2 or end - at != 2 + 4 * _int16(data, at)[0]:
-            raise Nonsense(_WORDS)
-
-    def _columns(self, data: bytes, at: int, end: int) -> None:
-        if end - at < 2:
-            raise Nonsense(_WORDS)
-        (columns,) = _int16(data, at)
-        at += 2
-        for _ in range(columns):
-            name = data.find(b"\0", at, end)
-            if name < 0:
-                raise Nonsense(_WORDS)
-            at = name + 19
-        if at != end or columns < 0:
-            raise Nonsense(_WORDS)
-
-    def _authentication(self, data: bytes, at: int, end: int) -> None:
-        if end - at < 4:
-            raise Nonsense(_WORDS)
+    def _authentication(self, data: bytes, at: int, end: int) -> bool:
         (step,) = _int32(data, at)
         if step == _SALTED:
-            right = end - at == 8
-        elif step == _SASL:
-            right = data.endswith(b"\0\0", at, end) and not self._sasl
-        elif step in (_SASL_CONTINUE, _SASL_FINAL):
-            right = self._sasl == step - 1
-        else:
-            right = True
-        if not right:
-            raise Nonsense(_WORDS)
-        if step in (_SASL, _SASL_CONTINUE, _SASL_FINAL):
-            self._sasl = step
+            return end - at == 8
+        if step not in (_SASL, _SASL_CONTINUE, _SASL_FINAL):
+            return True
+        before, self._sasl = self._sasl, step
+        if step == _SASL:
+            return data.endswith(b"\0\0", at, end) and not before
+        if step == _SASL_CONTINUE:
+            rounds = _rounds(data[at + 4 : end])
+            return before == _SASL and rounds is not None and int(rounds[1]) <= ROUNDS
+        return before == _SASL_CONTINUE
 
 
-_WORDS = "what it says is no answer of PostgreSQL's"
+NONSENSE = "what it says is no answer of PostgreSQL's"
 _TOLD = (PostgresError, InterfaceError, OSError)
 """What the driver raises where the connection is still what it was, or known to be none any more."""
 
-_Check = Callable[[Frames, bytes, int, int], None]
-_ANSWERS: dict[str, tuple[int, _Check | None]] = {
-    "R": (USUAL, Frames._authentication),
-    "K": (USUAL, Frames._key),
-    "S": (USUAL, Frames._setting),
-    "Z": (USUAL, Frames._state),
-    "v": (USUAL, None),
-    "1": (USUAL, Frames._empty),
-    "2": (USUAL, Frames._empty),
-    "3": (USUAL, Frames._empty),
-    "n": (USUAL, Frames._empty),
-    "s": (USUAL, Frames._empty),
-    "I": (USUAL, Frames._empty),
-    "C": (USUAL, Frames._one_text),
-    "t": (4 + 2 + 4 * 0x7FFF, Frames._parameters),
-    "T": (LARGEST, Frames._columns),
-    "D": (LARGEST, Frames._row),
-    "E": (LARGEST, Frames._texts),
-    "N": (LARGEST, Frames._texts),
-    "A": (LARGEST, Frames._notification),
+_Check = Callable[[Frames, bytes, int, int], bool]
+_ANSWERS: dict[str, tuple[int, int, _Check | None]] = {
+    "R": (8, USUAL, Frames._authentication),
+    "K": (12, USUAL, None),
+    "S": (6, USUAL, Frames._two_texts),
+    "Z": (5, 5, None),
+    "v": (12, USUAL, None),
+    **dict.fromkeys("123nsI", (4, 4, None)),
+    "C": (5, USUAL, None),
+    "t": (6, 6 + 4 * 0x7FFF, None),
+    "T": (6, LARGEST, None),
+    "D": (6, LARGEST, None),
+    "E": (5, LARGEST, Frames._texts),
+    "N": (5, LARGEST, Frames._texts),
+    "A": (10, LARGEST, Frames._notification),
 }
-"""Everything but what COPY and function calls are answered with, which we do not use."""
-_KINDS = [_ANSWERS.get(chr(kind), (0, None)) for kind in range(256)]
+"""The length that each has at least and at most, and how its body is looked at. Answers to COPY and to function calls
+are not among them: we do neither. Rows and what describes them are left to the driver, which takes each of these out of
+the stream first, and then knows where it ends."""
+_KINDS = [_ANSWERS.get(chr(kind), (0, -1, None)) for kind in range(256)]
 
 
 class Protocol(protocol.Protocol):  # type: ignore[misc]
@@ -212,27 +160,28 @@ class Protocol(protocol.Protocol):  # type: ignore[misc]
         except Nonsense as error:
             self._give_up(error)
         except Exception as error:  # an answer nobody asked for
-            self._give_up(Nonsense(_WORDS), error)
+            self._give_up(Nonsense(NONSENSE), error)
 
     async def prepare(self, *given: Any, **named: Any) -> Any:
         """As the driver has it. So are the others; each raises `Nonsense` for an answer that is."""
-        return await self._sensible(super().prepare(*given, **named))
+        return await self.sensible(super().prepare(*given, **named))
 
     async def bind_execute(self, *given: Any, **named: Any) -> Any:  # noqa: D102
-        return await self._sensible(super().bind_execute(*given, **named))
+        return await self.sensible(super().bind_execute(*given, **named))
 
     async def bind_execute_many(self, *given: Any, **named: Any) -> Any:  # noqa: D102
-        return await self._sensible(super().bind_execute_many(*given, **named))
+        return await self.sensible(super().bind_execute_many(*given, **named))
 
     async def query(self, *given: Any, **named: Any) -> Any:  # noqa: D102
-        return await self._sensible(super().query(*given, **named))
+        return await self.sensible(super().query(*given, **named))
 
-    async def _sensible(self, answer: Awaitable[_T]) -> _T:
+    async def sensible(self, answer: Awaitable[_T]) -> _T:
+        """`answer`. Raises `Nonsense` where the driver stumbles over it, and ends the connection."""
         try:
             return await answer
         except Exception as error:
             if self._said is None and not isinstance(error, _TOLD):
-                self._give_up(Nonsense(_WORDS), error)
+                self._give_up(Nonsense(NONSENSE), error)
             if self._said is not None:
                 raise self._said from self._said.__cause__
             raise

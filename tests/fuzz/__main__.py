@@ -1,13 +1,15 @@
 """Fuzz every target, or those that are named: `python -m tests.fuzz [--seconds 60] [name …]`.
 
 Coverage-guided by atheris where it is installed, else by the mutator of `mutate.py`. What breaks a property, and the
-inputs that reached something new, are kept under `build/fuzz/<name>/`. Exit 1 when anything broke.
+inputs that reached something new, are kept under `build/fuzz/<name>/`. Exit 1 when anything broke. Each target has a
+process of its own, for one that crashes takes it along.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -48,19 +50,20 @@ def guided(name: str, seconds: int) -> None:
 
 
 def blind(name: str, seconds: int) -> bool:
-    """Fuzz one target with our own mutator; whether it held."""
+    """Fuzz one target with our own mutator, in this process; whether it held. The input it is at is kept in `last`."""
+    last = os.open(KEPT / name / "last", os.O_CREAT | os.O_RDWR | os.O_TRUNC)
     target = import_module(f"tests.fuzz.fuzz_{name}")
     seed = random.randrange(1 << 32)
     print(f"  seed {seed}")
     until = time.monotonic() + seconds
     for tried, data in enumerate(mutations(random.Random(seed), corpus(name)), 1):
+        os.ftruncate(last, len(data))
+        os.pwrite(last, data, 0)
         try:
             target.one(data)
         except Exception:
-            kept = KEPT / name / f"crash-{hashlib.sha256(data).hexdigest()[:16]}"
-            kept.write_bytes(data)
             traceback.print_exc()
-            print(f"  kept in {kept}")
+            keep(name, data)
             return False
         if time.monotonic() > until:
             print(f"  {tried} inputs")
@@ -68,16 +71,25 @@ def blind(name: str, seconds: int) -> bool:
     return True
 
 
+def keep(name: str, data: bytes) -> None:
+    """What broke a target."""
+    kept = KEPT / name / f"crash-{hashlib.sha256(data).hexdigest()[:16]}"
+    kept.write_bytes(data)
+    print(f"  kept in {kept}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(NAMES))
     parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
-    parser.add_argument("--guided", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--how", choices=("guided", "blind"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in NAMES]:
         parser.error(f"no target called {', '.join(unknown)}")
-    if args.guided:
+    if args.how == "guided":
         guided(args.names[0], args.seconds)
+    if args.how == "blind":
+        return 0 if blind(args.names[0], args.seconds) else 1
     with_atheris = find_spec("atheris") is not None
     if not with_atheris:
         print("atheris is not installed (pip install --editable '.[fuzz]'): the inputs are mutated blindly")
@@ -85,12 +97,13 @@ def main() -> int:
     for name in args.names or NAMES:
         print(f"{name}: {args.seconds} s", flush=True)
         (KEPT / name / "corpus").mkdir(parents=True, exist_ok=True)
-        if with_atheris:
-            command = [sys.executable, "-m", "tests.fuzz", "--guided", "--seconds", str(args.seconds), name]
-            held = subprocess.run(command, check=False).returncode == 0
-        else:
-            held = blind(name, args.seconds)
-        if not held:
+        how = "guided" if with_atheris else "blind"
+        command = [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz", "--how", how]
+        code = subprocess.run([*command, "--seconds", str(args.seconds), name], check=False).returncode
+        if code < 0 and not with_atheris:
+            print(f"  died of signal {-code}")
+            keep(name, (KEPT / name / "last").read_bytes())
+        if code:
             broken.append(name)
     print(f"BROKEN: {', '.join(broken)}; see {KEPT}" if broken else "Every property held.")
     return 1 if broken else 0
