@@ -104,15 +104,21 @@ class Sqlite:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncConnection]:
-        """As every writer is."""
-        async with self._turn, self._writing.lend() as (connection, driver):
-            driver.apart = True
-            try:
-                await driver.execute("BEGIN IMMEDIATE")
-                yield connection
-                await driver.commit()
-            finally:
-                driver.apart = False
+        """As every writer is. Those who have written together bring it to the disk first, and need the turn for it."""
+        while True:
+            async with self._turn:
+                group = self._group
+                if group is None or group.over or group.ends is None:
+                    async with self._writing.lend() as (connection, driver):
+                        driver.apart = True
+                        try:
+                            await driver.execute("BEGIN IMMEDIATE")
+                            yield connection
+                            await driver.commit()
+                        finally:
+                            driver.apart = False
+                    return
+            await asyncio.wait([group.ends])
 
     async def close(self) -> None:
         """Close every connection."""

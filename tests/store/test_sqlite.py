@@ -109,6 +109,24 @@ async def test_where_the_whole_is_given_up_nobody_is_told_that_theirs_is_done(re
     assert await written(records) == {"c", "d", "e"}
 
 
+async def test_who_wants_to_be_alone_waits_for_those_who_write_together(records: Records) -> None:
+    database = records._database
+
+    async def write(name: str) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(name)))
+
+    async def alone() -> set[str]:
+        async with database.alone() as connection:
+            return set((await connection.scalars(select(seen.c.subject))).all())
+
+    async with asyncio.timeout(5):
+        for turn in range(3):
+            _, _, found, _ = await asyncio.gather(*map(write, (f"a{turn}", f"b{turn}")), alone(), write(f"c{turn}"))
+            assert found >= {f"a{turn}", f"b{turn}"}
+    assert len(await written(records)) == 9
+
+
 async def test_who_is_cancelled_leaves_when_it_is_decided(records: Records, commits: list[Connection]) -> None:
     async def write() -> None:
         async with records.begin() as connection:
