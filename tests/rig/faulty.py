@@ -39,6 +39,8 @@ class Faulty:
         self.port = 0
         self.fault: Fault | None = None
         self.slow = SLOW
+        self.garbage: Callable[[int], bytes] = random.randbytes
+        """What comes instead of so many octets."""
         self.connections = 0
         """How many came, in all."""
         self._server: asyncio.Server | None = None
@@ -211,7 +213,7 @@ class _Line:
                 continue
             elif answers and fault == "garbage":
                 self.spoilt = True
-                data = random.randbytes(len(data))
+                data = self._proxy.garbage(len(data))
             writer.write(data)
             await writer.drain()
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -17,6 +18,7 @@ from gateway.core.errors import ConfigError, StoreAway
 from gateway.store import postgresql
 from gateway.store.place import Place, server
 from gateway.store.postgresql import POOL, PostgreSQL, check_version
+from gateway.store.postgresql_frames import Protocol
 from gateway.store.sql import Records
 from gateway.store.tables import seen
 from tests.rig.certificates import Authority
@@ -86,7 +88,7 @@ async def until_back(records: Records) -> None:
             await asyncio.sleep(0.01)
 
 
-def opened_by(records: Records) -> set[object]:
+def opened_by(records: Records) -> set[Any]:
     database = records._database
     assert isinstance(database, PostgreSQL)
     return {connection for connection in database._open if not connection.is_closed()}
@@ -115,6 +117,20 @@ async def test_each_way_to_fail_is_away_at_once_and_back_soon(far: Records, prox
     await add(far, "after")
     assert await everybody(far) >= {"before", "after"}
     assert len(opened_by(far)) == POOL + 1
+
+
+@pytest.mark.parametrize("kind", [b"C", b"D"])
+async def test_garbage_that_the_driver_would_die_of_is_away_too(far: Records, proxy: Faulty, kind: bytes) -> None:
+    await add(far, "before")
+    proxy.garbage = lambda size: (kind + b"\xc0\0\0\0").ljust(size, b"x")
+    proxy.begin("garbage")
+    with pytest.raises(StoreAway, match="no answer of PostgreSQL's"):
+        await everybody(far)
+    assert not far.line.up
+    proxy.end()
+    await until_back(far)
+    assert await everybody(far) == {"before"}
+    assert all(isinstance(connection._protocol, Protocol) for connection in opened_by(far))
 
 
 async def test_a_transaction_in_the_middle_is_told_too(far: Records, proxy: Faulty) -> None:
