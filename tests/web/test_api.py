@@ -77,6 +77,10 @@ async def test_every_unsafe_endpoint_wants_our_origin_and_json(browser: Browser,
         (b'{"code": "123456", "extra": 1}', "ERR-BODY"),
         (b'{"code": "' + b"1" * 65 + b'"}', "ERR-BODY"),
         (b'{"code": "\xff"}', "ERR-JSON"),
+        (b'{"code": "000000", "code": "123456"}', "ERR-JSON"),
+        (b'{"code": "123456", "c\\u006fde": "123456"}', "ERR-JSON"),
+        (b'{"code": "123456", "label": {"a": [{"b": 1, "b": 1}]}}', "ERR-JSON"),
+        (b"[" * 1000 + b"]" * 1000, "ERR-JSON"),
     ],
 )
 async def test_a_body_that_is_not_as_it_should_be(browser: Browser, body: bytes, code: str) -> None:

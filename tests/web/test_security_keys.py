@@ -147,15 +147,17 @@ async def test_who_has_an_app_and_needs_a_key_is_led_to_set_one_up(keyed: House,
     assert onward.location.startswith("/.sallyport/verify/")
 
 
-@pytest.mark.parametrize("depth", [100, 300, 1000])
-async def test_a_credential_of_any_depth_is_wrong_and_no_fault(keyed: House, browser: Browser, depth: int) -> None:
+@pytest.mark.parametrize(("depth", "code"), [(100, "ERR-MFA-INVALID"), (300, "ERR-MFA-INVALID"), (1000, "ERR-JSON")])
+async def test_a_credential_of_any_depth_is_wrong_and_no_fault(
+    keyed: House, browser: Browser, depth: int, code: str
+) -> None:
     """JSON may be read deeper than it can be written again."""
     await browser.sign_in()
     await browser.api("POST", "mfa/webauthn/register/begin", {})
     body = b'{"credential": {"id": ' + b"[" * depth + b"]" * depth + b"}}"
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     answer = await browser.send("POST", f"{P}api/v1/mfa/webauthn/register/complete", body=body, headers=headers)
-    assert (answer.status, answer.json["code"]) == (400, "ERR-MFA-INVALID")
+    assert (answer.status, answer.json["code"]) == (400, code)
     assert await keyed.told(Kind.FAULT) == []
-    (event,) = await keyed.told(Kind.FACTOR_REFUSED)
-    assert event.detail == {"factor": "webauthn", "why": "malformed"}
+    events = [event.detail for event in await keyed.told(Kind.FACTOR_REFUSED)]
+    assert events == ([{"factor": "webauthn", "why": "malformed"}] if code == "ERR-MFA-INVALID" else [])

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from gateway.core.errors import NotProven
+from gateway.core.strict_json import each_once
 from gateway.mfa.webauthn.base64url import encode
 
 SIZE = 4096
@@ -37,16 +38,9 @@ def _read(client_data: bytes) -> dict[str, Any]:
     if len(client_data) > SIZE:
         raise NotProven("malformed")
     try:
-        said = json.loads(client_data.decode("utf-8-sig"), object_pairs_hook=_each_once)
+        said = json.loads(client_data.decode("utf-8-sig"), object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise NotProven("malformed") from error
     if not isinstance(said, dict):
         raise NotProven("malformed")
-    return said
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    said = dict(pairs)
-    if len(said) != len(pairs):
-        raise ValueError("a member comes twice")
     return said

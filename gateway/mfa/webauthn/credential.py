@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from gateway.core.errors import NotProven
+from gateway.core.strict_json import loads
 from gateway.mfa.webauthn.base64url import decode
 
 SIZE = 48 * 1024
@@ -38,8 +37,8 @@ def read(text: str) -> Sent:
     if len(text) > SIZE:
         raise NotProven("malformed")
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        value = loads(text)
+    except ValueError as error:
         raise NotProven("malformed") from error
     if not isinstance(value, dict) or value.get("type") != "public-key" or value.get("id") != value.get("rawId"):
         raise NotProven("malformed")

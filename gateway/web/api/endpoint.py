@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from gateway.core.errors import UserError
+from gateway.core.strict_json import loads
 from gateway.core.words import say
 from gateway.web.answers import json, problem
 
@@ -60,8 +60,8 @@ class Endpoint:
             raise UserError("ERR-CONTENT-TYPE", say("The body has to be application/json."), 415)
         raw = await request.read()
         try:
-            value = orjson.loads(raw) if raw else {}
-        except orjson.JSONDecodeError as error:
+            value = loads(raw) if raw else {}
+        except ValueError as error:
             raise UserError("ERR-JSON", say("The body is not JSON."), 400) from error
         try:
             return self.takes.model_validate(value)

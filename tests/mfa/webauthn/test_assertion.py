@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import delete, select, update
 
@@ -177,6 +178,11 @@ async def test_members_that_come_twice_are_not_chosen_between(room: KeyRoom) -> 
     twice = key.client_data("webauthn.get", options, ORIGIN, {})[:-1] + b', "origin": "' + ORIGIN.encode() + b'"}'
     with pytest.raises(UserError, match="ERR-MFA-INVALID"):
         await room.give(ann, ticket, key.answer(options, client_data=twice))
+    ticket, options = await room.question(ann)
+    answer = orjson.dumps(key.answer(options)).decode()
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.give(ann, ticket, '{"type": "public-key", ' + answer[1:])
+    assert [event.detail["why"] for event in room.ledger.of(Kind.STEP_UP_FAILED)] == ["malformed"] * 2
 
 
 async def test_user_verification_is_demanded_where_the_operator_says(furnish: Furnish) -> None:
