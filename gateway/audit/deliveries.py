@@ -67,8 +67,8 @@ class Deliveries:
         self._ledger = ledger
         self._count = count
 
-    async def report(self, sender: str, told: Report) -> Became:
-        """Keep it. `unknown`: that sender has no such message (any more). Raises `StoreAway`."""
+    async def report(self, sender: str, told: Report, place: Place = NOWHERE) -> Became:
+        """Keep it. `unknown`: that sender has no such message, any more or yet. Raises `StoreAway`."""
         now, suppressed = self._clock.now(), False
         async with self._records.begin() as connection:
             query = select(outbox).where(outbox.c.via == sender, outbox.c.reference == told.reference)
@@ -86,13 +86,18 @@ class Deliveries:
         self._count(sender, told.outcome if became == "kept" else became)
         if row is not None and became == "kept" and told.outcome != "delivered":
             self._tell(row, sender, told.outcome, suppressed)
+        if became == "unknown":
+            self._tell_refused(sender, "message", place)
         return became
 
-    def refused(self, sender: str, address: str) -> None:
-        """Somebody at `address` pretends to be `sender` (empty: one we do not have)."""
+    def refused(self, sender: str, place: Place = NOWHERE) -> None:
+        """Somebody pretends to be `sender` (empty: one we do not have)."""
         self._count(sender or "none", "refused")
-        detail = {"sender": sender} if sender else {}
-        self._ledger.note(Event(Kind.CALLBACK_REFUSED, Severity.NOTICE, address=address, detail=detail))
+        self._tell_refused(sender, "signature" if sender else "sender", place)
+
+    def _tell_refused(self, sender: str, reason: str, place: Place) -> None:
+        detail = {"reason": reason} | ({"sender": sender} if sender else {})
+        self._ledger.note(place.event(Kind.CALLBACK_REFUSED, Severity.NOTICE, detail=detail))
 
     async def every(self, tenant: str, most: int) -> Sequence[Suppressed]:
         """Addresses that nothing is sent to, the newest first. Raises `StoreAway`."""

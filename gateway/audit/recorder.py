@@ -48,6 +48,7 @@ FLOODS: Final = frozenset(
         Kind.STEP_UP_THROTTLED,
         Kind.RECOVERY_FAILED,
         Kind.CALLBACK_REFUSED,
+        Kind.RESUME_REFUSED,
         Kind.FAULT,
     }
 )

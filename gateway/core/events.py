@@ -58,6 +58,7 @@ class Kind(StrEnum):
     REQUEST_REJECTED = "request_rejected"
     RISK_FLAGGED = "risk_flagged"
     RESUMED = "resumed"
+    RESUME_REFUSED = "resume_refused"
     STREAM_CUT = "stream_cut"
     USER_ADDED = "user_added"
     USER_DISABLED = "user_disabled"

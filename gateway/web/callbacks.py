@@ -38,9 +38,9 @@ async def take(request: web.Request) -> web.StreamResponse:
             told = None
     if desk.deliveries is None or told is None:
         if desk.deliveries is not None:
-            desk.deliveries.refused(name if callback is not None else "", request[CALLER].facts.address)
+            desk.deliveries.refused(name if callback is not None else "", request[CALLER].place)
         raise _refused()
-    if "unknown" in [await desk.deliveries.report(name, each) for each in told]:
+    if "unknown" in [await desk.deliveries.report(name, each, request[CALLER].place) for each in told]:
         raise _refused()
     return web.Response(status=204)
 

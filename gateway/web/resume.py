@@ -13,6 +13,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.events import Kind, Severity
 from gateway.core.identity import Identity
 from gateway.core.words import say
 from gateway.mfa.interrupted import Interrupted
@@ -73,12 +74,23 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def find(request: web.Request, ticket: str, identity: Identity) -> tuple[Interrupted, str] | None:
-    """The record and its owner, if it is this session's or this browser's and still there."""
-    desk = request.app[DESK]
-    for owner in (f"session:{_session(identity)}", f"browser:{request[CALLER].browser}"):
+    """The record and its owner, if it is this session's or this browser's and still there; else that is told."""
+    desk, caller, reason = request.app[DESK], request[CALLER], "gone"
+    for owner in (f"session:{_session(identity)}", f"browser:{caller.browser}"):
         kept = await desk.interrupted.peek(ticket, owner)
         if kept is not None and is_safe(path_of(kept)) and desk.interrupted.is_for(kept, identity.user):
             return kept, owner
+        reason = "not_theirs" if kept is not None else reason
+    desk.ledger.note(
+        caller.place.event(
+            Kind.RESUME_REFUSED,
+            Severity.NOTICE,
+            tenant=identity.tenant,
+            user=identity.user,
+            session=_session(identity),
+            detail={"reason": reason},
+        )
+    )
     return None
 
 

@@ -222,11 +222,14 @@ async def resume(exchange: Exchange, facts: Facts) -> Facts:
         if (kept.host, kept.target) != (_authority(exchange), facts.target):
             return facts  # another page, opened meanwhile
         if not interrupted.is_for(kept, user):
+            wire.did_not_go_on(facts, user, "not_theirs")
             return facts
         kept = await interrupted.claim(ticket, owner)
         if kept is not None:
             exchange.resumed_by = (ticket, owner)
             return _as_it_was(exchange, facts, kept)
+    if answers.is_navigation(facts):  # what its page loads carries the cookie too
+        wire.did_not_go_on(facts, user, "gone")
     return facts
 
 

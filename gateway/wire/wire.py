@@ -293,6 +293,20 @@ class Wire:
         self.metrics.interrupted("resumed")
         self.ledger.note(about(facts, verdict, Kind.RESUMED))
 
+    def did_not_go_on(self, facts: Facts, user: str, reason: str) -> None:
+        """What somebody came back for is `not_theirs`, or `gone`: as if it had never been there."""
+        self.ledger.note(
+            Event(
+                Kind.RESUME_REFUSED,
+                Severity.NOTICE,
+                user=user,
+                address=facts.address,
+                agent=facts.agent,
+                request_id=facts.request_id,
+                detail={"reason": reason},
+            )
+        )
+
     def faulted(self, exchange: Exchange, error: str) -> None:
         """Something of ours broke: the kind of error, but none of its words, for they may quote what somebody sent."""
         detail = {"reason": Reason.FAULT.value, "room": "wire", "error": error}

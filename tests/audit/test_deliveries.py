@@ -108,7 +108,9 @@ async def test_about_nothing_we_know(rig: Rig, reference: str, sender: str) -> N
     assert await rig.tell("bounced", reference=reference, sender=sender) == "unknown"
     assert await rig.tell("bounced", reference=reference, sender=sender) == "unknown"
     assert await rig.delivery() == ["", ""]
-    assert rig.ledger.events == []
+    assert [(event.kind, event.detail["reason"]) for event in rig.ledger.events] == [
+        (Kind.CALLBACK_REFUSED, "message")
+    ] * 2
     assert await every(rig.records, "default") == []
     assert await rig.tell("delivered") == "kept", "and the key is free still"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from gateway.core.events import Kind
+from gateway.core.identity import DEFAULT_TENANT
 from tests.house.visitor import Visitor, as_json, location
 from tests.rig.gateway import PASSWORD, Gateway, running
 from tests.rig.messages import Request
@@ -48,6 +51,15 @@ async def sign_in(visitor: Visitor, login: str, user: str = "bob") -> str:
 async def send_on(visitor: Visitor, onward: str) -> None:
     """Press the button: the browser is on its way back, with the cookie."""
     assert location(await visitor.fill(await visitor.get(onward), "resume/")).startswith("/app/pay")
+
+
+async def refusals(gateway: Gateway) -> Counter[tuple[str, str]]:
+    """Who was told that it did not go on, and why."""
+    await gateway.app.recorder.flush()
+    told: Counter[tuple[str, str]] = Counter()
+    for event in await gateway.app.recorder.events(DEFAULT_TENANT, kind=Kind.RESUME_REFUSED):
+        told[event.user, event.detail["reason"]] += event.detail.get("count", 1)
+    return told
 
 
 @pytest.mark.parametrize(
@@ -140,6 +152,7 @@ async def test_not_after_its_time(mine: Gateway) -> None:
     onward = await sign_in(bob, await interrupted(bob, FILES))
     mine.pass_time(601)
     assert (await bob.get(onward)).status == 404
+    assert await refusals(mine) == {("bob", "gone"): 1}
 
 
 async def test_nobody_else_sends_it_in_the_same_browser(mine: Gateway) -> None:
@@ -154,6 +167,7 @@ async def test_nobody_else_sends_it_in_the_same_browser(mine: Gateway) -> None:
     bob.cookies["sallyport-resume"] = ticket  # nor by hand
     assert (await bob.get("/app/pay")).status == 200
     assert [one.method for one in mine.upstream.requests] == [b"GET"]
+    assert await refusals(mine) == {("carol", "not_theirs"): 2}
     await sign_in(bob, login.replace("login?", "login?reauth=1&"), "bob")
     await send_on(bob, onward)
     assert (await bob.get("/app/pay")).status == 200
@@ -168,6 +182,7 @@ async def test_it_goes_on_where_it_was_going_and_nowhere_else(mine: Gateway) -> 
         bob.cookies = dict(cookies)
         assert (await bob.get(path, Host=host)).status == 200
     assert [(one.method, one.body) for one in mine.upstream.requests] == [(b"GET", b"")] * 3
+    assert await refusals(mine) == {}, "another page, opened meanwhile"
     bob.cookies = dict(cookies)
     assert (await bob.get("/app/pay")).status == 200
     assert (mine.upstream.requests[-1].method, mine.upstream.requests[-1].body) == (b"POST", b"a=1")
@@ -178,6 +193,10 @@ async def test_somebody_elses_browser_has_nothing(mine: Gateway) -> None:
     onward = await sign_in(bob, await interrupted(bob, FILES))
     await eve.sign_in("bob")  # the same user, elsewhere
     assert (await eve.get(onward)).status == 404
+    eve.cookies["sallyport-resume"] = onward.partition("resume/")[2].partition("?")[0]
+    for mode in ("navigate", "no-cors"):  # a picture in that page brings the cookie too
+        assert (await eve.get("/app/pay", Sec_Fetch_Mode=mode)).status == 200
+    assert await refusals(mine) == {("bob", "gone"): 2}
 
 
 @pytest.mark.parametrize(
