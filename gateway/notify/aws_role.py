@@ -27,20 +27,17 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-import aiohttp
 import orjson
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, SallyportError, Undelivered
+from gateway.notify.fetched import fetched
 from gateway.notify.sigv4 import AwsKeys
 
 EARLY: Final = 300.0
 """Seconds before their end that new ones are asked for; AWS has them by then."""
 REST: Final = 30.0
 """Seconds between two questions, whatever the answer was."""
-LARGEST: Final = 64 * 1024
-TIMEOUT: Final = 5.0
-"""Seconds for one question."""
 ECS: Final = "http://169.254.170.2"
 IMDS: Final = "http://169.254.169.254"
 NEAR: Final = ("127.0.0.0/8", "::1/128", "169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128")
@@ -186,22 +183,10 @@ async def _machine(base: str) -> Given:
 
 async def _asked(method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
     """What is answered with 200. Raises `_Nothing`."""
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT, connect=TIMEOUT / 2)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as client,
-            client.request(method, url, headers=headers, data=body, allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                raise _Nothing(f"answered {answer.status}")
-            found = bytearray()
-            async for piece in answer.content.iter_any():
-                found += piece
-                if len(found) > LARGEST:
-                    raise _Nothing("too much was answered")
-            return bytes(found)
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        raise _Nothing(type(error).__name__) from None
+        return await fetched(url, method=method, headers=headers, body=body)
+    except OSError as error:
+        raise _Nothing(str(error)) from None
 
 
 def _read(file: Path) -> str:

@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from gateway.core.clock import Clock
 from gateway.core.errors import Broken
 from gateway.core.message import Outcome, Report
+from gateway.notify.fetched import fetched
 from gateway.notify.reported import json_object
 
 FRESH: Final = 3600.0
@@ -38,7 +38,6 @@ REST: Final = 60.0
 """Seconds before a certificate that could not be fetched is asked for again."""
 MOST: Final = 16
 """Certificates remembered, and as many that could not be fetched."""
-LARGEST: Final = 64 * 1024
 SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
@@ -149,26 +148,6 @@ def reports(news: Mapping[str, Any], key: str) -> Sequence[Report]:
         reference = str(_inner(news, "notification").get("messageId", ""))
         outcome = SMS.get(str(news.get("status")))
     return () if outcome is None else (Report(reference, outcome, key),)
-
-
-async def fetched(url: str) -> bytes:
-    """What is at `url`, over TLS. Raises OSError."""
-    timeout = aiohttp.ClientTimeout(total=5.0)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as client,
-            client.get(url, allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                raise OSError(f"answered {answer.status}")
-            found = bytearray()
-            async for piece in answer.content.iter_any():
-                found += piece
-                if len(found) > LARGEST:
-                    raise OSError("too large")
-            return bytes(found)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise OSError(type(error).__name__) from error
 
 
 def _remember(what: dict[str, T], url: str, value: T) -> None:

@@ -19,7 +19,8 @@ from aiohttp.test_utils import TestServer
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError, Undelivered
-from gateway.notify.aws_role import EARLY, LARGEST, REST, AwsRole
+from gateway.notify.aws_role import EARLY, REST, AwsRole
+from gateway.notify.fetched import LARGEST
 from gateway.notify.sns import SnsSender
 from tests.notify.test_providers import message
 from tests.rig.providers import AWS_KEY, AWS_SECRET, provider

@@ -25,7 +25,8 @@ from gateway.core.clock import ManualClock
 from gateway.core.contracts import Callback
 from gateway.core.errors import Broken
 from gateway.core.message import Report
-from gateway.notify.topic import Topic, fetched
+from gateway.notify.fetched import fetched
+from gateway.notify.topic import Topic
 from gateway.notify.twilio import TwilioCallback, signature
 from gateway.notify.vonage import VonageCallback
 from gateway.notify.webhook import WebhookCallback, signed
