@@ -54,7 +54,12 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return shown
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core for node here: npm install --prefix build/node axe-core")
+axe_is_there = pytest.mark.skipif(
+    not AXE.is_file(), reason="no axe-core for node here: npm install --prefix build/node axe-core"
+)
+
+
+@axe_is_there
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_axe_finds_nothing(language: str, house: House, browser: Browser, rendered: list[str]) -> None:
     axe, seen, found = AXE.read_text(), [], []
@@ -77,6 +82,22 @@ def test_axe_finds_nothing(language: str, house: House, browser: Browser, render
     walk(house, browser, language, judge)
     assert found == []
     assert seen == names()
+
+
+@axe_is_there
+def test_nor_in_the_dialog_of_a_script(browser: Browser) -> None:
+    """In somebody else's page; it takes the focus, and Escape is a way out."""
+    for language, said in LANGUAGES.items():
+        browser.go(f"{OURS}login").press(said)
+        browser.go("/public/app").unfold("POST")
+        browser.wait_for("Please sign in to go on." if language == "en" else "Devam etmek için")
+        assert browser.attribute("dialog", "lang") == language
+        assert browser.focused == ("Continue" if language == "en" else "Devam et")
+        browser.evaluate(f"{AXE.read_text()}\n;0")
+        judged = RUN.replace("axe.run(document", "axe.run(document.querySelector('dialog')")
+        assert json.loads(browser.evaluate(judged)) == []
+        browser.type(Keys.ESCAPE)
+        browser.wait_for("POST: 401 ERR-NO-SESSION")
 
 
 def test_the_keyboard_is_enough_to_get_in_and_to_change_the_language(house: House, browser: Browser) -> None:

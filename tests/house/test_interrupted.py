@@ -299,10 +299,23 @@ async def test_scripts_are_told_where_to_ask(mine: Gateway) -> None:
     plain = await bob.get("/app/x", **script)
     assert as_json(plain)["challenge"] == "/.sallyport/dialog"
     assert plain.all("Access-Control-Allow-Origin") == []
-    key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec_WebSocket_Version": "13"}
-    socket = await bob.get("/app/ws", Connection="Upgrade", Upgrade="websocket", Accept="*/*", **key)
+
+
+async def test_so_is_whoever_opens_a_socket(mine: Gateway) -> None:
+    """Not signed in, and with one factor too few."""
+    ann = visit(mine)
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Accept": "*/*", "Origin": ann.origin}
+    handshake |= {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec_WebSocket_Version": "13"}
+    socket = await ann.get("/app/ws", **handshake)
     assert (socket.status, as_json(socket)["challenge"]) == (401, "/.sallyport/dialog")
     assert socket.one("WWW-Authenticate").startswith(b"Bearer")
+    await ann.sign_in("ann")
+    socket = await ann.get("/admin/ws", **handshake)
+    assert (socket.status, as_json(socket)["code"]) == (401, "ERR-LEVEL-TOO-LOW")
+    assert as_json(socket)["challenge"] == "/.sallyport/dialog?acr_values=aal2&factors=totp"
+    assert b'error="insufficient_user_authentication"' in socket.one("WWW-Authenticate")
+    assert b'acr_values="aal2"' in socket.one("WWW-Authenticate")
+    assert mine.upstream.requests == []
 
 
 async def test_the_script_and_its_last_page(mine: Gateway) -> None:
