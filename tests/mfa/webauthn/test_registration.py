@@ -18,9 +18,10 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import select, update
 
 from gateway.core.clock import ManualClock
-from gateway.core.errors import UserError
+from gateway.core.errors import NotProven, UserError
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT, Level, Proof, level_of
+from gateway.mfa.webauthn import attestation
 from gateway.mfa.webauthn.base64url import decode
 from gateway.mfa.webauthn.binding import KEYS
 from gateway.mfa.webauthn.ceremony import LIFETIME
@@ -367,6 +368,15 @@ async def test_what_no_maker_vouches_for_is_refused(
     with pytest.raises(UserError, match="ERR-MFA-KEY-REFUSED"):
         await room.set_up(Authenticator(aaguid=aaguid), attest=attest)
     assert await room.factors.of(DEFAULT_TENANT, "s-ann") == []
+
+
+@pytest.mark.parametrize("fmt", ["tpm", "android-key", "android-safetynet", "apple", "fido-u2f", "none", ""])
+def test_a_certificate_vouches_in_one_format_only(fmt: str) -> None:
+    """Also where the rest of it is in order: what is verified of the others says nothing of the model."""
+    _, statement = MAKER.attest()(b"")
+    attestation.check("packed", statement["x5c"], NAME)
+    with pytest.raises(NotProven, match="attestation"):
+        attestation.check(fmt, statement["x5c"], NAME)
 
 
 async def test_a_statement_over_something_else_is_refused(furnish: Furnish) -> None:
