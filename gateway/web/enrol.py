@@ -97,7 +97,9 @@ async def _scan(
 ) -> web.Response:
     from gateway.mfa.qr import svg  # segno is wanted only here
 
-    problem = sentences(error.detail, wait(error.retry_after)) if error is not None else ""
+    problem = (
+        sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""
+    )
     answer = page(
         request,
         "setup.html",

@@ -158,7 +158,7 @@ async def _where(
         required=desk.clock.now() >= identity.enrol_by,
         app_instead="totp" in desk.factors.names,
         key_instead=desk.security_keys is not None and not elsewhere(request),
-        error=_told(error),
+        error=_told(request, error),
         user=identity.user,
     )
     return forms.remember_browser(request, answer)
@@ -187,7 +187,7 @@ async def _which(
         to=setup.masked,
         again_in=wait_words(setup.again_in) if setup.again_in > 0 else "",
         next=after,
-        error=_told(error),
+        error=_told(request, error),
         about_code=about_code,
     )
     if error is not None and error.retry_after > 0:
@@ -208,8 +208,8 @@ def _of(request: web.Request, setup_id: str, after: str) -> str:
     return path + (f"?next={quote(after, safe='')}" if after else "")
 
 
-def _told(error: UserError | None) -> str:
-    return sentences(error.detail, wait(error.retry_after)) if error is not None else ""
+def _told(request: web.Request, error: UserError | None) -> str:
+    return sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""
 
 
 def _session(identity: Identity) -> str:

@@ -90,7 +90,7 @@ async def caught(request: web.Request, handler: Handler) -> web.StreamResponse:
             return _nobody(request, error.code, error.detail)
         detail = error.detail
         if error.retry_after > 0 and wants_page(request):
-            detail = sentences(detail, wait(error.retry_after))
+            detail = sentences(detail, wait(error.retry_after, request.app[DESK].clock.now()))
         return refusal(request, error.status, error.code, detail, retry_after=error.retry_after)
     except NotTheWire:
         return problem(request, 400, "ERR-NOT-THE-WIRE", say("This socket is the gateway's own."))

@@ -19,7 +19,7 @@ from aiohttp import web
 from gateway.core.errors import UserError
 from gateway.core.events import Kind, Severity
 from gateway.core.identity import NEVER, Identity, Proof
-from gateway.core.words import say
+from gateway.core.words import say, sentences
 from gateway.identity.device import LIFETIME as DEVICE_LIFETIME
 from gateway.identity.users import User, canonical
 from gateway.web import enrol_first, forms
@@ -28,7 +28,7 @@ from gateway.web.caller import CALLER
 from gateway.web.desk import DESK
 from gateway.web.return_to import safe_path
 from gateway.web.trusted import stand_in
-from gateway.web.words import LOST, wait_words
+from gateway.web.words import LOST, wait
 
 WRONG = say("The user name or the password is not right.")
 
@@ -56,18 +56,18 @@ async def submit(request: web.Request) -> web.Response:
     known = desk.device.is_known(caller.crumbs.get(caller.cookies.device, ""), account)
 
     desk.users.demand_room()
-    wait = await desk.throttle.admit(account, caller.facts.network, known)
-    if wait > 0:
+    seconds = await desk.throttle.admit(account, caller.facts.network, known)
+    if seconds > 0:
         _tell(request, Kind.SIGN_IN_THROTTLED, Severity.WARNING, await _known_name(request, account))
         answer = _form(
             request,
             after,
             resume,
             typed,
-            say("Too many tries. Please wait {time} and try again.", time=wait_words(wait)),
+            sentences(say("Too many tries."), wait(seconds, desk.clock.now())),
             429,
         )
-        answer.headers["Retry-After"] = str(int(wait) + 1)
+        answer.headers["Retry-After"] = str(int(seconds) + 1)
         return answer
 
     try:

@@ -105,7 +105,9 @@ async def _ask(
     away = elsewhere(request)
     ways = [METHODS[name] for name in challenge.offered if name in METHODS and not (away and METHODS[name].touch)]
     method = next((one for one in ways if one.name == wanted), ways[0] if ways else None)
-    problem = sentences(error.detail, wait(error.retry_after)) if error is not None else ""
+    problem = (
+        sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""
+    )
     standing = await request.app[DESK].stepups.standing(challenge, identity, method.name) if method else None
     answer = page(
         request,

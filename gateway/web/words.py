@@ -10,6 +10,12 @@ from typing import Final
 from gateway.core.agents import recognised
 from gateway.core.words import Said, date, date_and_time, say, say_n
 
+SOON: Final = 120.0
+"""Seconds that somebody waits for before the page."""
+DAY_LONG: Final = 43_200.0
+"""Seconds from which on a time alone may be that of another day."""
+MOST_MINUTES: Final = 120
+"""From here on people count in hours."""
 _UNITS: Final[tuple[tuple[float, float, Callable[[int], Said], Callable[[int], Said]], ...]] = (
     (
         60.0,
@@ -95,9 +101,19 @@ def span(seconds: float) -> Said:
     return words(max(1, int(seconds // size)))
 
 
-def wait(seconds: float) -> Said:
-    """`Please wait 2 minutes.`, from 90: rounded up, for people; nothing where there is nothing to wait for."""
-    return say("Please wait {time}.", time=wait_words(seconds)) if seconds > 0 else Said("", "", {})
+def wait(seconds: float, now: float) -> Said:
+    """`Please wait 15 minutes, until 14:05 UTC.`: rounded up, for people; nothing where there is nothing to wait for.
+
+    Until when is said where somebody may do something else meanwhile and come back to an old page; in UTC, for nobody
+    tells us what their clock shows.
+    """
+    if seconds <= 0:
+        return Said("", "", {})
+    if seconds < SOON:
+        return say("Please wait {time}.", time=wait_words(seconds))
+    end = math.ceil((now + seconds) / 60) * 60.0
+    at = moment(end) if seconds >= DAY_LONG else say("{time} UTC", time=f"{datetime.fromtimestamp(end, UTC):%H:%M}")
+    return say("Please wait {time}, until {at}.", time=wait_words(seconds), at=at)
 
 
 def wait_words(seconds: float) -> Said:
@@ -105,6 +121,8 @@ def wait_words(seconds: float) -> Said:
     if seconds < 60:
         return span(max(1, math.ceil(seconds)))
     minutes = math.ceil(seconds / 60)
+    if minutes > MOST_MINUTES:
+        return say_n("{count} hour", "{count} hours", math.ceil(minutes / 60))
     return say_n("{count} minute", "{count} minutes", minutes)
 
 

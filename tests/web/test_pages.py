@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.core.identity import Level
+from gateway.core.languages import spoken
 from gateway.core.rule import StepUpDemand
 from gateway.web import pages
-from gateway.web.words import ago, browser
+from gateway.web.words import ago, browser, wait
 from tests.web.conftest import Browser, House, P
 
 VOID = {"meta", "link", "input", "img", "br", "hr"}
@@ -149,6 +150,24 @@ def test_there_is_an_error_page_for_everything(status: int) -> None:
     heading = re.search(r"<h1[^>]*>([^<]+)</h1>", text)
     assert heading
     assert heading[1].strip()
+
+
+def test_who_has_to_wait_long_is_told_until_when_too() -> None:
+    now = 1_700_000_000.0  # 22:13:20
+    waits = [str(wait(seconds, now)) for seconds in (0, 0.5, 90, 119, 120, 900, 7200, 7201, 43_199, 86_400)]
+    assert waits == [
+        "",
+        "Please wait 1 second.",
+        "Please wait 2 minutes.",
+        "Please wait 2 minutes.",
+        "Please wait 2 minutes, until 22:16 UTC.",
+        "Please wait 15 minutes, until 22:29 UTC.",
+        "Please wait 120 minutes, until 00:14 UTC.",
+        "Please wait 3 hours, until 00:14 UTC.",
+        "Please wait 12 hours, until 10:14 UTC.",
+        "Please wait 24 hours, until 15 November 2023, 22:14 UTC.",
+    ]
+    assert spoken(wait(900, now), "tr") == "Lütfen 15 dakika bekleyin; 22:29 UTC itibarıyla yeniden deneyebilirsiniz."
 
 
 def test_words_for_times_and_browsers() -> None:
