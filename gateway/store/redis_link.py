@@ -89,7 +89,7 @@ class Link(asyncio.Protocol):
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
                 self.answered(reply)
-        except exceptions.InvalidResponse:
+        except Exception:  # also of what the parser does not call invalid: a list too long for any memory
             self._break("its answer makes no sense")
 
     def answered(self, reply: Any) -> None:

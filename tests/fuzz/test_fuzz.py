@@ -18,10 +18,10 @@ from tests.house.process import ROOT
 
 TRIED = 5_000
 TRIED_IN_CONVERSATION = 1_000
-"""Inputs for targets that lead a whole gateway."""
-CAN_CRASH = ("postgresql",)
-"""Targets behind which is a compiled parser: in a process of their own, for it would take everybody along."""
-CONVERSATIONS = ("chunked", "familiar", "forward_auth", "postgresql", "request", "response")
+"""Inputs for targets that hold a conversation."""
+CAN_CRASH = ("postgresql", "redis")
+"""Targets behind which is a parser of C: in a process of their own, for it would take everybody along."""
+CONVERSATIONS = ("chunked", "familiar", "forward_auth", "postgresql", "redis", "request", "response")
 
 
 @pytest.fixture(scope="module", autouse=True)
