@@ -212,7 +212,7 @@ class _Secure(SSLConnection):
 
 
 async def connect(where: Where, address: Address, *, sentinel: bool = False) -> Any:
-    """A new connection of redis-py, signed in. Raises what redis-py raises, `OSError`, `TimeoutError`."""
+    """A new connection of redis-py, signed in. Raises what redis-py raises, `Lost`, `OSError`, `TimeoutError`."""
     username = where.sentinel_username if sentinel else where.username
     password = where.sentinel_password if sentinel else where.password
     options: dict[str, Any] = {
@@ -235,8 +235,10 @@ async def connect(where: Where, address: Address, *, sentinel: bool = False) -> 
     try:
         async with asyncio.timeout(CONNECT):
             await connection.connect()
-    except BaseException:
+    except BaseException as error:
         let_go(connection)
+        if isinstance(error, Exception) and not isinstance(error, (OSError, exceptions.RedisError)):
+            raise Lost("its answer makes no sense") from error  # whatever the parser stumbled over
         raise
     return connection
 

@@ -68,14 +68,15 @@ async def test_somebody_who_says_nothing(clock: ManualClock) -> None:
         assert "cannot be reached: " in await refusal(server.url, clock)
 
 
-async def test_somebody_who_is_no_redis(clock: ManualClock) -> None:
+@pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"%1\r\n*1\r\n:1\r\n:2\r\n"])
+async def test_somebody_who_is_no_redis(words: bytes, clock: ManualClock) -> None:
     talking = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         talking.append(asyncio.current_task())
         await reader.read(1)
         with contextlib.suppress(OSError):
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.write(words)
             writer.close()
             await writer.wait_closed()
 
