@@ -174,6 +174,7 @@ async def _page(
         me=identity,
         recovering=await desk.recoveries.of(identity) is not None,
         administers=desk.enrolment.administers(identity),
+        hears=desk.deliveries is not None,
         two_factors=identity.level >= Level.AAL2,
         confirmed=ago(identity.auth_time, now),
         required=status.required,

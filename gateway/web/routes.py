@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.web import (
     about,
     account,
+    addresses,
     callbacks,
     dialog,
     enrol,
@@ -68,6 +69,8 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "person/lift", person.lift),
     ("POST", "person/trusted-devices/forget-all", person.forget_all),
     ("POST", "person/trusted-devices/{device}/forget", person.forget),
+    ("GET", "addresses", addresses.show),
+    ("POST", "addresses/release", addresses.release),
     ("GET", "account", account.show),
     ("POST", "account/factors/{factor}/remove", account.remove_factor),
     ("POST", "account/preference", account.prefer),

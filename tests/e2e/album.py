@@ -19,9 +19,10 @@ from typing import Any
 from sqlalchemy import update
 
 from gateway import settings
-from gateway.core.identity import Proof
+from gateway.core.identity import DEFAULT_TENANT, Proof
 from gateway.core.languages import LANGUAGES, catalogue
 from gateway.mfa.attempts import LIFE
+from gateway.store import suppressed_table
 from gateway.store.tables import factors
 from gateway.web import pages
 from tests.e2e.browser import Browser
@@ -325,6 +326,9 @@ class Visit:
                 self.see("recoveries-agree")
                 browser.go(f"{OURS}account")
                 self.see("account-of-administrator")
+                self.bounce("somebody.who.has.left.long.ago@mail.example.org")
+                browser.go(f"{OURS}addresses")
+                self.see("addresses")
             self.sign_out()
         browser.go(f"{OURS}recover")
         self.sign_in()
@@ -372,6 +376,18 @@ class Visit:
                 await records.bump(connection)
 
         self.house.do(fail())
+
+    def bounce(self, address: str) -> None:
+        """Have `address` take nothing any more."""
+        assert self.house.app.people is not None
+        records, now = self.house.app.people.records, self.house.clock.now()
+
+        async def leave_alone() -> None:
+            async with records.begin() as connection:
+                one = suppressed_table.Suppressed("email", address, "bounced", now)
+                await suppressed_table.suppress(connection, DEFAULT_TENANT, one)
+
+        self.house.do(leave_alone())
 
     def days(self, count: int) -> str:
         words = catalogue(self.language)

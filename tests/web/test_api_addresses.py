@@ -1,4 +1,4 @@
-"""Addresses that nothing is sent to, looked at and released over the REST API."""
+"""Addresses that nothing is sent to, looked at and released over the REST API and on the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gateway.core.clock import ManualClock
 from gateway.core.events import Kind
 from gateway.store.suppressed_table import Suppressed, suppress
 from gateway.web.api.addresses import MOST
-from tests.web.conftest import Browser, House
+from tests.web.conftest import Browser, House, P
+from tests.web.test_pages import Page
 
 NUMBER = "+4915112345678"
 
@@ -123,3 +124,40 @@ async def test_the_newest_are_shown_where_there_are_many(house: House, ann: Brow
     answer = await ann.api("GET", "addresses")
     assert (len(answer.json["addresses"]), answer.json["more"]) == (MOST, True)
     assert answer.json["addresses"][0]["address"] == f"u{MOST - 1}@example.com"
+
+
+# -- on the page -------------------------------------------------------------------------------------------------------
+
+
+async def test_on_the_page_too(house: House, ann: Browser) -> None:
+    assert f'<a href="{P}addresses">' in (await ann.get("account")).text
+    page = await ann.get("addresses")
+    assert (page.text.index(NUMBER) < page.text.index("ann@example.com"), "eve@" in page.text) == (True, False)
+    assert "its owner has complained" in page.text
+    Page(page.text)
+    (csrf,) = {one["value"] for one in Page(page.text).all("input") if one["name"] == "csrf"}
+    fields = {"csrf": csrf, "channel": "sms", "address": NUMBER}
+    done = await ann.post("addresses/release", fields)
+    assert (done.status, done.location) == (303, f"{P}addresses?done=released")
+    (told,) = await house.told(Kind.ADDRESS_RELEASED)
+    assert told.detail == {"channel": "sms", "by": "ann"}
+    page = await ann.get("addresses?done=released")
+    assert ("sent there again" in page.text, NUMBER in page.text) == (True, False)
+    for wrong in ({}, {"address": "eve@example.com", "channel": "email"}, {"channel": "email"}):
+        again = await ann.post("addresses/release", {**fields, **wrong})
+        assert (again.status, "Nothing keeps us from sending there." in again.text) == (404, True)
+    assert await listed(ann) == [("email", "ann@example.com", "bounced")]
+
+
+async def test_the_page_is_for_administrators(house: House, ann: Browser, browser: Browser, clock: ManualClock) -> None:
+    page = await ann.get("addresses")
+    (csrf,) = {one["value"] for one in Page(page.text).all("input") if one["name"] == "csrf"}
+    fields = {"csrf": csrf, "channel": "sms", "address": NUMBER}
+    await browser.sign_in("bob")
+    assert f"{P}addresses" not in (await browser.get("account")).text
+    assert (await browser.get("addresses")).status == 403
+    assert (await browser.post("addresses/release", fields)).status == 403
+    assert (await ann.post("addresses/release", {**fields, "csrf": "x"})).status == 403
+    clock.advance(301)
+    assert (await ann.post("addresses/release", fields)).location.startswith(f"{P}verify/")
+    assert await house.told(Kind.ADDRESS_RELEASED) == []

@@ -37,6 +37,7 @@ FRESH_PAGES: dict[Path, str] = {
     ("POST", "recoveries/{recovery}/approve"): "recoveries",
     ("POST", "recoveries/{recovery}/refuse"): "recoveries",
     ("POST", "person/require"): "person",
+    ("POST", "addresses/release"): "addresses",
     ("POST", "person/lift"): "person",
     ("POST", "person/trusted-devices/forget-all"): "person",
     ("POST", "person/trusted-devices/{device}/forget"): "person",
