@@ -10,9 +10,9 @@ kept is what was said and in which language, not how: it is written when it is s
 What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, and how a
 recovery ended, goes to every other address that codes go to, telephones first of all: whoever has stolen a mailbox
 reads, and removes, what is told there. Where codes by e-mail are a factor of somebody, such a thief may be in already:
-then changes of any factor, of backup codes and of the password go there too. What concerns `sms` goes by e-mail, as
-everything does. Where an account has no address that is written to, everything goes to those others but what somebody
-may do without.
+then changes of any factor, of backup codes, of trusted browsers and of the password go there too. What concerns `sms`
+goes by e-mail, as everything does. Where an account has no address that is written to, everything goes to those others
+but what somebody may do without.
 
 (That a recovery was asked for, that it has taken the factors away, and that a factor goes, its address is told by
 `mfa.aside`: in the transaction that does it, for afterwards it is not known any more.)
@@ -113,6 +113,19 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
         NOT_YOU,
     ),
     Kind.BACKUP_CODE_USED: (say("A backup code was used"), say("One of your backup codes was used."), NOT_YOU),
+    Kind.TRUSTED_DEVICE_ADDED: (
+        say("A browser is trusted now"),
+        say(
+            "Somebody who showed your second factor chose to have their browser trusted: your password is enough there "
+            "for a while."
+        ),
+        NOT_YOU,
+    ),
+    Kind.TRUSTED_DEVICE_REVOKED: (
+        say("A browser of yours is trusted no more"),
+        say("An administrator ended the trust in a browser of yours. Your second factor is asked for there again."),
+        ASK,
+    ),
     Kind.TRUSTED_DEVICE_STOLEN: (
         say("A browser you trusted may have been copied"),
         say("A browser that you trusted was used in two places. It is not trusted any more, and it was signed out."),
@@ -165,6 +178,7 @@ OPENS: Final = frozenset(
         Kind.FACTOR_DISABLED,
         Kind.BACKUP_CODES_MADE,
         Kind.BACKUP_CODE_USED,
+        Kind.TRUSTED_DEVICE_ADDED,
         Kind.PASSWORD_CHANGED,
     }
 )
@@ -274,7 +288,7 @@ def _about_mail(row: Mapping[str, Any]) -> bool:
 def _worth(kind: str, detail: Mapping[str, Any]) -> bool:
     if kind == Kind.SIGN_IN:
         return bool(detail.get("new_browser"))
-    if kind in (Kind.SESSION_ENDED, Kind.SESSIONS_ENDED):
+    if kind in (Kind.SESSION_ENDED, Kind.SESSIONS_ENDED, Kind.TRUSTED_DEVICE_REVOKED):
         return bool(detail.get("by"))
     return kind in WORDS
 

@@ -82,7 +82,13 @@ async def rows(records: Records) -> list[Any]:
 
 @pytest.mark.parametrize("kind", sorted(WORDS))
 async def test_each_is_told(kind: Kind, recorder: Recorder, records: Records) -> None:
-    detail = {"by": "root"} if "session" in kind else {"new_browser": True} if kind == Kind.SIGN_IN else {}
+    detail = (
+        {"by": "root"}
+        if "session" in kind or "revoked" in kind
+        else {"new_browser": True}
+        if kind == Kind.SIGN_IN
+        else {}
+    )
     await recorder.record(Event(kind, user="ann", address="192.0.2.7", agent=FIREFOX, detail=detail))
     (row,) = await rows(records)
     assert (row.target, row.kind, row.state) == ("ann@example.com", kind, "waiting")
@@ -129,6 +135,7 @@ async def test_it_is_written_in_the_language_of_whoever_gets_it(recorder: Record
         Event(Kind.SIGN_IN_FAILED, user="ann"),
         Event(Kind.SESSION_ENDED, user="ann"),
         Event(Kind.SESSIONS_ENDED, user="ann"),
+        Event(Kind.TRUSTED_DEVICE_REVOKED, user="ann"),
         Event(Kind.PASSWORD_CHANGED, user="bob"),
         Event(Kind.PASSWORD_CHANGED, user="nobody"),
         Event(Kind.PASSWORD_CHANGED),
@@ -186,7 +193,10 @@ async def test_another_mailbox_that_codes_go_to_is_told_too(
     assert [row.target for row in await rows(records)] == ["ann@example.com", "spare@example.org", "ann@example.com"]
 
 
-@pytest.mark.parametrize("kind", [Kind.FACTOR_ENROLLED, Kind.BACKUP_CODES_MADE, Kind.PASSWORD_CHANGED, Kind.SIGN_IN])
+@pytest.mark.parametrize(
+    "kind",
+    [Kind.FACTOR_ENROLLED, Kind.BACKUP_CODES_MADE, Kind.TRUSTED_DEVICE_ADDED, Kind.PASSWORD_CHANGED, Kind.SIGN_IN],
+)
 async def test_where_mail_gets_somebody_in_changes_are_told_elsewhere_too(
     kind: Kind, recorder: Recorder, records: Records, clock: ManualClock
 ) -> None:
