@@ -124,6 +124,7 @@ async def _ask(
         again_in=wait_words(standing.again_in) if standing and standing.again_in > 0 else "",
         about_code=about_code,
         elsewhere=away if "webauthn" in challenge.offered else "",
+        there=away + safe_path(challenge.return_to, request.app[DESK].prefix + "account"),
         others=[one for one in ways if one is not method],
         recover=request.app[DESK].recoveries.by_email,
         error=problem,

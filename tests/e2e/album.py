@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import update
 
 from gateway import settings
+from gateway.core.decision import Score
 from gateway.core.identity import DEFAULT_TENANT, Proof
 from gateway.core.languages import LANGUAGES, catalogue
 from gateway.mfa.attempts import LIFE
@@ -88,9 +89,12 @@ def walk(house: House, browser: Browser, language: str, see: See) -> None:
         visit.set_up_the_rest()
         visit.look_around()
         visit.be_asked()
+        visit.be_at_another_address()
+        visit.answer_wrong()
         visit.lose_everything()
     visit.administer()
     visit.come_late()
+    visit.be_somewhere_unusual()
     visit.be_in_too_many_places()
     visit.guess()
 
@@ -247,10 +251,29 @@ class Visit:
         self.see("account")
         browser.unfold(f"{said('Remove')} +90 *** ** 67")
         self.see("account-remove")
-        self.house.clock.leap(11 * 60)
-        browser.go("/")
+
+    def be_at_another_address(self) -> None:
+        """Where no key answers."""
+        browser, here = self.browser, self.browser.url
+        browser.url = here.replace("localhost", "127.0.0.1")
+        browser.go(f"{OURS}login").press(LANGUAGES[self.language])
+        browser.go("/trusting/x")
+        self.sign_in()
         self.press("Use my authenticator app")
-        for _ in range(5):
+        self.see("verify-elsewhere")
+        self.prove()
+        browser.go("/keys/x")
+        self.see("verify-elsewhere-only")
+        browser.go(f"{OURS}enrol-key")
+        self.see("enrol-key-elsewhere")
+        self.sign_out()
+        browser.url = here
+
+    def answer_wrong(self) -> None:
+        """Too often."""
+        self.house.clock.leap(11 * 60)
+        self.browser.go("/")
+        for _ in range(6):
             self.type(self.phone.wrong_code)
         self.see("verify-throttled")
 
@@ -347,6 +370,27 @@ class Visit:
         self.browser.go("/keys/x")
         self.see("unready-again")
         self.sign_out()
+
+    def be_somewhere_unusual(self) -> None:
+        """It looks as if it were somebody else: nothing is set up from there, and nothing trusted."""
+        browser, desk = self.browser, self.house.app.people._desk  # type: ignore[union-attr]
+        weighed = desk.risk
+
+        async def strange(*_: Any) -> Score:
+            return Score(0.9)
+
+        object.__setattr__(desk, "risk", strange)
+        browser.go("/keys/x")
+        self.sign_in("dora")
+        self.see("unready-unusual")
+        browser.go(f"{OURS}enrol")
+        self.see("error-unusual")
+        self.sign_out()
+        browser.go("/trusting/x")
+        self.sign_in()
+        self.see("verify-unusual")
+        self.sign_out()
+        object.__setattr__(desk, "risk", weighed)
 
     def be_in_too_many_places(self) -> None:
         """No more sessions."""

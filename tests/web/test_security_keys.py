@@ -10,6 +10,7 @@ import pytest
 from gateway.core.clock import ManualClock
 from gateway.core.events import Kind
 from gateway.core.identity import Level
+from gateway.core.rule import StepUpDemand
 from gateway.mfa.webauthn.relying_party import RelyingParty
 from gateway.mfa.webauthn.security_keys import Workshop
 from gateway.store.memory import MemoryKeyValue
@@ -108,6 +109,21 @@ async def test_under_another_host_keys_are_not_asked_for(keyed: House, browser: 
     assert "https://id.example" in page.text
     assert "script" not in page.text
     assert "script-src" not in page.headers["Content-Security-Policy"]
+
+
+async def test_under_another_host_the_question_leads_to_where_a_key_answers(keyed: House, browser: Browser) -> None:
+    await browser.sign_in()
+    await set_up(browser)
+    ticket = await keyed.desk.stepups.begin(
+        await keyed.identity(browser), StepUpDemand(Level.AAL3), return_to="/orders?a=1&b=%22"
+    )
+    assert "answers at" not in (await browser.get(f"verify/{ticket}")).text
+    object.__setattr__(
+        keyed.desk, "security_keys", dataclasses.replace(keyed.desk.security_keys, us=RelyingParty("S", "https://id.example"))
+    )  # fmt: skip
+    page = (await browser.get(f"verify/{ticket}")).text
+    assert 'answers at <a href="https://id.example/orders?a=1&amp;b=%22">https://id.example</a> only.' in page
+    assert 'id="key"' not in page
 
 
 async def test_where_no_keys_are_configured_there_are_none(house: House, browser: Browser) -> None:
