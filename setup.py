@@ -40,7 +40,11 @@ def _extensions() -> list[object]:
         return []
     from mypyc.build import mypycify
 
-    return list(mypycify(_paths(), opt_level="3"))
+    extensions = list(mypycify(_paths(), opt_level="3"))
+    for extension in extensions:
+        # Python's own -Wall looks for half the time at what nobody has written; the machine code is the same without.
+        extension.extra_compile_args.append("-Wno-all")
+    return list(extensions)
 
 
 setup(ext_modules=_extensions())
