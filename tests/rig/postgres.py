@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,16 +33,20 @@ from gateway.core.clock import SystemClock
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.tables import metadata
+from tests.rig.once import PATIENT
 
 LEFT_OUT = "no PostgreSQL here: apt-get install postgresql"
 PASSWORD = "hunter2%2Fhunter2"
 """As it stands in a URL."""
 STARTS_WITHIN = 30.0
 EITHER = ("sqlite", "postgresql")
-PATIENT = 5.0
-"""Seconds for an answer, in tests about something else: the machine they run on may have a lot to do."""
-
 T = TypeVar("T")
+
+_EMPTYING = (
+    "DO $$ BEGIN "
+    + "".join(f"DELETE FROM {table}; " for table in metadata.tables if table != "meta")
+    + "DELETE FROM meta WHERE name = 'sealed_by'; UPDATE meta SET number = 0 WHERE name = 'revision'; END $$"
+)
 
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
 _INITDB = next((str(path / "initdb") for path in _BINARIES), None) or shutil.which("initdb")
@@ -63,6 +68,7 @@ class Server:
         self._names = (f"t{number}" for number in itertools.count())
         self._template = ""
         self._last = ""
+        self._kept: _Kept | None = None
 
     def make(self) -> None:
         """`initdb`, and a user `sallyport` with a password."""
@@ -191,13 +197,23 @@ class Server:
 
     def _emptied(self, database: str) -> bool:
         """Without its rows; False where its tables are no longer what they were."""
-        emptying = ";".join(f"DELETE FROM {table}" for table in metadata.tables if table != "meta")
-        rest = "DELETE FROM meta WHERE name = 'sealed_by'; UPDATE meta SET number = 0 WHERE name = 'revision'"
+        if self._kept is not None and self._kept.database == database:
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                self._kept.execute(_EMPTYING)
+                return True
+        self.part()
         try:
-            self.execute(f"DO $$ BEGIN {emptying}; {rest}; END $$", database)
+            self._kept = _Kept(self.folder, self.port, database)
+            self._kept.execute(_EMPTYING)
         except asyncpg.PostgresError:
             return False
         return True
+
+    def part(self) -> None:
+        """Keep no connection to it."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -208,6 +224,46 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         assert BIN is not None
         subprocess.run([*_as_user(), str(BIN / program), *arguments], check=True, capture_output=True, cwd="/")
+
+
+class _Kept:
+    """A connection that stays open, in a thread of its own: it has learnt the tables, and that is what takes long."""
+
+    def __init__(self, folder: Path, port: int, database: str) -> None:
+        self.database = database
+        self._runner = asyncio.Runner()
+        self._thread = ThreadPoolExecutor(1)
+        self._connection: asyncpg.Connection | None = None
+
+        async def connect() -> None:
+            self._connection = await asyncpg.connect(
+                host=str(folder), port=port, user="postgres", database=database, ssl=False
+            )
+
+        try:
+            self._do(connect)
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, statement: str) -> None:
+        """Raises what the driver does."""
+        assert self._connection is not None
+        self._do(partial(self._connection.execute, statement))
+
+    def close(self) -> None:
+        """Be gone at once."""
+        if self._connection is not None:
+            self._do(self._terminate)
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
+
+    async def _terminate(self) -> None:
+        assert self._connection is not None
+        self._connection.terminate()
+
+    def _do(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self._thread.submit(lambda: self._runner.run(work())).result()
 
 
 @contextlib.contextmanager
@@ -238,6 +294,7 @@ def started() -> Iterator[Server]:
         server.execute("CREATE ROLE sallyport LOGIN PASSWORD 'hunter2/hunter2'")
         yield server
     finally:
+        server.part()
         server.stop(signal.SIGQUIT)
         shutil.rmtree(folder, ignore_errors=True)
 
