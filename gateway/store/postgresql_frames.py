@@ -189,8 +189,9 @@ class Protocol(protocol.Protocol):  # type: ignore[misc]
     def _give_up(self, said: Nonsense, cause: Exception | None = None) -> None:
         said.__cause__ = cause
         self._said = said
-        with contextlib.suppress(Exception):  # the driver's own words, where it was in the middle of some
-            self.connection_lost(said)
+        for _ in range(2):  # it words what happened for whoever waits; where it fails at that, it says just this
+            with contextlib.suppress(Exception):
+                self.connection_lost(said)
         self.abort()
 
 

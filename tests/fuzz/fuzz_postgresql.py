@@ -2,7 +2,9 @@
 connection that is closed, and what the driver was given is whole messages, whatever pieces they came in.
 
 An input is what the server says, in pieces separated by a line of `--`; each is said as soon as everything before is
-understood. `NONCE` stands for what the client has made up. A crash of the interpreter is a crash of whoever runs this.
+understood. One that begins with `=` is messages without their lengths, between lines of `-`: so that what is wrong may
+be deeper inside. `NONCE` stands for what the client has made up. A crash of the interpreter is a crash of whoever runs
+this.
 """
 
 from __future__ import annotations
@@ -11,9 +13,22 @@ import asyncio
 from struct import Struct
 
 from gateway.store.postgresql_frames import Frames, Nonsense
-from tests.rig.postgres_talk import Talk
+from tests.rig.postgres_talk import NONCE, Talk
 
 _size = Struct(">i").unpack_from
+
+
+def pieces_of(data: bytes) -> list[bytes]:
+    """What is said, piece by piece."""
+    return [with_lengths(piece[1:]) if piece.startswith(b"=") else piece for piece in data.split(b"\n--\n")]
+
+
+def with_lengths(messages: bytes) -> bytes:
+    return b"".join(
+        one[:1] + (3 + len(one.replace(b"NONCE", b"." * NONCE))).to_bytes(4) + one[1:]
+        for one in messages.split(b"\n-\n")
+        if one
+    )
 
 
 def whole(data: bytes) -> int:
@@ -55,6 +70,6 @@ _loop = asyncio.new_event_loop()
 
 
 def one(data: bytes) -> None:
-    pieces = data.split(b"\n--\n")
+    pieces = pieces_of(data)
     framed(b"".join(pieces), data[:16])
     _loop.run_until_complete(talk(pieces))

@@ -18,6 +18,8 @@ TURNS = 4
 """Of the loop, until everything that was said is understood."""
 PUT_UP_WITH = (asyncpg.PostgresError, asyncpg.InterfaceError, InternalClientError, OSError, UnicodeError)
 """What whoever asks is told; `UnicodeError` of what they ask for."""
+NONCE = 32
+"""Octets of what the driver makes up for SCRAM."""
 _NONCE = re.compile(rb"r=([^,]+)$")
 
 

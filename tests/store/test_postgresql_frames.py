@@ -15,6 +15,7 @@ import pytest
 
 from gateway.store.postgresql_frames import LARGEST, ROUNDS, USUAL, Frames, Nonsense
 from tests.fuzz.__main__ import HERE
+from tests.fuzz.fuzz_postgresql import pieces_of
 from tests.house.process import ROOT
 from tests.rig.postgres_talk import Talk
 
@@ -32,7 +33,7 @@ def head(kind: str, length: int) -> bytes:
 
 def said(name: str) -> list[bytes]:
     """The pieces of an input of the fuzzer's."""
-    return (CORPUS / name).read_bytes().split(b"\n--\n")
+    return pieces_of((CORPUS / name).read_bytes())
 
 
 def salted(step: int, rest: bytes = b"") -> bytes:
