@@ -32,6 +32,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import NEVER, Identity
+from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.mfa.attempts import LIFE
 from gateway.store.sql import Records
@@ -224,7 +225,7 @@ class Demands:
         return since
 
     async def _tell(self, kind: Kind, tenant: str, user: str, detail: dict[str, str | int]) -> None:
-        await self._ledger.record(Event(kind, Severity.NOTICE, tenant=tenant, user=user, detail=detail))
+        await tell(self._ledger, Event(kind, Severity.NOTICE, tenant=tenant, user=user, detail=detail))
 
 
 async def must_have(connection: AsyncConnection, tenant: str, subject: str, at: float) -> None:

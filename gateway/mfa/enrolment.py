@@ -40,6 +40,7 @@ from gateway.core.contracts import EndAll, Ledger, Settle, key
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import FIRST_FACTORS, NO_SECOND_FACTOR, Identity
+from gateway.core.telling import tell
 from gateway.core.words import say, say_n, sentences
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_token
@@ -350,8 +351,9 @@ class Enrolment:
         the first factor: set a new password with it where the old one may be known.
         """
         await self._unbind_all(tenant, subject)
-        await self._ledger.record(
-            Event(Kind.FACTOR_REMOVED, Severity.WARNING, tenant=tenant, user=user, detail={"factor": "all", "by": by})
+        await tell(
+            self._ledger,
+            Event(Kind.FACTOR_REMOVED, Severity.WARNING, tenant=tenant, user=user, detail={"factor": "all", "by": by}),
         )
 
     async def regenerate_backup_codes(self, identity: Identity, place: Place = NOWHERE) -> tuple[str, ...]:
@@ -454,7 +456,8 @@ class Enrolment:
         raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
 
     async def _tell(self, kind: Kind, identity: Identity, detail: dict[str, Any], place: Place) -> None:
-        await self._ledger.record(
+        await tell(
+            self._ledger,
             place.event(
                 kind,
                 Severity.NOTICE,
@@ -462,7 +465,7 @@ class Enrolment:
                 user=identity.user,
                 session=_session(identity),
                 detail=detail,
-            )
+            ),
         )
 
 

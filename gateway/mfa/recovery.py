@@ -34,6 +34,7 @@ from gateway.core.contracts import Ledger, Settle
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity
+from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_id, new_token
@@ -500,29 +501,25 @@ class Recoveries:
         self._count(one.way, "asked")
         event = _event(Kind.RECOVERY_ASKED, Severity.ALARM, one, place)
         detail = {**event.detail, **({"by": by.user, "reason": one.reason} if one.asked_by else {})}
-        await self._ledger.record(replace(event, detail=detail, session=by.session.id if by.session else ""))
+        await tell(self._ledger, replace(event, detail=detail, session=by.session.id if by.session else ""))
 
     async def _done(self, one: Recovery, by: str, place: Place) -> None:
         self._count(one.way, one.outcome)
         event = _event(Kind.RECOVERED, Severity.ALARM, one, place)
         more = {"by": by, "asked_by": one.asker, "reason": one.reason} if one.asked_by else {}
-        event = replace(event, detail={**event.detail, **more})
-        try:
-            await self._ledger.record(event)
-        except StoreAway:  # it is done, and whoever did it goes on; it is told when it can be
-            self._ledger.note(event)
+        await tell(self._ledger, replace(event, detail={**event.detail, **more}))
 
     async def _ended(self, one: Recovery, by: str, place: Place) -> None:
         self._count(one.way, one.outcome)
         event = _event(Kind.RECOVERY_ENDED, Severity.NOTICE, one, place)
         more = {"why": one.outcome, **({"by": by} if by else {})}
-        await self._ledger.record(replace(event, detail={**event.detail, **more}))
+        await tell(self._ledger, replace(event, detail={**event.detail, **more}))
 
     async def _tell_all(self, settled: Sequence[Recovery]) -> None:
         for one in settled:
             if one.state is State.READY:
                 self._count(one.way, "ready")
-                await self._ledger.record(_event(Kind.RECOVERY_READY, Severity.WARNING, one, NOWHERE))
+                await tell(self._ledger, _event(Kind.RECOVERY_READY, Severity.WARNING, one, NOWHERE))
             else:
                 await self._ended(one, "", NOWHERE)
 

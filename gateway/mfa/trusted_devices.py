@@ -48,6 +48,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import TRUSTED_DEVICE, Identity, Proof
+from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.tokens import digest, new_id, new_token
 from gateway.store.sql import Records
@@ -165,7 +166,7 @@ class TrustedDevices:
                     sessions=[],
                 )
             )
-        await self._ledger.record(_event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place))
+        await tell(self._ledger, _event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place))
         return f"{series}.{token}"
 
     async def use(self, identity: Identity, cookie: str, browser: str, place: Place = NOWHERE) -> Used:
@@ -213,7 +214,7 @@ class TrustedDevices:
             self._tell_ended(identity, ended)
             last = {"last_address": row.address, "last_used_at": row.last_used_at}
             alarm = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
-            await self._ledger.record(replace(alarm, detail={**alarm.detail, **last}))
+            await tell(self._ledger, replace(alarm, detail={**alarm.detail, **last}))
             return GONE
         self._count("used" if "spent" in values else "repeated")
         self._ledger.note(_event(Kind.TRUSTED_DEVICE_USED, identity, row.id, Severity.INFO, place))
@@ -262,7 +263,7 @@ class TrustedDevices:
         self._tell_ended(identity, ended)
         for row in gone:
             told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, place)
-            await self._ledger.record(replace(told, detail={**told.detail, "by": by}) if by else told)
+            await tell(self._ledger, replace(told, detail={**told.detail, "by": by}) if by else told)
         return len(gone)
 
     async def count(self) -> int:
