@@ -51,7 +51,7 @@ def guided(name: str, seconds: int) -> None:
 
 def blind(name: str, seconds: int) -> bool:
     """Fuzz one target with our own mutator, in this process; whether it held. The input it is at is kept in `last`."""
-    last = os.open(KEPT / name / "last", os.O_CREAT | os.O_RDWR | os.O_TRUNC)
+    last = os.open(KEPT / name / "last", os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o644)
     target = import_module(f"tests.fuzz.fuzz_{name}")
     seed = random.randrange(1 << 32)
     print(f"  seed {seed}")
