@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from gateway.store.redis_link import Link, Lost
 from tests.fuzz.memory import Pipe, cut, split
 
-MEMORY = 2 << 30
+MEMORY = 1 << 29
 """Octets."""
 ASKED = 8
 
