@@ -195,7 +195,10 @@ async def test_another_mailbox_that_codes_go_to_is_told_too(
 
 @pytest.mark.parametrize(
     "kind",
-    [Kind.FACTOR_ENROLLED, Kind.BACKUP_CODES_MADE, Kind.TRUSTED_DEVICE_ADDED, Kind.PASSWORD_CHANGED, Kind.SIGN_IN],
+    [
+        *(Kind.FACTOR_ENROLLED, Kind.FACTOR_REMOVED, Kind.FACTOR_DISABLED, Kind.BACKUP_CODES_MADE),
+        *(Kind.BACKUP_CODE_USED, Kind.TRUSTED_DEVICE_ADDED, Kind.PASSWORD_CHANGED, Kind.SIGN_IN),
+    ],
 )
 async def test_where_mail_gets_somebody_in_changes_are_told_elsewhere_too(
     kind: Kind, recorder: Recorder, records: Records, clock: ManualClock
