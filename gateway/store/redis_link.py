@@ -41,6 +41,10 @@ CONNECT = 1.0
 """Seconds until a connection that does not come is given up. Who needs it waits less."""
 
 
+_NOT_YET = object()
+"""What the parser says of an answer that is not whole. It would say False, which may be an answer."""
+
+
 class Lost(Exception):  # noqa: N818 - the state is the name
     """The connection is gone, with why."""
 
@@ -58,7 +62,9 @@ class Link(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._reader = hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=exceptions.ResponseError)
+        self._reader = hiredis.Reader(
+            protocolError=exceptions.InvalidResponse, replyError=exceptions.ResponseError, notEnoughData=_NOT_YET
+        )
         self._transport = connection._writer.transport
         self._transport.set_protocol(self)
         if self._transport.is_closing() or connection._reader.at_eof():
@@ -87,7 +93,7 @@ class Link(asyncio.Protocol):
             return
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets()) is not False:
+            while (reply := self._reader.gets()) is not _NOT_YET:
                 self.answered(reply)
         except Exception:  # also of what the parser does not call invalid: a list too long for any memory
             self._break("its answer makes no sense")

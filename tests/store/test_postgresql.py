@@ -319,6 +319,7 @@ async def test_tls_is_used_and_always_verifies(tmp_path: Path) -> None:
         async with records.read() as connection:
             secured = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
             assert await connection.scalar(secured) is True
+        assert all(isinstance(connection._protocol, Protocol) for connection in opened_by(records))
         await records.close()
         await (await Records.open(Place(f"{by_address}?sslmode=verify-ca", ca=ours.path), clock=ManualClock())).close()
         assert "TLS failed: IP address mismatch" in await problem(Place(by_address, ca=ours.path))
