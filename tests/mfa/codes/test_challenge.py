@@ -244,6 +244,17 @@ async def test_a_new_code_in_another_tab_voids_the_old_one(room: Room) -> None:
     assert standing.sent_to == ""
 
 
+async def test_whoever_asks_in_another_session_voids_nothing(room: Room) -> None:
+    """Whoever knows the password has codes sent; the owner's counts all the same."""
+    await own(room)
+    mine, thiefs = await ask(room), await ask(room, somebody(session="session-2"))
+    await mine.send()
+    code = room.post.last
+    room.clock.advance(30)
+    await thiefs.send()
+    assert await mine.answer(code)
+
+
 async def test_a_code_is_over_after_ten_minutes(room: Room) -> None:
     await own(room)
     asked = await ask(room)
