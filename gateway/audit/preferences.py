@@ -33,13 +33,4 @@ class Preferences:
         async with self._records.begin(me.tenant, me.subject) as connection:
             changed = (await connection.execute(update(users).where(*this).values(quiet=not more))).rowcount
         if changed:
-            await self._ledger.record(
-                place.event(
-                    Kind.NOTICES_CHOSEN,
-                    Severity.NOTICE,
-                    tenant=me.tenant,
-                    user=me.user,
-                    session=me.session.id if me.session else "",
-                    detail={"more": more},
-                )
-            )
+            await self._ledger.record(place.event(Kind.NOTICES_CHOSEN, Severity.NOTICE, who=me, detail={"more": more}))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from gateway.core.identity import DEFAULT_TENANT
+from gateway.core.identity import DEFAULT_TENANT, Identity
 
 
 class Severity(IntEnum):
@@ -100,13 +100,16 @@ class Place:
         kind: Kind,
         severity: Severity = Severity.INFO,
         *,
+        who: Identity | None = None,
         tenant: str = DEFAULT_TENANT,
         user: str = "",
-        session: str = "",
         rule: str = "",
         detail: Mapping[str, Any] | None = None,
     ) -> Event:
-        """What happened, to a request from here."""
+        """What happened, to a request from here of `who`; where nobody is known, to `user` of `tenant`."""
+        session = ""
+        if who is not None:
+            tenant, user, session = who.tenant, who.user, who.session_id
         return Event(
             kind, severity, tenant, user, session, self.address, self.agent, self.request_id, rule, detail or {}
         )

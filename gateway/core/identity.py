@@ -112,6 +112,11 @@ class Identity:
     """Until when they have time to set up a second factor that they must have; afterwards nothing else is open to
     them. `NEVER`: they have what they must have."""
 
+    @property
+    def session_id(self) -> str:
+        """Of their session; empty without one."""
+        return self.session.id if self.session is not None else ""
+
 
 def reaches(proof: Proof) -> Level:
     """The assurance level that `proof` reaches beside a first factor.

@@ -250,14 +250,7 @@ class Enrolment:
     def refused(self, identity: Identity, factor: str, why: str, place: Place = NOWHERE) -> None:
         """Tell that a setup of `factor` went no further, in a word for operators; never waits."""
         self._ledger.note(
-            place.event(
-                Kind.FACTOR_REFUSED,
-                Severity.NOTICE,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=_session(identity),
-                detail={"factor": factor, "why": why},
-            )
+            place.event(Kind.FACTOR_REFUSED, Severity.NOTICE, who=identity, detail={"factor": factor, "why": why})
         )
 
     async def bind(
@@ -328,7 +321,7 @@ class Enrolment:
                 if not await self._count_devices(connection, tenant, subject):
                     await self._backup_codes.void(connection, tenant, subject)
 
-        stays = await self._end_with(tenant, subject, unbind, but=_session(identity))
+        stays = await self._end_with(tenant, subject, unbind, but=identity.session_id)
         await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": kind, "id": factor_id}, place)
         return stays
 
@@ -458,14 +451,7 @@ class Enrolment:
     async def _tell(self, kind: Kind, identity: Identity, detail: dict[str, Any], place: Place) -> None:
         await tell(
             self._ledger,
-            place.event(
-                kind,
-                Severity.NOTICE,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=_session(identity),
-                detail=detail,
-            ),
+            place.event(kind, Severity.NOTICE, who=identity, detail=detail),
         )
 
 
@@ -484,12 +470,8 @@ def _shown_step(secret: bytes, code: str, now: float) -> int:
     raise UserError("ERR-MFA-INVALID", sentences(say("That code is not right."), hint))
 
 
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""
-
-
 def _place(identity: Identity, setup_id: str) -> str:
-    return key(identity.tenant, "totp-setup", identity.subject, _session(identity), digest(setup_id).hex())
+    return key(identity.tenant, "totp-setup", identity.subject, identity.session_id, digest(setup_id).hex())
 
 
 def _not_yet(permit: Permit) -> UserError:

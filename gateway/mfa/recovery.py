@@ -33,7 +33,7 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger, Settle
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
-from gateway.core.identity import DEFAULT_TENANT, Identity
+from gateway.core.identity import Identity
 from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.mac import Mac
@@ -501,7 +501,7 @@ class Recoveries:
         self._count(one.way, "asked")
         event = _event(Kind.RECOVERY_ASKED, Severity.ALARM, one, place)
         detail = {**event.detail, **({"by": by.user, "reason": one.reason} if one.asked_by else {})}
-        await tell(self._ledger, replace(event, detail=detail, session=by.session.id if by.session else ""))
+        await tell(self._ledger, replace(event, detail=detail, session=by.session_id))
 
     async def _done(self, one: Recovery, by: str, place: Place) -> None:
         self._count(one.way, one.outcome)
@@ -526,16 +526,7 @@ class Recoveries:
     def _failed(self, way: Way, what: str, who: Identity | None, place: Place) -> UserError:
         """The one error of what cannot be used, and its one event."""
         self._count(way, "failed")
-        self._ledger.note(
-            place.event(
-                Kind.RECOVERY_FAILED,
-                Severity.WARNING,
-                tenant=who.tenant if who is not None else DEFAULT_TENANT,
-                user=who.user if who is not None else "",
-                session=who.session.id if who is not None and who.session else "",
-                detail={"what": what},
-            )
-        )
+        self._ledger.note(place.event(Kind.RECOVERY_FAILED, Severity.WARNING, who=who, detail={"what": what}))
         return UserError("ERR-RECOVERY", GONE, 410)
 
 

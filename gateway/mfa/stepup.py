@@ -40,7 +40,7 @@ from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
+from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity, Level, Proof, Session
 from gateway.core.rule import StepUpDemand
 from gateway.core.words import say, sentences
@@ -191,12 +191,8 @@ class StepUps:
         await self._kv.put(_place(session, identity.tenant, ticket), orjson.dumps(kept), LIFETIME)
         self._count("any", "asked")
         self._ledger.note(
-            Event(
-                Kind.STEP_UP_ASKED,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=session.id,
-                detail={"level": demand.level.acr, "factors": sorted(demand.factors)},
+            NOWHERE.event(
+                Kind.STEP_UP_ASKED, who=identity, detail={"level": demand.level.acr, "factors": sorted(demand.factors)}
             )
         )
         return ticket
@@ -229,9 +225,7 @@ class StepUps:
         about = place.event(
             kind,
             Severity.INFO if code == PROOF else Severity.NOTICE,
-            tenant=identity.tenant,
-            user=identity.user,
-            session=identity.session.id if identity.session else "",
+            who=identity,
             detail={"factor": known, "outcome": code or "passed", **({"why": checked.why} if checked.why else {})},
         )
         self._count(known, COUNTED[code])
@@ -282,9 +276,7 @@ class StepUps:
             place.event(
                 Kind.CODE_SENT if code == CODE_SENT else Kind.CODE_REFUSED,
                 Severity.INFO if code == CODE_SENT else Severity.NOTICE,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=identity.session.id if identity.session else "",
+                who=identity,
                 detail=detail,
             )
         )
@@ -315,16 +307,7 @@ class StepUps:
     def _gone(self, kind: Kind, identity: Identity, place: Place) -> UserError:
         """The one error of what answers no open challenge, and its one event."""
         self._count("other", COUNTED[GONE])
-        self._ledger.note(
-            place.event(
-                kind,
-                Severity.NOTICE,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=identity.session.id if identity.session else "",
-                detail={"factor": "other", "outcome": GONE},
-            )
-        )
+        self._ledger.note(place.event(kind, Severity.NOTICE, who=identity, detail={"factor": "other", "outcome": GONE}))
         return _error(GONE)
 
     async def _not_offered(self, identity: Identity, factor: str) -> Outcome:
@@ -384,7 +367,7 @@ class StepUps:
 
 
 def _asked(challenge: Challenge, identity: Identity) -> Asked:
-    return Asked(identity.session.id if identity.session else "", challenge.ticket, challenge.demand.level)
+    return Asked(identity.session_id, challenge.ticket, challenge.demand.level)
 
 
 def _bound(identity: Identity, session: Session, ticket: str) -> tuple[str, ...]:

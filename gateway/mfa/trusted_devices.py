@@ -176,7 +176,7 @@ class TrustedDevices:
         """
         series, _, token = cookie.partition(".")
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
-        session = identity.session.id if identity.session is not None else ""
+        session = identity.session_id
         this = and_(_of(tenant, subject), rows.c.series == digest(series))
         stolen, next_token = False, ""
         ended: Sequence[str] = ()
@@ -282,7 +282,7 @@ class TrustedDevices:
         self, connection: AsyncConnection, identity: Identity, sessions: Sequence[str]
     ) -> Sequence[str]:
         """All of them but the one that asks, in the transaction that takes the trust away."""
-        here = identity.session.id if identity.session is not None else ""
+        here = identity.session_id
         others = [session for session in sessions if session != here]
         ended = await self._end(connection, identity.tenant, identity.subject, others) if others else ()
         if ended:
@@ -340,11 +340,4 @@ async def _generation(connection: AsyncConnection, tenant: str, subject: str) ->
 
 
 def _event(kind: Kind, identity: Identity, device: str, severity: Severity, place: Place) -> Event:
-    return place.event(
-        kind,
-        severity,
-        tenant=identity.tenant,
-        user=identity.user,
-        session=identity.session.id if identity.session else "",
-        detail={"device": device},
-    )
+    return place.event(kind, severity, who=identity, detail={"device": device})

@@ -46,7 +46,7 @@ async def show(request: web.Request) -> web.Response:
 async def remove_factor(request: web.Request) -> web.Response:
     """Take a factor away."""
     identity = await fresh(request)
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     try:
         stays = await request.app[DESK].enrolment.remove(identity, request.match_info["factor"], request[CALLER].place)
     except UserError as error:
@@ -69,7 +69,7 @@ async def forget_all_trusted(request: web.Request) -> web.Response:
 
 async def _forget(request: web.Request, device: str, done: str) -> web.Response:
     identity = await fresh(request)
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     desk = request.app[DESK]
     if desk.trusted is not None:
         try:
@@ -82,7 +82,7 @@ async def _forget(request: web.Request, device: str, done: str) -> web.Response:
 async def prefer(request: web.Request) -> web.Response:
     """Be asked for one factor first."""
     identity = await request[CALLER].signed_in()
-    form = await forms.read(request, "account", _session(identity))
+    form = await forms.read(request, "account", identity.session_id)
     desk = request.app[DESK]
     try:
         await desk.factors.prefer(identity.tenant, identity.subject, form.get("factor", ""))
@@ -94,7 +94,7 @@ async def prefer(request: web.Request) -> web.Response:
 async def new_backup_codes(request: web.Request) -> web.Response:
     """Ten new codes; the old ones die."""
     identity = await fresh(request)
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     desk = request.app[DESK]
     codes = await desk.enrolment.regenerate_backup_codes(identity, request[CALLER].place)
     return show_codes(request, codes, desk.prefix + "account", replaced=True)
@@ -103,7 +103,7 @@ async def new_backup_codes(request: web.Request) -> web.Response:
 async def end_session(request: web.Request) -> web.Response:
     """Sign one browser out."""
     identity = await fresh(request)
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     desk = request.app[DESK]
     if not await desk.sessions.end(identity.tenant, identity.subject, request.match_info["session"]):
         raise UserError("ERR-SESSION", say("That browser is signed out already."), 404)
@@ -113,16 +113,16 @@ async def end_session(request: web.Request) -> web.Response:
 async def end_others(request: web.Request) -> web.Response:
     """Sign out everywhere but here."""
     identity = await fresh(request)
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     desk = request.app[DESK]
-    await desk.sessions.end_all(identity.tenant, identity.subject, but=_session(identity))
+    await desk.sessions.end_all(identity.tenant, identity.subject, but=identity.session_id)
     return redirect(desk.prefix + "account?done=ended-others")
 
 
 async def choose_notices(request: web.Request) -> web.Response:
     """Be told more than changes to the security of the account, or no more."""
     identity = await fresh(request)
-    fields = await forms.read(request, "account", _session(identity))
+    fields = await forms.read(request, "account", identity.session_id)
     desk = request.app[DESK]
     if desk.preferences is not None:
         await desk.preferences.choose(identity, fields.get("more") == "yes", request[CALLER].place)
@@ -133,7 +133,7 @@ async def extend(request: web.Request) -> web.Response:
     """Begin the idle time of this browser anew."""
     caller = request[CALLER]
     identity = await caller.signed_in()
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     try:
         await request.app[DESK].sessions.extend(caller.token)
     except UserError as error:
@@ -144,7 +144,7 @@ async def extend(request: web.Request) -> web.Response:
 async def stop_recovery(request: web.Request) -> web.Response:
     """Nothing is lost: whoever can press this has shown a second factor."""
     identity = await fresh(request)
-    await forms.read(request, "account", _session(identity))
+    await forms.read(request, "account", identity.session_id)
     desk, caller = request.app[DESK], request[CALLER]
     if identity.level < Level.AAL2:
         raise ProofTooOld(SECOND_FACTOR)
@@ -168,7 +168,7 @@ async def _page(
         "account.html",
         again=f"{desk.prefix}account",
         status=error.status if error else 200,
-        csrf=forms.token(request, "account", _session(identity)),
+        csrf=forms.token(request, "account", identity.session_id),
         notice=notice,
         error=error.detail if error else "",
         me=identity,
@@ -219,14 +219,14 @@ async def _page(
         sessions=[
             {
                 "id": one.id,
-                "here": one.id == _session(identity),
+                "here": one.id == identity.session_id,
                 "browser": browser(one.agent),
                 "address": one.address,
                 "since": ago(one.created_at, now),
                 "seen": ago(one.last_seen_at, now),
                 "ends": later(one.expires_at, now),
             }
-            for one in sorted(sessions, key=lambda one: (one.id != _session(identity), -one.last_seen_at))
+            for one in sorted(sessions, key=lambda one: (one.id != identity.session_id, -one.last_seen_at))
         ],
     )
     return forms.remember_browser(request, answer)
@@ -241,7 +241,3 @@ async def _ways(request: web.Request, identity: Identity) -> list[tuple[str, str
     preferred = await desk.factors.preferred(identity.tenant, identity.subject)
     ways = [(one, label(one, ""), one == preferred) for one in desk.factors.names if one in usable]
     return [("", say("The one I used last"), preferred not in usable), *ways]
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -31,7 +31,7 @@ async def show(request: web.Request) -> web.Response:
 async def release(request: web.Request) -> web.Response:
     """Send to one of them again."""
     me = await acting_administrator(request)
-    form = await forms.read(request, "addresses", _session(me))
+    form = await forms.read(request, "addresses", me.session_id)
     deliveries, channel = request.app[DESK].deliveries, form.get("channel", "")
     if deliveries is None or not await deliveries.release(
         me.tenant, channel, form.get("address", ""), by=me.user, place=request[CALLER].place
@@ -51,7 +51,7 @@ async def _page(
         "addresses.html",
         again=f"{desk.prefix}addresses",
         status=error.status if error else 200,
-        csrf=forms.token(request, "addresses", _session(me)),
+        csrf=forms.token(request, "addresses", me.session_id),
         notice=notice,
         error=error.detail if error else "",
         addresses=[
@@ -61,7 +61,3 @@ async def _page(
         more=MOST if len(found) > MOST else 0,
     )
     return forms.remember_browser(request, answer)
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -32,7 +32,7 @@ async def show(request: web.Request) -> web.Response:
     answer = page(
         request,
         "enrol.html",
-        csrf=forms.token(request, "enrol", _session(identity)),
+        csrf=forms.token(request, "enrol", identity.session_id),
         next=safe_path(request.query.get("next"), ""),
         required=desk.clock.now() >= identity.enrol_by,
         key_instead=desk.security_keys is not None and not elsewhere(request),
@@ -46,7 +46,7 @@ async def show(request: web.Request) -> web.Response:
 async def begin(request: web.Request) -> web.Response:
     """A new secret, shown as a picture and in letters."""
     identity = await fresh_to_bind(request)
-    form = await forms.read(request, "enrol", _session(identity))
+    form = await forms.read(request, "enrol", identity.session_id)
     setup = await request.app[DESK].enrolment.begin_totp(identity)
     return await _scan(request, identity, setup, safe_path(form.get("next"), ""))
 
@@ -55,7 +55,7 @@ async def confirm(request: web.Request) -> web.Response:
     """The first code of the new app. Whoever was allowed to begin may end: scanning a picture takes a while."""
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
-    form = await forms.read(request, "enrol", _session(identity))
+    form = await forms.read(request, "enrol", identity.session_id)
     setup_id = request.match_info["setup"]
     after = safe_path(form.get("next"), "")
     try:
@@ -105,7 +105,7 @@ async def _scan(
         "setup.html",
         leads_on=True,
         status=error.status if error else 200,
-        csrf=forms.token(request, "enrol", _session(identity)),
+        csrf=forms.token(request, "enrol", identity.session_id),
         setup=setup.id,
         qr="data:image/svg+xml," + quote(svg(setup.uri)),
         secret=" ".join(setup.secret[i : i + 4] for i in range(0, len(setup.secret), 4)),
@@ -115,7 +115,3 @@ async def _scan(
         error=problem,
     )
     return forms.remember_browser(request, answer)
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -90,7 +90,7 @@ async def begin(request: web.Request) -> web.Response:
     """A code on its way."""
     addresses = _addresses(request)
     identity = await fresh_to_bind(request)
-    form = await forms.read(request, "enrol-code", _session(identity))
+    form = await forms.read(request, "enrol-code", identity.session_id)
     after, typed = safe_path(form.get("next"), ""), form.get("address", "")
     try:
         setup = await addresses.begin(identity, typed, language=request[CALLER].language, place=request[CALLER].place)
@@ -109,7 +109,7 @@ async def look(request: web.Request) -> web.Response:
 async def again(request: web.Request) -> web.Response:
     """Another code."""
     identity = await request[CALLER].signed_in()
-    form = await forms.read(request, "enrol-code", _session(identity))
+    form = await forms.read(request, "enrol-code", identity.session_id)
     setup_id, after = request.match_info["setup"], safe_path(form.get("next"), "")
     try:
         await _addresses(request).again(
@@ -125,7 +125,7 @@ async def again(request: web.Request) -> web.Response:
 async def confirm(request: web.Request) -> web.Response:
     """The code. Whoever was allowed to begin may end: a message takes a while."""
     desk, identity = request.app[DESK], await request[CALLER].signed_in()
-    form = await forms.read(request, "enrol-code", _session(identity))
+    form = await forms.read(request, "enrol-code", identity.session_id)
     after = safe_path(form.get("next"), "")
     try:
         proof, codes = await _addresses(request).confirm(
@@ -150,7 +150,7 @@ async def _where(
         "enrol-code.html",
         again=f"{desk.prefix}enrol-code/{factor}" + (f"?next={quote(after, safe='')}" if after else ""),
         status=error.status if error else 200,
-        csrf=forms.token(request, "enrol-code", _session(identity)),
+        csrf=forms.token(request, "enrol-code", identity.session_id),
         factor=factor,
         words=WORDS[factor],
         next=after,
@@ -180,7 +180,7 @@ async def _which(
         leads_on=True,
         again=_of(request, setup.id, after),
         status=error.status if error else 200,
-        csrf=forms.token(request, "enrol-code", _session(identity)),
+        csrf=forms.token(request, "enrol-code", identity.session_id),
         factor=factor,
         words=WORDS[factor],
         setup=setup.id,
@@ -210,7 +210,3 @@ def _of(request: web.Request, setup_id: str, after: str) -> str:
 
 def _told(request: web.Request, error: UserError | None) -> str:
     return sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from gateway.core.identity import NEVER, Identity
+from gateway.core.identity import NEVER
 from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Permit
 from gateway.web import forms
@@ -63,7 +63,7 @@ async def show(request: web.Request) -> web.Response:
     answer = page(
         request,
         "enrol-first.html",
-        csrf=forms.token(request, "enrol-first", _session(identity)),
+        csrf=forms.token(request, "enrol-first", identity.session_id),
         left=span(left + SOON) if left > 0 else "",
         until=day(identity.enrol_by) if left > 0 else "",
         ways=() if again or instead else ways,
@@ -83,12 +83,12 @@ async def submit(request: web.Request) -> web.Response:
     """Sign in again first. What waits for the old session moves to the browser, for the same person only."""
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
-    form = await forms.read(request, "enrol-first", _session(identity))
+    form = await forms.read(request, "enrol-first", identity.session_id)
     said = {"reauth": "1", "next": safe_path(form.get("next"), desk.prefix + "account")}
     if form.get("resume"):
         moved = await desk.interrupted.move(
             form["resume"],
-            f"session:{_session(identity)}",
+            f"session:{identity.session_id}",
             f"browser:{caller.browser}",
             whose=f"user:{identity.user}",
             network=caller.facts.network,
@@ -101,7 +101,3 @@ def _onward(prefix: str, after: str, resume: str) -> str:
     if resume:
         return f"{prefix}resume/{quote(resume, safe='')}?next={quote(after, safe='')}"
     return after or f"{prefix}account"
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -38,7 +38,7 @@ async def submit(request: web.Request) -> web.Response:
     """The key's answer. Whoever was allowed to begin may end: finding a key takes a while."""
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
-    form = await forms.read(request, "enrol-key", _session(identity))
+    form = await forms.read(request, "enrol-key", identity.session_id)
     after = safe_path(form.get("next"), "")
     try:
         proof, codes = await security_keys(request).binding.complete(
@@ -66,7 +66,7 @@ async def _page(
         script=not away,
         words=KEY_WORDS,
         status=error.status if error else 200,
-        csrf=forms.token(request, "enrol-key", _session(identity)),
+        csrf=forms.token(request, "enrol-key", identity.session_id),
         next=after,
         elsewhere=away,
         required=desk.clock.now() >= identity.enrol_by,
@@ -76,7 +76,3 @@ async def _page(
         user=identity.user,
     )
     return forms.remember_browser(request, answer)
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

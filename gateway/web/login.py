@@ -178,11 +178,5 @@ def _tell(
     detail: dict[str, bool] | None = None,
 ) -> None:
     request.app[DESK].ledger.note(
-        request[CALLER].place.event(
-            kind,
-            severity,
-            user=identity.user if identity else account,
-            session=identity.session.id if identity and identity.session else "",
-            detail=detail,
-        )
+        request[CALLER].place.event(kind, severity, who=identity, user=account, detail=detail)
     )

@@ -28,9 +28,7 @@ async def submit(request: web.Request) -> web.Response:
     if identity is not None and identity.session is not None:
         await forms.read(request, "logout", identity.session.id)
         await desk.sessions.end(identity.tenant, identity.subject, identity.session.id)
-        desk.ledger.note(
-            caller.place.event(Kind.SIGN_OUT, tenant=identity.tenant, user=identity.user, session=identity.session.id)
-        )
+        desk.ledger.note(caller.place.event(Kind.SIGN_OUT, who=identity))
     for name in (caller.cookies.session, caller.cookies.resume):
         answer.headers.add("Set-Cookie", caller.cookies.set(name, "", 0))
     return answer

@@ -54,7 +54,7 @@ async def show(request: web.Request) -> web.Response:
 async def find(request: web.Request) -> web.Response:
     """On to the person whom the form names."""
     me = await administrator(request)
-    form = await forms.read(request, "person", _session(me))
+    form = await forms.read(request, "person", me.session_id)
     return redirect(_location(request, form.get("user", "")[:256]))
 
 
@@ -80,7 +80,7 @@ async def forget_all(request: web.Request) -> web.Response:
 
 async def _change(request: web.Request, done: str) -> web.Response:
     me = await acting_administrator(request)
-    form = await forms.read(request, "person", _session(me))
+    form = await forms.read(request, "person", me.session_id)
     desk, user = request.app[DESK], await request.app[DESK].users.find(form.get("user", ""), me.tenant)
     if user is None:
         return await _page(request, me, None, name=form.get("user", ""), error=_unknown())
@@ -128,7 +128,7 @@ async def _page(
         "person.html",
         again=_location(request, user.name) if user is not None else f"{desk.prefix}person",
         status=error.status if error else 200,
-        csrf=forms.token(request, "person", _session(me)),
+        csrf=forms.token(request, "person", me.session_id),
         notice=notice,
         error=error.detail if error else "",
         name=name[:256],
@@ -180,7 +180,3 @@ def _identity(user: User) -> Identity:
 
 def _unknown() -> UserError:
     return UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -38,7 +38,7 @@ async def show(request: web.Request) -> web.Response:
     answer = page(
         request,
         "recover.html",
-        csrf=forms.token(request, "recover", _session(identity)),
+        csrf=forms.token(request, "recover", identity.session_id),
         begun=open_one is not None,
         decided_by_others=open_one is not None and open_one.state is State.PENDING,
         sent=open_one is not None and open_one.state is State.READY,
@@ -54,7 +54,7 @@ async def show(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Begin. What is answered does not depend on whether there is an address."""
     desk, identity = request.app[DESK], await freshly(request)
-    await forms.read(request, "recover", _session(identity))
+    await forms.read(request, "recover", identity.session_id)
     await desk.recoveries.ask(identity, request[CALLER].place)
     return redirect(f"{desk.prefix}recover")
 
@@ -64,7 +64,7 @@ async def show_link(request: web.Request) -> web.Response:
     desk, identity = request.app[DESK], await freshly(request)
     token = request.query.get("token", "")
     await desk.recoveries.look(identity, token, request[CALLER].place)
-    csrf = forms.token(request, "recover-link", _session(identity))
+    csrf = forms.token(request, "recover-link", identity.session_id)
     answer = page(request, "recover-link.html", csrf=csrf, ticket=token, user=identity.user)
     return forms.remember_browser(request, answer)
 
@@ -76,7 +76,7 @@ async def use_link(request: web.Request) -> web.Response:
     """
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
-    form = await forms.read(request, "recover-link", _session(identity))
+    form = await forms.read(request, "recover-link", identity.session_id)
     token = form.get("token", "")
     shown = _password(request, identity)
     if shown is None:
@@ -143,7 +143,3 @@ def _password(request: web.Request, identity: Identity) -> Proof | None:
 def _allowed(request: web.Request) -> None:
     if not request.app[DESK].recoveries.by_email:
         raise off()
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

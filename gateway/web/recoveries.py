@@ -43,7 +43,7 @@ async def show(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """For somebody's, whom the form names."""
     me = await acting_administrator(request)
-    form = await forms.read(request, "recoveries", _session(me))
+    form = await forms.read(request, "recoveries", me.session_id)
     desk = request.app[DESK]
     name, reason = form.get("user", ""), form.get("reason", "")
     try:
@@ -72,7 +72,7 @@ async def _decide(
     request: web.Request, decide: Callable[[Identity, str, Place], Awaitable[Recovery]], done: str
 ) -> web.Response:
     me = await acting_administrator(request)
-    await forms.read(request, "recoveries", _session(me))
+    await forms.read(request, "recoveries", me.session_id)
     try:
         await decide(me, request.match_info["recovery"], request[CALLER].place)
     except UserError as error:
@@ -96,7 +96,7 @@ async def _page(
         request,
         "recoveries.html",
         status=error.status if error else 200,
-        csrf=forms.token(request, "recoveries", _session(me)),
+        csrf=forms.token(request, "recoveries", me.session_id),
         notice=notice,
         error=error.detail if error else "",
         name=name[:256],
@@ -135,7 +135,3 @@ def _state(one: Recovery, now: float) -> Said:
     if one.state is State.READY:
         return say("its link was sent")
     return say("its link will be sent {when}", when=later(one.due_at, now))
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

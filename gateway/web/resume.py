@@ -45,7 +45,7 @@ async def show(request: web.Request) -> web.Response:
         request,
         "resume.html",
         leads_on=True,
-        csrf=forms.token(request, "resume", _session(identity)),
+        csrf=forms.token(request, "resume", identity.session_id),
         ticket=ticket,
         what=sent(next((value.decode("latin-1") for name, value in kept.headers if name.lower() == KIND), "")),
         method=kept.method,
@@ -62,7 +62,7 @@ async def submit(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     identity = await request[CALLER].signed_in()
     ticket = request.match_info["ticket"]
-    form = await forms.read(request, "resume", _session(identity))
+    form = await forms.read(request, "resume", identity.session_id)
     found = await find(request, ticket, identity)
     if found is None:
         raise UserError("ERR-RESUME", GONE, 404)
@@ -76,21 +76,12 @@ async def submit(request: web.Request) -> web.Response:
 async def find(request: web.Request, ticket: str, identity: Identity) -> tuple[Interrupted, str] | None:
     """The record and its owner, if it is this session's or this browser's and still there; else that is told."""
     desk, caller, reason = request.app[DESK], request[CALLER], "gone"
-    for owner in (f"session:{_session(identity)}", f"browser:{caller.browser}"):
+    for owner in (f"session:{identity.session_id}", f"browser:{caller.browser}"):
         kept = await desk.interrupted.peek(ticket, owner)
         if kept is not None and is_safe(path_of(kept)) and desk.interrupted.is_for(kept, identity.user):
             return kept, owner
         reason = "not_theirs" if kept is not None else reason
-    desk.ledger.note(
-        caller.place.event(
-            Kind.RESUME_REFUSED,
-            Severity.NOTICE,
-            tenant=identity.tenant,
-            user=identity.user,
-            session=_session(identity),
-            detail={"reason": reason},
-        )
-    )
+    desk.ledger.note(caller.place.event(Kind.RESUME_REFUSED, Severity.NOTICE, who=identity, detail={"reason": reason}))
     return None
 
 
@@ -105,7 +96,3 @@ def carry_on(request: web.Request, target: str, ticket: str) -> web.Response:
     answer = redirect(target)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.resume, quote(ticket, safe=""), 60))
     return answer
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -49,7 +49,7 @@ async def submit(request: web.Request) -> web.Response:
     """The answer."""
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
-    form = await forms.read(request, "verify", _session(identity))
+    form = await forms.read(request, "verify", identity.session_id)
     ticket = request.match_info["ticket"]
     challenge = await desk.stepups.look(ticket, identity, caller.place)
     if form.get("then") == "sign-in":
@@ -75,7 +75,7 @@ async def send(request: web.Request) -> web.Response:
     """A code that answers the question. A page that is loaded again sends nothing again."""
     desk, caller = request.app[DESK], request[CALLER]
     identity = await caller.signed_in()
-    form = await forms.read(request, "verify", _session(identity))
+    form = await forms.read(request, "verify", identity.session_id)
     ticket, factor = request.match_info["ticket"], form.get("factor", "")
     ticked = form.get("trust") == "yes"  # nothing is trusted by it: it is not to be ticked again after another code
     try:
@@ -117,7 +117,7 @@ async def _ask(
         script=method is not None and method.touch,
         words=KEY_WORDS,
         status=error.status if error else 200,
-        csrf=forms.token(request, "verify", _session(identity)),
+        csrf=forms.token(request, "verify", identity.session_id),
         ticket=challenge.ticket,
         method=method,
         standing=standing,
@@ -161,7 +161,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
     answer = page(
         request,
         "unready.html",
-        csrf=forms.token(request, "verify", _session(identity)),
+        csrf=forms.token(request, "verify", identity.session_id),
         ticket=challenge.ticket,
         enrol=f"{desk.prefix}enrol{to_add}" if to_add and "totp" in kinds else "",
         enrol_sms=f"{desk.prefix}enrol-code/sms{to_add}" if to_add and "sms" in kinds else "",
@@ -185,7 +185,7 @@ async def _sign_in_again(request: web.Request, identity: Identity, challenge: Ch
         caller = request[CALLER]
         moved = await desk.interrupted.move(
             challenge.resume,
-            f"session:{_session(identity)}",
+            f"session:{identity.session_id}",
             f"browser:{caller.browser}",
             whose=f"user:{identity.user}",
             network=caller.facts.network,
@@ -198,7 +198,3 @@ async def _sign_in_again(request: web.Request, identity: Identity, challenge: Ch
 def _with(request: web.Request, ticket: str, factor: str) -> str:
     """The question, to be answered with `factor`."""
     return f"{request.app[DESK].prefix}verify/{quote(ticket, safe='')}?method={quote(factor, safe='')}"
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

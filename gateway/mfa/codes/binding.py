@@ -196,7 +196,7 @@ class Addresses:
         return factor_id
 
     def _question(self, identity: Identity, setup_id: str) -> Question:
-        return Question(identity.tenant, identity.subject, _session(identity), self._setup, setup_id)
+        return Question(identity.tenant, identity.subject, identity.session_id, self._setup, setup_id)
 
     async def _waiting(self, identity: Identity, setup_id: str, place: Place | None = None) -> dict[str, Any]:
         """What was begun. With `place`, where somebody wants something of it, it is told where there is nothing."""
@@ -222,16 +222,7 @@ class Addresses:
         detail: dict[str, Any],
         severity: Severity = Severity.NOTICE,
     ) -> None:
-        self._ledger.note(
-            place.event(
-                kind,
-                severity,
-                tenant=identity.tenant,
-                user=identity.user,
-                session=_session(identity),
-                detail={"factor": self.factor.name, **detail},
-            )
-        )
+        self._ledger.note(place.event(kind, severity, who=identity, detail={"factor": self.factor.name, **detail}))
 
 
 def _over() -> UserError:
@@ -239,8 +230,4 @@ def _over() -> UserError:
 
 
 def _place(setup: str, identity: Identity, setup_id: str) -> str:
-    return key(identity.tenant, setup, identity.subject, _session(identity), digest(setup_id).hex())
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""
+    return key(identity.tenant, setup, identity.subject, identity.session_id, digest(setup_id).hex())

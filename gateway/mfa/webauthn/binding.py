@@ -68,7 +68,7 @@ class Binding:
             raise UserError(
                 "ERR-MFA-TOO-MANY", say("You have {count} security keys already. Remove one first.", count=KEYS), 409
             )
-        challenge = await self._ceremonies.open(REGISTER, tenant, subject, _session(identity), had_factors=had_factors)
+        challenge = await self._ceremonies.open(REGISTER, tenant, subject, identity.session_id, had_factors=had_factors)
         self._enrolment.count(KIND, "started")
         return {
             "rp": {"id": self._us.id, "name": self._us.name},
@@ -99,7 +99,7 @@ class Binding:
         `ERR-MFA-TOO-MANY`, `ERR-MFA-STEP-UP` when a first factor was bound in between.
         """
         tenant, subject = identity.tenant, identity.subject
-        claimed = await self._ceremonies.claim(REGISTER, tenant, subject, _session(identity))
+        claimed = await self._ceremonies.claim(REGISTER, tenant, subject, identity.session_id)
         if claimed is None:
             self._enrolment.refused(identity, KIND, "setup", place)
             raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
@@ -156,7 +156,3 @@ class Binding:
 
 def _known() -> UserError:
     return UserError(KNOWN, say("This key is set up already."), 409)
-
-
-def _session(identity: Identity) -> str:
-    return identity.session.id if identity.session else ""

@@ -44,7 +44,7 @@ async def extend(request: web.Request, _: Empty) -> SessionItem:
     """Start the idle time of this session anew; its absolute end stays."""
     caller = request[CALLER]
     me = await caller.signed_in()
-    if request.match_info["id"] not in ("current", _id(me)):
+    if request.match_info["id"] not in ("current", me.session_id):
         raise UserError("ERR-SESSION", say("Only the session of this request can be extended."), 404)
     extended = await request.app[DESK].sessions.extend(caller.token)
     if extended.session is None:
@@ -55,7 +55,9 @@ async def extend(request: web.Request, _: Empty) -> SessionItem:
 async def invalidate_all(request: web.Request, body: Invalidate) -> web.Response:
     """Sign out everywhere, or everywhere else."""
     me = await fresh(request)
-    ended = await request.app[DESK].sessions.end_all(me.tenant, me.subject, but=_id(me) if body.keep_current else "")
+    ended = await request.app[DESK].sessions.end_all(
+        me.tenant, me.subject, but=me.session_id if body.keep_current else ""
+    )
     answer = json(Ended(ended=ended).model_dump(mode="json"))
     if not body.keep_current:
         forget_session(request, answer)
@@ -97,7 +99,7 @@ async def _user(request: web.Request, me: Identity) -> User:
 def _item(one: Session, me: Identity) -> SessionItem:
     return SessionItem(
         id=one.id,
-        current=one.id == _id(me),
+        current=one.id == me.session_id,
         created_at=moment(one.created_at),
         expires_at=moment(one.expires_at),
         last_seen_at=moment(one.last_seen_at),
@@ -106,10 +108,6 @@ def _item(one: Session, me: Identity) -> SessionItem:
         acr=level_of(one.proofs).acr,
         amr=list(amr_of(one.proofs)),
     )
-
-
-def _id(me: Identity) -> str:
-    return me.session.id if me.session else ""
 
 
 _UNKNOWN = (404, "ERR-SESSION")
