@@ -205,7 +205,7 @@ class People:
             administrators=settings.mfa.required_groups,
             count=metrics.recovery,
         )
-        self.stepups = StepUps(kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
+        self.stepups = StepUps(records, kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
         self.reminders: Reminders | None = None
         if settings.notify.email:
             self.reminders = Reminders(records, kept, clock, recorder, self.demands, single=recovery is None)
@@ -281,7 +281,9 @@ def _sent_codes(settings: Settings, records: Records, keys: KeyRing, clock: Cloc
     return made
 
 
-def _workshop(said: WebAuthn, origin: str, records: Records, keys: KeyRing, kept: KeyValue, clock: Clock) -> Workshop:
+def _workshop(
+    said: WebAuthn, origin: str, records: Records, keys: KeyRing, kept: SqlKeyValue, clock: Clock
+) -> Workshop:
     """Security keys, as they are configured. Raises `ConfigError`."""
     try:
         import webauthn  # noqa: F401 - what follows needs it

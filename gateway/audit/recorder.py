@@ -68,6 +68,10 @@ class Shelf(Protocol):
         """Keep `rows`, all of them or none. Raises `StoreAway`."""
         ...
 
+    async def enter(self, connection: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep `rows` with whatever else the transaction of `connection` keeps."""
+        ...
+
     async def newest(self, tenant: str, limit: int, kind: Kind | None, user: str | None) -> list[Event]:
         """What can be looked up again. Raises `StoreAway`."""
         ...
@@ -104,7 +108,7 @@ class Recorder:
         except Exception:
             self.dropped += 1
             log.exception("an event could not be kept")
-        self._tell(event)
+        self.tell(event)
 
     async def record(self, event: Event) -> None:
         """Keep the event durably before returning. Raises `StoreAway` where that is impossible.
@@ -113,7 +117,11 @@ class Recorder:
         """
         row = self._row(event)
         await self._write([row])
-        self._tell(event)
+        self.tell(event)
+
+    async def enter(self, connection: Any, event: Event) -> None:
+        """Keep the event with whatever else the transaction of `connection` keeps; `tell` once that is committed."""
+        await self._shelf.enter(connection, [self._row(event)])
 
     async def events(
         self, tenant: str, *, limit: int = 100, kind: Kind | None = None, user: str | None = None
@@ -206,7 +214,8 @@ class Recorder:
         row["detail"] = visible_json(event.detail, LARGEST - len(orjson.dumps(row))) if event.detail else {}
         return row
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Have every subscriber hear of `event`; what they raise is logged."""
         for subscriber in self._subscribers:
             try:
                 subscriber(event)

@@ -65,20 +65,13 @@ class Factor(Protocol):
         ...
 
     async def check(
-        self,
-        tenant: str,
-        subject: str,
-        answer: str,
-        now: float,
-        asked: Asked | None = None,
-        *,
-        settle: Settle | None = None,
+        self, connection: Any, tenant: str, subject: str, answer: str, now: float, asked: Asked | None = None
     ) -> Proof | None:
         """The proof, or None for a wrong answer. A right answer is claimed: it never counts twice.
 
-        `asked` is what it answers, for factors whose answers are to one question only. `settle` is called in the
-        transaction that claims a right answer. Raises `NotProven` for a wrong answer with a reason that operators want
-        to know.
+        All of it in the transaction of `connection`, which is about this person and will be committed, whatever comes
+        of the answer. `asked` is what it answers, for factors whose answers are to one question only. Raises
+        `NotProven` for a wrong answer with a reason that operators want to know.
         """
         ...
 
@@ -263,4 +256,12 @@ class Ledger(Protocol):
 
     async def record(self, event: Event) -> None:
         """Keep the event durably before returning. Raises `StoreAway` where that is impossible."""
+        ...
+
+    async def enter(self, connection: Any, event: Event) -> None:
+        """Keep the event with whatever else the transaction of `connection` keeps; `tell` once that is committed."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Have whoever wants to know of events hear of one that was entered. Never raises."""
         ...

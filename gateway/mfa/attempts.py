@@ -8,9 +8,9 @@
   Waiting does not help. Five tries in fifteen minutes alone would let a patient guesser win 41 % of the six-digit
   lotteries in a year; a hundred in a life is 0.03 %.
 
-A right answer sets both back. A try that was admitted and never judged (the process died) stays counted. Both are
-raised in one transaction that nothing can come between, so of a hundred guesses in one instant five are checked,
-whichever process they reach.
+A right answer sets both back. Both are raised in a transaction that nothing can come between, so of a hundred guesses
+in one instant five are checked, whichever process they reach. An answer is judged in that same transaction: whoever is
+told what became of a try has been counted, and of one that was not kept (the process died) nobody is told anything.
 """
 
 from __future__ import annotations
@@ -83,18 +83,22 @@ class Attempts:
         self._clock = clock
 
     async def admit(self, tenant: str, subject: str, method: str) -> Try:
-        """Count one try of `method`, before its answer is looked at. Raises `StoreAway`."""
+        """`count`, in a transaction of its own. Raises `StoreAway`."""
         async with self._records.begin(tenant, subject) as connection:
-            wait = await self._count_run(connection, tenant, subject, method)
-            if wait > 0:
-                return Try(wait)
-            counted = await connection.execute(
-                _COUNT_LIVES, {"of_tenant": tenant, "of_subject": subject, "of_method": method}
-            )
-            found = Try(0.0, tuple((factor_id, tried) for factor_id, tried in counted.tuples() if tried <= LIFE))
-            if found.last_of:  # what they must have they may lack from here on
-                await self._records.bump(connection, tenant, subject)
-            return found
+            return await self.count(connection, tenant, subject, method)
+
+    async def count(self, connection: AsyncConnection, tenant: str, subject: str, method: str) -> Try:
+        """Count one try of `method`, before its answer is looked at."""
+        wait = await self._count_run(connection, tenant, subject, method)
+        if wait > 0:
+            return Try(wait)
+        counted = await connection.execute(
+            _COUNT_LIVES, {"of_tenant": tenant, "of_subject": subject, "of_method": method}
+        )
+        found = Try(0.0, tuple((factor_id, tried) for factor_id, tried in counted.tuples() if tried <= LIFE))
+        if found.last_of:  # what they must have they may lack from here on
+            await self._records.bump(connection, tenant, subject)
+        return found
 
     async def succeeded(
         self,

@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.contracts import Settle
 from gateway.core.identity import Level, Proof
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_id
@@ -97,35 +96,28 @@ class BackupCodes:
 
     async def check(
         self,
+        connection: AsyncConnection,
         tenant: str,
         subject: str,
         answer: str,
         now: float,
         asked: Asked | None = None,
-        *,
-        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for an unused code, which is used up by it."""
         code = canonical(answer)
         if not code:
             return None
         whose = {"tenant": tenant, "subject": subject, "now": now, "failures": LIFE}  # this try is counted already
-        async with self._records.read() as connection:
-            rows = (await connection.execute(_USABLE, whose)).all()
+        rows = (await connection.execute(_USABLE, whose)).all()
         same = [row.id for row in rows if self._mac.verify(row.digest, "backup_code", tenant, subject, code)]
         if not same:
             return None
-        async with self._records.begin(tenant, subject) as connection:
-            used = await connection.execute(
-                update(backup_codes)
-                .where(_unused(tenant, subject, now), backup_codes.c.id == same[0])
-                .values(used_at=now)
-            )
-            if used.rowcount != 1:
-                return None
-            await connection.execute(update(factors).where(_set(tenant, subject)).values(last_used_at=now))
-            if settle is not None:
-                await settle(connection)
+        used = await connection.execute(
+            update(backup_codes).where(_unused(tenant, subject, now), backup_codes.c.id == same[0]).values(used_at=now)
+        )
+        if used.rowcount != 1:
+            return None
+        await connection.execute(update(factors).where(_set(tenant, subject)).values(last_used_at=now))
         return Proof(self.name, now)
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:

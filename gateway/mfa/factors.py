@@ -1,13 +1,13 @@
 """What a user can prove it with.
 
-Every answer, whatever the factor, passes through `check`: it counts the try, has the factor judge, and settles the
-counters. A factor itself knows nothing of limits, so none can forget them.
+Every answer, whatever the factor, passes through `check`: one transaction counts the try, has the factor judge and
+claim, and sets the counters back. A factor itself knows nothing of limits, so none can forget them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 
 from sqlalchemy import and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import Factor
-from gateway.core.errors import NotProven, UserError
+from gateway.core.errors import NotProven, StoreAway, UserError
 from gateway.core.identity import Level, Proof
 from gateway.core.words import say
 from gateway.mfa.attempts import LIFE, Attempts
@@ -58,6 +58,9 @@ class Checked:
 
 
 NOTHING = Checked()
+
+Conclude = Callable[[AsyncConnection, Checked], Awaitable[None]]
+"""Does what else follows from an answer, in the transaction that judges it."""
 
 
 class Factors:
@@ -174,29 +177,39 @@ class Factors:
         *,
         hint: bool = False,
         asked: Asked | None = None,
+        conclude: Conclude | None = None,
     ) -> Checked:
-        """Count a try of `factor`, then judge `answer` to `asked` if it is admitted.
+        """Count a try of `factor`, and judge `answer` to `asked` if it is admitted; with `conclude`, all or nothing.
 
         `hint`: whether a wrong answer may be told more about. Raises `KeyError` for a factor that is not built in, and
-        `StoreAway`, after which the try stays counted.
+        `StoreAway`, after which there was no try.
         """
-        judge = self._built[factor]
-        counted = await self.attempts.admit(tenant, subject, factor)
-        if counted.wait > 0:
-            return Checked(wait=counted.wait)
-        now = self._clock.now()
-
-        async def settle(connection: AsyncConnection) -> None:
-            await self.attempts.succeeded(connection, tenant, subject, factor, counted.lives)
-
+        judge, now = self._built[factor], self._clock.now()
+        proof: Proof | None = None
         try:
-            proof = await judge.check(tenant, subject, answer, now, asked, settle=settle) if counted.lives else None
-        except NotProven as error:
-            return Checked(disabled=counted.last_of, why=error.why, copied=error.copied)
-        if proof is not None:
-            return Checked(proof)
-        said = await judge.hint(tenant, subject, answer, now) if hint and counted.lives else ""
-        return Checked(disabled=counted.last_of, hint=said)
+            async with self._records.begin(tenant, subject) as connection:
+                counted = await self.attempts.count(connection, tenant, subject, factor)
+                if counted.wait > 0:
+                    return Checked(wait=counted.wait)
+                checked = Checked(disabled=counted.last_of)
+                try:
+                    if counted.lives:
+                        proof = await judge.check(connection, tenant, subject, answer, now, asked)
+                except NotProven as error:
+                    checked = replace(checked, why=error.why, copied=error.copied)
+                if proof is not None:
+                    await self.attempts.succeeded(connection, tenant, subject, factor, counted.lives)
+                    checked = Checked(proof)
+                if conclude is not None:
+                    await conclude(connection, checked)
+        except StoreAway:
+            raise
+        except Exception:  # of ours, and nobody is to try without end because of it
+            await self.attempts.admit(tenant, subject, factor)
+            raise
+        if proof is None and hint and counted.lives:
+            checked = replace(checked, hint=await judge.hint(tenant, subject, answer, now))
+        return checked
 
 
 _IN_USE = (  # built once: building a statement costs more than running it

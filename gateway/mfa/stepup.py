@@ -17,7 +17,8 @@ over   (any)         over   ERR-MFA-CHALLENGE       nothing was checked, nothing
 
 - *Over* is one state: answered, expired, never begun and somebody else's look and answer exactly alike. A
   challenge lies under its session's id, so a foreign ticket is not found rather than found and turned away.
-- `open → over` is one atomic `take` after the right answer. Of two right answers at once one finds the challenge over.
+- `open → over` is one atomic `take`, in the transaction that claims the right answer and keeps its event: all of it is
+  done, or none. Of two right answers at once one finds the challenge over.
 - A challenge belongs to one session: the same session id, at the version it was begun in or a later one (another tab's
   proof does not void this tab's question; a session restored to an older version does). Whoever answers holds the
   session's secret, so the browser is bound too.
@@ -29,16 +30,17 @@ over   (any)         over   ERR-MFA-CHALLENGE       nothing was checked, nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.contracts import KeyValue, Ledger, key
+from gateway.core.contracts import Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity, Level, Proof, Session
@@ -48,6 +50,8 @@ from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_token
 from gateway.mfa.codes.factor import UNSENT, VERIFY, Sending, Standing
 from gateway.mfa.factors import NOTHING, Checked, Factors
+from gateway.store.sql import Records
+from gateway.store.sql_key_value import SqlKeyValue, add, take, write
 
 LIFETIME = 600.0
 """Seconds that a challenge stays open (OWASP ASVS 5.0, 6.5.5: at most ten minutes)."""
@@ -150,7 +154,8 @@ class StepUps:
 
     def __init__(
         self,
-        kv: KeyValue,
+        records: Records,
+        kv: SqlKeyValue,
         factors: Factors,
         clock: Clock,
         ledger: Ledger,
@@ -160,6 +165,7 @@ class StepUps:
     ) -> None:
         """`count(factor, outcome)` is called for every challenge asked (`any`, `asked`), every answer judged and every
         code sent or not."""
+        self._records = records
         self._kv = kv
         self._factors = factors
         self._clock = clock
@@ -175,10 +181,8 @@ class StepUps:
         session = identity.session
         if session is None:
             raise UserError("ERR-MFA-SESSION", say("Proving it again needs a session; sign in first."), status=401)
-        turn = await self._kv.add(key(identity.tenant, "challenge-turn", session.id), 1, 6 * LIFETIME)
-        ticket = f"{turn % PLACES}-{new_token()}"
-        kept = {
-            "mac": self._mac.token(*_bound(identity, session, ticket)),
+        now = self._clock.now()
+        kept: dict[str, Any] = {
             "version": session.version,
             "level": int(demand.level),
             "factors": sorted(demand.factors),
@@ -186,9 +190,14 @@ class StepUps:
             "trusted": demand.trusted,
             "return_to": return_to,
             "resume": resume,
-            "expires_at": self._clock.now() + LIFETIME,
+            "expires_at": now + LIFETIME,
         }
-        await self._kv.put(_place(session, identity.tenant, ticket), orjson.dumps(kept), LIFETIME)
+        async with self._records.begin() as connection:
+            turn = await add(connection, key(identity.tenant, "challenge-turn", session.id), 1, now, 6 * LIFETIME)
+            ticket = f"{turn % PLACES}-{new_token()}"
+            kept["mac"] = self._mac.token(*_bound(identity, session, ticket))
+            await write(connection, _place(session, identity.tenant, ticket), orjson.dumps(kept), now + LIFETIME)
+        await self._kv.wrote()
         self._count("any", "asked")
         self._ledger.note(
             NOWHERE.event(
@@ -216,30 +225,33 @@ class StepUps:
         challenge = await self._open(ticket, identity, factor)
         if challenge is None:
             raise self._gone(Kind.STEP_UP_FAILED, identity, place)
-        outcome, checked = await self._judge(challenge, identity, factor, answer)
-        after, code = NEXT[State.OPEN, outcome]
-        if after is State.OVER and not await self._take(ticket, identity):
-            after, code = NEXT[State.OVER, outcome]
-        known = factor if outcome is not Outcome.NOT_OFFERED else "other"
-        kind = {PROOF: Kind.STEP_UP_PASSED, "ERR-MFA-THROTTLED": Kind.STEP_UP_THROTTLED}.get(code, Kind.STEP_UP_FAILED)
-        about = place.event(
-            kind,
-            Severity.INFO if code == PROOF else Severity.NOTICE,
-            who=identity,
-            detail={"factor": known, "outcome": code or "passed", **({"why": checked.why} if checked.why else {})},
-        )
+        outcome, known, kept = Outcome.THROTTLED, factor, list[Event]()
+        state, checked = State.OPEN, NOTHING
+
+        async def settle(connection: AsyncConnection, checked: Checked) -> None:
+            nonlocal state, outcome
+            outcome = Outcome.RIGHT if checked.proof is not None else Outcome.WRONG
+            if NEXT[state, outcome][0] is State.OVER and not await self._end(connection, ticket, identity):
+                state = State.OVER
+            kept.extend(_to_keep(_judged(identity, place, factor, NEXT[state, outcome][1], checked), checked))
+            for event in kept:
+                await self._ledger.enter(connection, event)
+
+        if factor in challenge.offered:
+            asked, hint = _asked(challenge, identity), identity.level >= Level.AAL1
+            checked = await self._factors.check(
+                identity.tenant, identity.subject, factor, answer, hint=hint, asked=asked, settle=settle
+            )
+        else:
+            outcome = await self._not_offered(identity, factor)
+            known = factor if outcome is Outcome.DISABLED else "other"
+        code = NEXT[state, outcome][1]
         self._count(known, COUNTED[code])
-        if checked.proof is not None and factor == "backup_code":  # used up, even if it came too late
-            await self._ledger.record(replace(about, kind=Kind.BACKUP_CODE_USED, severity=Severity.NOTICE))
+        for event in kept:
+            self._ledger.tell(event)
         if code == PROOF and checked.proof is not None:
-            await self._ledger.record(about)
             return checked.proof
-        self._ledger.note(about)
-        if checked.disabled:
-            await self._ledger.record(replace(about, kind=Kind.FACTOR_DISABLED, severity=Severity.ALARM))
-        if checked.copied:
-            detail = {"factor": known, "id": checked.copied}
-            await self._ledger.record(replace(about, kind=Kind.FACTOR_COPIED, severity=Severity.ALARM, detail=detail))
+        self._ledger.note(_judged(identity, place, known, code, checked))
         raise _error(code, checked, known)
 
     async def send(
@@ -315,20 +327,6 @@ class StepUps:
         disabled = any(one.kind == factor and one.disabled for one in enrolled)
         return Outcome.DISABLED if disabled else Outcome.NOT_OFFERED
 
-    async def _judge(
-        self, challenge: Challenge, identity: Identity, factor: str, answer: str
-    ) -> tuple[Outcome, Checked]:
-        tenant, subject = identity.tenant, identity.subject
-        if factor not in challenge.offered:
-            return await self._not_offered(identity, factor), NOTHING
-        asked = _asked(challenge, identity)
-        checked = await self._factors.check(
-            tenant, subject, factor, answer, hint=identity.level >= Level.AAL1, asked=asked
-        )
-        if checked.wait:
-            return Outcome.THROTTLED, checked
-        return (Outcome.RIGHT if checked.proof else Outcome.WRONG), checked
-
     async def _open(self, ticket: str, identity: Identity, factor: str = "") -> Challenge | None:
         """None where it is over. With `factor` nothing but that is looked for among what is offered."""
         session = identity.session
@@ -348,12 +346,12 @@ class StepUps:
         offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
         return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])
 
-    async def _take(self, ticket: str, identity: Identity) -> bool:
+    async def _end(self, connection: AsyncConnection, ticket: str, identity: Identity) -> bool:
         """End the challenge; True for exactly one caller."""
         session = identity.session
         if session is None:
             return False
-        taken = await self._kv.take(_place(session, identity.tenant, ticket))
+        taken = await take(connection, _place(session, identity.tenant, ticket), self._clock.now())
         return self._read(taken, ticket, identity, session) is not None
 
     def _read(self, value: bytes | None, ticket: str, identity: Identity, session: Session) -> dict[str, Any] | None:
@@ -364,6 +362,31 @@ class StepUps:
         if not mine or session.version < kept["version"] or kept["expires_at"] <= self._clock.now():
             return None
         return kept
+
+
+def _judged(identity: Identity, place: Place, factor: str, code: str, checked: Checked) -> Event:
+    """What is told of an answer."""
+    kind = {PROOF: Kind.STEP_UP_PASSED, "ERR-MFA-THROTTLED": Kind.STEP_UP_THROTTLED}.get(code, Kind.STEP_UP_FAILED)
+    return place.event(
+        kind,
+        Severity.INFO if code == PROOF else Severity.NOTICE,
+        who=identity,
+        detail={"factor": factor, "outcome": code or "passed", **({"why": checked.why} if checked.why else {})},
+    )
+
+
+def _to_keep(about: Event, checked: Checked) -> Iterator[Event]:
+    """What is kept with an answer, where `about` is told of it."""
+    factor = about.detail["factor"]
+    if checked.proof is not None and factor == "backup_code":  # used up, even if it came too late
+        yield replace(about, kind=Kind.BACKUP_CODE_USED, severity=Severity.NOTICE)
+    if about.kind is Kind.STEP_UP_PASSED:
+        yield about
+    if checked.disabled:
+        yield replace(about, kind=Kind.FACTOR_DISABLED, severity=Severity.ALARM)
+    if checked.copied:
+        detail = {"factor": factor, "id": checked.copied}
+        yield replace(about, kind=Kind.FACTOR_COPIED, severity=Severity.ALARM, detail=detail)
 
 
 def _asked(challenge: Challenge, identity: Identity) -> Asked:

@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.contracts import Settle
 from gateway.core.identity import Level, Proof
 from gateway.core.words import say_n
 from gateway.crypto.sealing import Sealer
@@ -58,23 +57,22 @@ class Totp:
 
     async def check(
         self,
+        connection: AsyncConnection,
         tenant: str,
         subject: str,
         answer: str,
         now: float,
         asked: Asked | None = None,
-        *,
-        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for a code of the present step or its neighbours; its step is claimed."""
         code = otp.digits_of(answer)
         if not code:
             return None
-        for device in await self._devices(tenant, subject):
+        for device in await self._devices(connection, tenant, subject):
             step = otp.matching_step(
                 device.secret, code, otp.step_at(now), after=device.last_step, refused=device.refused_step
             )
-            if step is not None and await self._claim(tenant, subject, device.id, step, now, settle):
+            if step is not None and await _claim(connection, tenant, device.id, step, now):
                 return Proof(self.name, now)
         return None
 
@@ -84,7 +82,9 @@ class Totp:
         if not code:
             return ""
         present = otp.step_at(now)
-        for device in await self._devices(tenant, subject):
+        async with self._records.read() as connection:
+            devices = await self._devices(connection, tenant, subject)
+        for device in devices:
             step = otp.drifted_step(device.secret, code, present)
             if step is None:
                 continue
@@ -123,9 +123,8 @@ class Totp:
         )
         return factor_id
 
-    async def _devices(self, tenant: str, subject: str) -> list[_Device]:
-        async with self._records.read() as connection:
-            rows = (await connection.execute(_DEVICES, {"tenant": tenant, "subject": subject})).all()
+    async def _devices(self, connection: AsyncConnection, tenant: str, subject: str) -> list[_Device]:
+        rows = (await connection.execute(_DEVICES, {"tenant": tenant, "subject": subject})).all()
         return [
             _Device(
                 row.id,
@@ -136,22 +135,18 @@ class Totp:
             for row in rows
         ]
 
-    async def _claim(
-        self, tenant: str, subject: str, factor_id: str, step: int, now: float, settle: Settle | None
-    ) -> bool:
-        async with self._records.begin(tenant, subject) as connection:
-            claimed = await connection.execute(
-                _CLAIM, {"of_tenant": tenant, "of_id": factor_id, "step": step, "last_used_at": now}
-            )
-            if claimed.rowcount == 1 and settle is not None:
-                await settle(connection)
-        return claimed.rowcount == 1
-
     async def _refuse(self, tenant: str, subject: str, factor_id: str, step: int) -> None:
         async with self._records.begin(tenant, subject) as connection:
             await connection.execute(
                 update(factors).where(factors.c.tenant == tenant, factors.c.id == factor_id).values(refused_step=step)
             )
+
+
+async def _claim(connection: AsyncConnection, tenant: str, factor_id: str, step: int, now: float) -> bool:
+    claimed = await connection.execute(
+        _CLAIM, {"of_tenant": tenant, "of_id": factor_id, "step": step, "last_used_at": now}
+    )
+    return claimed.rowcount == 1
 
 
 def clock_hint(steps: int) -> str:

@@ -27,9 +27,13 @@ class EventTable:
     async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep `rows`, all of them or none. Raises `StoreAway`."""
         async with self._records.begin() as connection:
-            await connection.execute(insert(events), rows)
-            if self._also is not None:
-                await self._also(connection, rows)
+            await self.enter(connection, rows)
+
+    async def enter(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep `rows` with whatever else `connection` commits."""
+        await connection.execute(_KEEP, rows)
+        if self._also is not None:
+            await self._also(connection, rows)
 
     async def newest(self, tenant: str, limit: int, kind: Kind | None, user: str | None) -> list[Event]:
         """The newest events of `tenant`, newest first, of one kind and one user if asked. Raises `StoreAway`."""
@@ -41,6 +45,9 @@ class EventTable:
         async with self._records.read(long=True) as connection:
             rows = (await connection.execute(query.limit(limit))).mappings().all()
         return [_event(row) for row in rows]
+
+
+_KEEP = insert(events)
 
 
 def _event(row: Any) -> Event:

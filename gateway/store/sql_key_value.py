@@ -42,20 +42,19 @@ class SqlKeyValue:
         """As the contract says."""
         async with self._records.begin() as connection:
             await write(connection, key, value, self._clock.now() + ttl)
-        await self._sweep()
+        await self.wrote()
 
     async def claim(self, key: str, ttl: float) -> bool:
         """As the contract says."""
         async with self._records.begin() as connection:
             claimed = await claim(connection, key, self._clock.now(), ttl)
-        await self._sweep()
+        await self.wrote()
         return claimed
 
     async def take(self, key: str) -> bytes | None:
         """As the contract says."""
         async with self._records.begin() as connection:
-            row = (await connection.execute(_TAKE, {"of": key})).first()
-        return row.value if row is not None and row.expires_at > self._clock.now() else None
+            return await take(connection, key, self._clock.now())
 
     async def drop(self, key: str) -> None:
         """As the contract says."""
@@ -70,14 +69,13 @@ class SqlKeyValue:
 
     async def add(self, key: str, amount: int, ttl: float) -> int:
         """As the contract says."""
-        now = self._clock.now()
-        row = {"key": key, "tenant": _tenant(key), "more": amount, "now": now, "until": now + ttl}
         async with self._records.begin() as connection:
-            number: int = (await connection.execute(_ADD[connection.dialect.name], row)).scalar_one()
-        await self._sweep()
+            number = await add(connection, key, amount, self._clock.now(), ttl)
+        await self.wrote()
         return number
 
-    async def _sweep(self) -> None:
+    async def wrote(self) -> None:
+        """Now and then, remove what has expired. Called after every write, also of the functions below."""
         self._writes += 1
         if self._writes % SWEEP_EVERY:
             return
@@ -90,6 +88,19 @@ async def write(connection: AsyncConnection, key: str, value: bytes, expires_at:
     """Keep `value` until `expires_at`, replacing what was there, in the transaction of somebody else."""
     row = {"key": key, "tenant": _tenant(key), "value": value, "until": expires_at}
     await connection.execute(_PUT[connection.dialect.name], row)
+
+
+async def add(connection: AsyncConnection, key: str, amount: int, now: float, ttl: float) -> int:
+    """`KeyValue.add`, as part of a transaction."""
+    row = {"key": key, "tenant": _tenant(key), "more": amount, "now": now, "until": now + ttl}
+    number: int = (await connection.execute(_ADD[connection.dialect.name], row)).scalar_one()
+    return number
+
+
+async def take(connection: AsyncConnection, key: str, now: float) -> bytes | None:
+    """`KeyValue.take`, as part of a transaction."""
+    row = (await connection.execute(_TAKE, {"of": key})).first()
+    return row.value if row is not None and row.expires_at > now else None
 
 
 async def claim(connection: AsyncConnection, key: str, now: float, ttl: float) -> bool:

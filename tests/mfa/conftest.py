@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.asked import Asked
 from gateway.core.clock import ManualClock
 from gateway.core.contracts import Factor
+from gateway.core.errors import NotProven
 from gateway.core.events import Event, Kind
 from gateway.core.identity import DEFAULT_TENANT, Identity, Proof, Session, amr_of, level_of
 from gateway.crypto.mac import Mac
@@ -42,11 +46,20 @@ class Remembering:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self._entered: list[Event] = []
 
     def note(self, event: Event) -> None:
         self.events.append(event)
 
     async def record(self, event: Event) -> None:
+        self.events.append(event)
+
+    async def enter(self, connection: AsyncConnection, event: Event) -> None:
+        assert connection.in_transaction()
+        self._entered.append(event)
+
+    def tell(self, event: Event) -> None:
+        self._entered.remove(event)
         self.events.append(event)
 
     def of(self, kind: Kind) -> list[Event]:
@@ -82,8 +95,9 @@ class Room:
         }  # fmt: skip
         self.factors = Factors(records, {name: built[name] for name in offered}, clock)
         self.stepups = StepUps(
-            self.kv, self.factors, clock, self.ledger, self.mac, count=lambda *what: self.counted.append(what)
-        )
+            records, self.kv, self.factors, clock, self.ledger, self.mac,
+            count=lambda *what: self.counted.append(what),
+        )  # fmt: skip
         self.enrolment = Enrolment(
             records,
             self.totp,
@@ -101,6 +115,15 @@ class Room:
             factor.name: Addresses(factor, self.enrolment, self.factors.attempts, self.kv, clock, self.ledger)
             for factor in (self.sms, self.email)
         }
+
+    async def judge(
+        self, factor: Factor, tenant: str, subject: str, answer: str, asked: Asked | None = None
+    ) -> Proof | None:
+        """What `factor` itself says; nothing is counted."""
+        async with self.records.begin(tenant, subject) as connection:
+            with suppress(NotProven):
+                return await factor.check(connection, tenant, subject, answer, self.clock.now(), asked)
+            return None
 
     def code(self, secret: bytes, steps: int = 0) -> str:
         """What the device shows, `steps` from now."""

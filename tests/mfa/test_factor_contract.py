@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 
 from gateway.core.asked import Asked
 from gateway.core.clock import ManualClock
 from gateway.core.contracts import Factor
-from gateway.core.errors import NotProven, StoreAway, UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, Identity, Level, Proof, amr_of, level_of
 from gateway.core.rule import StepUpDemand
@@ -32,7 +32,7 @@ from gateway.mfa.webauthn import ceremony
 from gateway.settings import Mfa
 from gateway.store.place import Place
 from gateway.store.sql import Records
-from gateway.store.tables import factors, metadata
+from gateway.store.tables import attempts, factors, metadata
 from tests.mfa.codes.conftest import own
 from tests.mfa.codes.conftest import wrong as not_it
 from tests.mfa.conftest import NOW
@@ -238,10 +238,7 @@ async def checked(
     room: KeyRoom, trial: Trial, asked: Asked, answer: str, subject: str = ANN, tenant: str = DEFAULT_TENANT
 ) -> Proof | None:
     """What the factor itself says; nothing counted."""
-    try:
-        return await judge(room, trial).check(tenant, subject, answer, room.clock.now(), asked)
-    except NotProven:
-        return None
+    return await room.judge(judge(room, trial), tenant, subject, answer, asked)
 
 
 def said(refused: Proof | UserError) -> tuple[str, str, int, float]:
@@ -352,7 +349,7 @@ async def test_an_answer_to_one_question_is_none_to_another(room: KeyRoom, trial
     answer = await held.right(asked)
     for other in (replace(asked, session="session-2"), replace(asked, ticket="another")):
         assert await checked(room, trial, other, answer) is None
-    assert await judge(room, trial).check(DEFAULT_TENANT, ANN, answer, room.clock.now(), None) is None
+    assert await room.judge(judge(room, trial), DEFAULT_TENANT, ANN, answer) is None
     assert await checked(room, trial, asked, answer) is not None
 
 
@@ -522,8 +519,78 @@ async def test_a_store_that_goes_away_at_any_step_proves_nothing(
         assert room.ledger.of(Kind.STEP_UP_PASSED) == []
         again = [await give(room, trial, ann, asked, answer) for _ in range(2)]
         assert sum(isinstance(one, Proof) for one in again) <= 1, (at, after)
-    assert tried >= 8
+    assert tried >= 6
     assert isinstance(got, Proof), "without a fault it is one"
+
+
+@dataclass
+class Failing:
+    """A database that goes away at one statement of many."""
+
+    at: int
+    seen: int = 0
+
+    def statement(self, *_: Any) -> None:
+        self.seen += 1
+        if self.seen == self.at + 1:
+            raise StoreAway("away in the middle")
+
+
+async def test_a_store_that_fails_at_any_statement_has_done_nothing(
+    room: KeyRoom, trial: Trial, clock: ManualClock
+) -> None:
+    """The answer is as good as it was, and its try is not counted."""
+    held = await trial.bind(room, ANN)
+    engine = room.records._database.engine.sync_engine
+    failed = 0
+    for at in range(100):
+        if trial.name == "backup_code" and at % 8 == 0:
+            held = await trial.bind(room, ANN)
+        clock.advance(3 * HOUR)
+        ann, asked = await question(room)
+        answer = await held.right(asked)
+        failing = Failing(at)
+        event.listen(engine, "before_cursor_execute", failing.statement)
+        try:
+            got = (await asyncio.gather(give(room, trial, ann, asked, answer), return_exceptions=True))[0]
+        finally:
+            event.remove(engine, "before_cursor_execute", failing.statement)
+        if failing.seen <= at:
+            assert isinstance(got, Proof)
+            break
+        failed += 1
+        assert isinstance(got, StoreAway), (at, got)
+        assert await tries(room, trial) == 0, at
+        again = [await give(room, trial, ann, asked, answer) for _ in range(2)]
+        assert [isinstance(one, Proof) for one in again] == [True, False], at
+    assert failed >= 8
+
+
+async def tries(room: KeyRoom, trial: Trial) -> int:
+    """What is counted of ann."""
+    mine = (attempts.c.subject == ANN, attempts.c.method == trial.name)
+    async with room.records.read() as connection:
+        return await connection.scalar(select(attempts.c.tries).where(*mine)) or 0
+
+
+async def test_a_fault_of_ours_is_a_try_all_the_same(
+    room: KeyRoom, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = await trial.bind(room, ANN)
+    ann, asked = await question(room)
+    answer = await held.right(asked)
+
+    async def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(judge(room, trial), "check", broken)
+        for _ in range(RUN):
+            with pytest.raises(ZeroDivisionError):
+                await room.stepups.answer(asked.ticket, ann, trial.name, answer)
+    refused = await give(room, trial, ann, asked, answer)
+    assert isinstance(refused, UserError)
+    assert refused.code == "ERR-MFA-THROTTLED"
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

@@ -405,7 +405,7 @@ async def test_a_factor_that_is_shown_ends_it_whether_we_are_told_or_not(told: b
     secret = await way.room.bind(label="found again")
     way.room.clock.advance(7200)
     token = await way.link()
-    assert (await way.room.totp.check(DEFAULT_TENANT, "s-ann", way.room.code(secret), way.room.clock.now())) is not None
+    assert (await way.room.judge(way.room.totp, DEFAULT_TENANT, "s-ann", way.room.code(secret))) is not None
     if told:
         assert await way.recoveries.proven(ANN, HOME) is True
         assert await way.recoveries.proven(ANN) is False
@@ -421,7 +421,7 @@ async def test_a_backup_code_that_is_found_ends_it_too(way: Way_) -> None:
     codes = await way.room.give_codes()
     way.room.clock.advance(60)
     token = await way.link()
-    assert await way.room.backup_codes.check(DEFAULT_TENANT, "s-ann", codes[0], way.room.clock.now()) is not None
+    assert await way.room.judge(way.room.backup_codes, DEFAULT_TENANT, "s-ann", codes[0]) is not None
     await refused(way.recoveries.use(ANN, token))
 
 

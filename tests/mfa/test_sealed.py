@@ -56,7 +56,7 @@ async def test_every_secret_is_sealed_anew_and_works_on(room: Room, monkeypatch:
     assert await reseal(room) == [], "there is nothing to do a second time"
     room.sealer.use([NEW])
     for secret in devices:
-        assert await room.totp.check("default", "s-ann", room.code(secret), room.clock.now()) is not None
+        assert await room.judge(room.totp, "default", "s-ann", room.code(secret)) is not None
 
 
 async def test_what_was_moved_does_not_open_afterwards_and_is_not_mended(room: Room) -> None:
@@ -70,7 +70,7 @@ async def test_what_was_moved_does_not_open_afterwards_and_is_not_mended(room: R
     assert (await secrets_of(room.records))[ann.id] == bob.secret, "left as it was"
     assert await sealed.left(room.records, BOTH) == 1
     with pytest.raises(Unsealable):
-        await room.totp.check("default", "s-ann", "123456", room.clock.now())
+        await room.judge(room.totp, "default", "s-ann", "123456")
     fresh = (await secrets_of(room.records))[bob.id]
     for place in ({"table": "kept"}, {"column": "value"}, {"row": f"default/{ann.id}"}):
         with pytest.raises(Unsealable):
@@ -142,10 +142,12 @@ async def test_for_backup_codes_that_still_count(room: Room) -> None:
     at = room.clock.now()
     assert (await needs(room))["backup codes"] == Need("backup codes", 10, at + 90 * DAY)
     assert "backup codes" not in await needs(room, NEW)
-    assert await room.backup_codes.check("default", "s-ann", codes[0], at) is not None
+    assert await room.judge(room.backup_codes, "default", "s-ann", codes[0]) is not None
     assert (await needs(room))["backup codes"].count == 9
     room.mac.use([NEW, MASTER])
-    assert await room.backup_codes.check("default", "s-ann", codes[1], at) is not None, "the old key recognises its own"
+    assert await room.judge(room.backup_codes, "default", "s-ann", codes[1]) is not None, (
+        "the old key recognises its own"
+    )
     await room.give_codes()
     assert "backup codes" not in await needs(room)
     assert (await needs(room, NEW))["backup codes"].count == 10
@@ -185,7 +187,7 @@ async def test_voiding_the_codes_of_a_key_leaves_those_of_others(room: Room) -> 
     assert await sealed.void_codes(room.records, room.backup_codes, key_id(MASTER), room.clock.now()) == 1
     assert (await room.backup_codes.left("default", "s-ann")).count == 0
     assert await room.factors.of("default", "s-ann") == []
-    assert await room.backup_codes.check("default", "s-bob", bobs[0], room.clock.now()) is not None
+    assert await room.judge(room.backup_codes, "default", "s-bob", bobs[0]) is not None
 
 
 # -- keys and records belong together ----------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from gateway.core.events import Event, Kind
 
 
@@ -10,11 +12,20 @@ class Remembered:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self._entered: list[Event] = []
 
     def note(self, event: Event) -> None:
         self.events.append(event)
 
     async def record(self, event: Event) -> None:
+        self.events.append(event)
+
+    async def enter(self, connection: AsyncConnection, event: Event) -> None:
+        assert connection.in_transaction()
+        self._entered.append(event)
+
+    def tell(self, event: Event) -> None:
+        self._entered.remove(event)
         self.events.append(event)
 
     def kinds(self) -> list[Kind]:

@@ -232,7 +232,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         device=DeviceCookie(keys.mac, clock),
         factors=factors,
         enrolment=enrolment,
-        stepups=StepUps(kv, factors, clock, ledger, keys.mac),
+        stepups=StepUps(records, kv, factors, clock, ledger, keys.mac),
         interrupted=InterruptedRequests(kv, keys.sealer, clock),
         recoveries=Recoveries(records, clock, ledger, keys.mac, unbind=enrolment.unbind, revoke=revoke),
         jwks=keys.signer.jwks,

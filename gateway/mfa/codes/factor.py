@@ -35,7 +35,7 @@ from gateway.store.sql import Records
 from gateway.store.tables import factors
 
 if TYPE_CHECKING:
-    from gateway.core.contracts import Post, Settle
+    from gateway.core.contracts import Post
 
 SWEEP_EVERY = 64
 """Codes between two looks for counters that count no more."""
@@ -125,33 +125,26 @@ class SentCode(ABC):
 
     async def check(
         self,
+        connection: AsyncConnection,
         tenant: str,
         subject: str,
         answer: str,
         now: float,
         asked: Asked | None = None,
-        *,
-        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for the code that was sent last for `asked`; it is used up."""
         digits = otp.digits_of(answer)
         if not digits or asked is None:
             return None
         question = Question(tenant, subject, asked.session, self.name, asked.ticket)
-        async with self.records.read() as connection:
-            sent = await codes.live(connection, question, now)
+        sent = await codes.live(connection, question, now)
         if sent is None or not codes.is_right(self.mac, question, sent, digits):
             return None
         in_use = self._of(tenant, subject) & (factors.c.id == sent.id) & (factors.c.failures <= LIFE)
-        async with self.records.begin(tenant, subject) as connection:
-            if not await codes.claim(connection, question, sent):
-                return None
-            used = await connection.execute(update(factors).where(in_use).values(last_used_at=now))  # counted already
-            if used.rowcount != 1:
-                return None
-            if settle is not None:
-                await settle(connection)
-        return Proof(self.name, now)
+        if not await codes.claim(connection, question, sent):
+            return None
+        used = await connection.execute(update(factors).where(in_use).values(last_used_at=now))  # counted already
+        return Proof(self.name, now) if used.rowcount == 1 else None
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
         """Nothing to say about a wrong code."""

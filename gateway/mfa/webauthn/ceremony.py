@@ -12,12 +12,14 @@ import secrets
 from typing import Any
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import KeyValue, key
+from gateway.core.contracts import key
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import digest
 from gateway.mfa.webauthn.base64url import decode, encode
+from gateway.store.sql_key_value import SqlKeyValue, take
 
 LIFETIME = 300.0
 """Seconds (section 15.1: 300 to 600 are recommended)."""
@@ -28,7 +30,7 @@ AUTHENTICATE = "authenticate"
 class Ceremonies:
     """Opens and claims them."""
 
-    def __init__(self, kv: KeyValue, clock: Clock, mac: Mac) -> None:
+    def __init__(self, kv: SqlKeyValue, clock: Clock, mac: Mac) -> None:
         self._kv = kv
         self._clock = clock
         self._mac = mac
@@ -46,11 +48,21 @@ class Ceremonies:
         return challenge
 
     async def claim(
-        self, kind: str, tenant: str, subject: str, session: str, what: str = ""
+        self,
+        kind: str,
+        tenant: str,
+        subject: str,
+        session: str,
+        what: str = "",
+        *,
+        connection: AsyncConnection | None = None,
     ) -> tuple[bytes, dict[str, Any]] | None:
-        """The challenge and what it was opened with, to one caller; None where none is open."""
+        """The challenge and what it was opened with, to one caller; None where none is open.
+
+        With `connection`, in its transaction.
+        """
         place = _place(kind, tenant, subject, session, what)
-        value = await self._kv.take(place)
+        value = await (take(connection, place, self._clock.now()) if connection is not None else self._kv.take(place))
         if value is None:
             return None
         sealed = orjson.loads(value)

@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import Clock
-from gateway.core.contracts import Settle
 from gateway.core.errors import NotProven
 from gateway.core.identity import Level, Proof
 from gateway.crypto.sealing import Sealer
@@ -47,11 +47,13 @@ class WebAuthn:
 
     async def offer(self, tenant: str, subject: str, level: Level = Level.AAL2) -> bool:
         """Whether this user has a key in use that could reach `level`."""
-        return bool(await self._fitting(tenant, subject, level, spent=0))
+        async with self._records.read() as connection:
+            return bool(await self._fitting(connection, tenant, subject, level, spent=0))
 
     async def ask(self, tenant: str, subject: str, asked: Asked) -> dict[str, Any]:
         """`PublicKeyCredentialRequestOptionsJSON` (section 5.1.8) for one answer to `asked`, within five minutes."""
-        keys = await self._fitting(tenant, subject, asked.level, spent=0)
+        async with self._records.read() as connection:
+            keys = await self._fitting(connection, tenant, subject, asked.level, spent=0)
         challenge = await self._ceremonies.open(AUTHENTICATE, tenant, subject, asked.session, asked.ticket)
         return {
             "challenge": encode(challenge),
@@ -63,22 +65,23 @@ class WebAuthn:
 
     async def check(
         self,
+        connection: AsyncConnection,
         tenant: str,
         subject: str,
         answer: str,
         now: float,
         asked: Asked | None = None,
-        *,
-        settle: Settle | None = None,
     ) -> Proof | None:
         """The proof for an answer (`AuthenticationResponseJSON`) to `asked`. Raises `NotProven`."""
         if asked is None:
             return None
-        claimed = await self._ceremonies.claim(AUTHENTICATE, tenant, subject, asked.session, asked.ticket)
+        claimed = await self._ceremonies.claim(
+            AUTHENTICATE, tenant, subject, asked.session, asked.ticket, connection=connection
+        )
         if claimed is None:
             raise NotProven("challenge")
         sent = credential.read(answer)
-        keys = await self._fitting(tenant, subject, asked.level, spent=1)  # this try is counted already
+        keys = await self._fitting(connection, tenant, subject, asked.level, spent=1)  # this try is counted already
         key = next((one for one in keys if one.credential == sent.credential), None)
         if key is None:
             raise NotProven("credential")
@@ -90,7 +93,7 @@ class WebAuthn:
             verified=self._us.verification(asked.level) == "required",
             handle=handle_of(tenant, subject),
         )
-        if not await self._used(tenant, subject, key.id, answered, now, settle):
+        if not await self._used(connection, tenant, subject, key.id, answered, now):
             raise NotProven("credential")
         return Proof(self.name, now, "swk" if key.backup_eligible else "hwk", answered.verified)
 
@@ -98,39 +101,37 @@ class WebAuthn:
         """Nothing that would help."""
         return ""
 
-    async def _fitting(self, tenant: str, subject: str, level: Level, *, spent: int) -> list[Key]:
-        async with self._records.read() as connection:
-            keys = await keys_of(connection, self._sealer, tenant, subject, below=LIFE + spent)
+    async def _fitting(
+        self, connection: AsyncConnection, tenant: str, subject: str, level: Level, *, spent: int
+    ) -> list[Key]:
+        keys = await keys_of(connection, self._sealer, tenant, subject, below=LIFE + spent)
         return [key for key in keys if self._us.reaches(key, level)]
 
     async def _used(
         self,
+        connection: AsyncConnection,
         tenant: str,
         subject: str,
         factor_id: str,
         answered: assertion.Answered,
         now: float,
-        settle: Settle | None,
     ) -> bool:
         """Note the use; False where the key was removed meanwhile. Raises `NotProven` for a counter that stands still.
 
         Whoever seals the row anew meanwhile waits for us, and then finds that it is no longer what was read.
         """
         mine = (of(tenant, subject), factors.c.id == factor_id)
-        async with self._records.begin(tenant, subject) as connection:
-            sealed = await connection.scalar(select(factors.c.secret).where(*mine).with_for_update())
-            if sealed is None:
-                return False
-            place = place_of(tenant, factor_id)
-            kept = unpacked(self._sealer.unseal(sealed, **place))
-            if (answered.count or kept.count) and answered.count <= kept.count:
-                raise NotProven("sign_count", copied=factor_id)
-            key = replace(kept, count=answered.count, backed_up=answered.backed_up)
-            await connection.execute(
-                update(factors).where(*mine).values(secret=self._sealer.seal(key.packed(), **place), last_used_at=now)
-            )
-            if settle is not None:
-                await settle(connection)
+        sealed = await connection.scalar(select(factors.c.secret).where(*mine).with_for_update())
+        if sealed is None:
+            return False
+        place = place_of(tenant, factor_id)
+        kept = unpacked(self._sealer.unseal(sealed, **place))
+        if (answered.count or kept.count) and answered.count <= kept.count:
+            raise NotProven("sign_count", copied=factor_id)
+        key = replace(kept, count=answered.count, backed_up=answered.backed_up)
+        await connection.execute(
+            update(factors).where(*mine).values(secret=self._sealer.seal(key.packed(), **place), last_used_at=now)
+        )
         return True
 
 

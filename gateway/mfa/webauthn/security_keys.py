@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import KeyValue
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
 from gateway.mfa.enrolment import Enrolment
@@ -14,6 +13,7 @@ from gateway.mfa.webauthn.ceremony import Ceremonies
 from gateway.mfa.webauthn.factor import WebAuthn
 from gateway.mfa.webauthn.relying_party import RelyingParty
 from gateway.store.sql import Records
+from gateway.store.sql_key_value import SqlKeyValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Workshop:
     """Makes the factor first, which enrolment needs, and then what needs enrolment."""
 
     def __init__(
-        self, records: Records, sealer: Sealer, mac: Mac, kv: KeyValue, clock: Clock, us: RelyingParty
+        self, records: Records, sealer: Sealer, mac: Mac, kv: SqlKeyValue, clock: Clock, us: RelyingParty
     ) -> None:
         self._records = records
         self._sealer = sealer

@@ -176,8 +176,8 @@ async def test_one_code_at_once_for_one_claim(room: Room, replica: Room) -> None
     about = _asked(challenge, asked.who)
     checked = await asyncio.gather(
         *(
-            each.check("default", "s-ann", room.post.last, NOW, about)
-            for each in (room.sms, replica.sms)
+            each.judge(each.sms, "default", "s-ann", room.post.last, about)
+            for each in (room, replica)
             for _ in range(10)
         )
     )
@@ -263,7 +263,7 @@ async def test_a_code_is_over_after_ten_minutes(room: Room) -> None:
     early = room.post.last
     challenge = await room.stepups.look(asked.ticket, asked.who)
     room.clock.advance(LIFETIME)
-    assert await room.sms.check("default", "s-ann", early, room.clock.now(), _asked(challenge, asked.who)) is None
+    assert await room.judge(room.sms, "default", "s-ann", early, _asked(challenge, asked.who)) is None
     assert (await refused(asked.answer(early))).code == GONE
 
 

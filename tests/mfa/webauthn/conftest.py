@@ -40,8 +40,9 @@ class KeyRoom(Room):
         }  # fmt: skip
         self.factors = Factors(records, built, clock)
         self.stepups = StepUps(
-            self.kv, self.factors, clock, self.ledger, self.mac, count=lambda *what: self.counted.append(what)
-        )
+            records, self.kv, self.factors, clock, self.ledger, self.mac,
+            count=lambda *what: self.counted.append(what),
+        )  # fmt: skip
         self.enrolment = Enrolment(
             records,
             self.totp,

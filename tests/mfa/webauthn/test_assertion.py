@@ -289,7 +289,7 @@ async def test_nobody_answers_with_the_key_of_somebody_else(room: KeyRoom) -> No
 
 async def test_without_a_question_there_is_no_answer(room: KeyRoom, clock: ManualClock) -> None:
     await room.set_up()
-    assert await room.webauthn.check(DEFAULT_TENANT, "s-ann", "{}", clock.now()) is None
+    assert await room.judge(room.webauthn, DEFAULT_TENANT, "s-ann", "{}") is None
     assert await room.webauthn.hint(DEFAULT_TENANT, "s-ann", "{}", clock.now()) == ""
     assert not await room.webauthn.offer(DEFAULT_TENANT, "s-bob")
 
