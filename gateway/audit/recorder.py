@@ -1,8 +1,9 @@
 """Security events, kept: in the database, or in the log where there is none.
 
 `note` puts an event into a queue that is written once a second, in one transaction: it never waits and never fails.
-`record` has written its event, and all noted before it, when it returns. An event is what somebody may want to look
-up later; a request that was simply allowed is a count, not an event.
+`record` has written its event, and all noted before it, when it returns; those who come while others write share the
+next transaction. What belongs to a change is entered in the transaction that makes it. An event is what somebody may
+want to look up later; a request that was simply allowed is a count, not an event.
 
 **Told at once.** Whoever subscribed hears of a noted event before `note` returns, stored or not: failed sign-ins
 must raise a risk score also while the database is away. Recorded events are told once they are stored.
@@ -87,6 +88,8 @@ class Recorder:
         self._waiting: list[Row] = []
         self._floods: dict[Hashable, Row] = {}
         self._writing = asyncio.Lock()
+        self._next: tuple[list[Row], asyncio.Task[None]] | None = None
+        """What is recorded next, and the task that writes it once nobody else writes."""
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
         """Events that could not be kept."""
@@ -115,8 +118,12 @@ class Recorder:
 
         When cancelled half way the event may be kept or not, and what was noted before it is kept once or twice.
         """
-        row = self._row(event)
-        await self._write([row])
+        if self._next is None:
+            rows: list[Row] = []
+            self._next = rows, asyncio.create_task(self._write(rows), name="recorder: a batch")
+        rows, written = self._next
+        rows.append(self._row(event))
+        await asyncio.shield(written)
         self.tell(event)
 
     async def enter(self, connection: Any, event: Event) -> None:
@@ -136,7 +143,7 @@ class Recorder:
 
     async def flush(self) -> None:
         """Write everything noted so far. Raises `StoreAway`; what could not be written goes on waiting."""
-        await self._write([])
+        await self._write(None)
 
     async def close(self) -> None:
         """Write what waits and stop; what cannot be written any more is logged as lost."""
@@ -167,15 +174,17 @@ class Recorder:
                 # Whatever it is, it must not end this task, or nothing would ever be written again.
                 log.exception("events could not be written")
 
-    async def _write(self, rows: list[Row]) -> None:
-        """Write all that waits and `rows`, in one transaction."""
+    async def _write(self, rows: list[Row] | None) -> None:
+        """Write all that waits and `rows`, in one transaction; until it begins, there may become more of them."""
         async with self._writing:
+            if rows is not None:
+                self._next = None
             waiting = [*self._waiting, *self._floods.values()]
             self._waiting, self._floods = [], {}
             if not waiting and not rows:
                 return
             try:
-                await self._shelf.write([*waiting, *rows])
+                await self._shelf.write([*waiting, *(rows or ())])
             except BaseException:
                 # Also when cancelled. Back in front of what came meanwhile, as far as there is room.
                 room = max(0, CAPACITY - len(self._waiting))

@@ -33,7 +33,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
@@ -262,22 +263,21 @@ class Risk:
         return history or {}
 
     async def _keep(self, connection: AsyncConnection, identity: Identity, history: dict[str, Any]) -> None:
-        values = {"history": history, "updated_at": self._clock.now()}
-        whose = {"of_tenant": identity.tenant, "of_subject": identity.subject}
-        done = await connection.execute(_REPLACE, {**whose, **values})
-        if not done.rowcount:
-            await connection.execute(_BEGIN, {"tenant": identity.tenant, "subject": identity.subject, **values})
+        row = {"history": history, "updated_at": self._clock.now()}
+        whose = {"tenant": identity.tenant, "subject": identity.subject}
+        await connection.execute(_KEEP[connection.dialect.name], {**whose, **row})
 
 
 # Built once: building a statement costs more than running it.
 _WHOSE = (seen.c.tenant == bindparam("of_tenant"), seen.c.subject == bindparam("of_subject"))
 _HISTORY = select(seen.c.history).where(*_WHOSE)
-_REPLACE = (
-    update(seen)
-    .where(*_WHOSE)
-    .values(history=bindparam("history", type_=seen.c.history.type), updated_at=bindparam("updated_at"))
-)
-_BEGIN = insert(seen)
+_KEEP = {
+    dialect: row.on_conflict_do_update(
+        index_elements=["tenant", "subject"],
+        set_={name: row.excluded[name] for name in ("history", "updated_at")},
+    )
+    for dialect, row in (("sqlite", sqlite.insert(seen)), ("postgresql", postgresql.insert(seen)))
+}
 
 
 def _place(facts: Facts) -> tuple[str, str]:

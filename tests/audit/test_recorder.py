@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
@@ -61,6 +63,75 @@ async def test_recorded_events_are_there_at_once_and_what_was_noted_before_them_
         assert [event.kind for event in kept] == [Kind.FACTOR_ENROLLED, Kind.SIGN_IN]
     finally:
         await other.close()
+
+
+class Counting(EventTable):
+    """Counts its transactions, and can be away."""
+
+    away = False
+    times = 0
+
+    async def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.times += 1
+        await asyncio.sleep(0)  # others come meanwhile
+        if self.away:
+            raise StoreAway("away")
+        await super().write(rows)
+
+
+async def test_those_who_record_at_once_share_a_transaction(records: Records, clock: ManualClock) -> None:
+    shelf, told = Counting(records), list[Event]()
+    recorder = Recorder(shelf, clock)
+    recorder.subscribe(told.append)
+    recorder.note(Event(Kind.SIGN_OUT, user="noted"))
+    some = [Event(Kind.SIGN_IN, user=f"u{number}") for number in range(20)]
+    first = asyncio.ensure_future(recorder.record(some[0]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.gather(first, *map(recorder.record, some[1:]))
+    assert shelf.times == 2
+    kept = [event.user for event in await recorder.events("default", limit=100)]
+    assert sorted(kept) == sorted(["noted", *(event.user for event in some)])
+    assert [event.user for event in told] == ["noted", *(event.user for event in some)]
+
+
+async def test_of_those_who_share_a_transaction_nobody_is_told_yes_where_it_fails(
+    records: Records, clock: ManualClock
+) -> None:
+    shelf, told = Counting(records), list[Event]()
+    recorder = Recorder(shelf, clock)
+    recorder.subscribe(told.append)
+    shelf.away = True
+    asking = [asyncio.ensure_future(recorder.record(Event(Kind.SIGN_IN, user=f"u{number}"))) for number in range(5)]
+    await asyncio.sleep(0)
+    asking[2].cancel()
+    said = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(one) for one in said] == [StoreAway, StoreAway, asyncio.CancelledError, StoreAway, StoreAway]
+    assert told == []
+    shelf.away = False
+    await recorder.record(Event(Kind.SIGN_IN, user="after"))
+    assert [event.user for event in await recorder.events("default", limit=100)] == ["after"]
+
+
+async def test_what_is_entered_is_kept_with_the_rest_or_not_at_all(recorder: Recorder, records: Records) -> None:
+    told: list[Event] = []
+    recorder.subscribe(told.append)
+    event = Event(Kind.STEP_UP_PASSED, user="ann", at=1.0)
+
+    async def fail() -> None:
+        async with records.begin() as connection:
+            await recorder.enter(connection, event)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert await count(records) == 0
+    async with records.begin() as connection:
+        await recorder.enter(connection, event)
+    assert await recorder.events("default") == [event]
+    assert told == []
+    recorder.tell(event)
+    assert told == [event]
 
 
 async def test_subscribers_are_told_at_once_and_cannot_spoil_it(

@@ -14,6 +14,7 @@ from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind, Place
 from gateway.core.identity import Identity, Level, Proof, level_of
 from gateway.core.rule import StepUpDemand
+from gateway.mfa import stepup
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.stepup import CODE_SENT, DETAIL, GONE, LIFETIME, NEXT, PLACES, PROOF, STATUS, Challenge, Outcome, State
 from gateway.store.place import Place as Where
@@ -313,14 +314,14 @@ async def test_challenges_survive_a_restart(room: Room, replica: Room) -> None:
     assert await replica.stepups.answer(ticket, somebody(), "totp", room.code(secret))
 
 
-async def test_a_store_that_is_away_proves_nothing(room: Room) -> None:
+async def test_a_store_that_is_away_proves_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = await room.bind()
     ticket = await room.stepups.begin(somebody(), AAL2, return_to="/")
 
-    async def away(key: str) -> bytes | None:
+    async def away(*_: object) -> bytes | None:
         raise StoreAway("gone")
 
-    room.kv.take = away  # type: ignore[method-assign]
+    monkeypatch.setattr(stepup, "take", away)
     with pytest.raises(StoreAway):
         await room.stepups.answer(ticket, somebody(), "totp", room.code(secret))
     assert room.ledger.of(Kind.STEP_UP_PASSED) == []

@@ -43,6 +43,7 @@ from gateway.mfa.totp import Totp
 from gateway.store.event_table import EventTable
 from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
+from gateway.store.sql_key_value import SqlKeyValue
 from gateway.web.app import make_app, make_runner
 from gateway.web.desk import Desk
 from gateway.web.own_limits import GUESSES, RULE
@@ -232,7 +233,7 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
         device=DeviceCookie(keys.mac, clock),
         factors=factors,
         enrolment=enrolment,
-        stepups=StepUps(records, kv, factors, clock, ledger, keys.mac),
+        stepups=StepUps(records, SqlKeyValue(records, clock), factors, clock, ledger, keys.mac),
         interrupted=InterruptedRequests(kv, keys.sealer, clock),
         recoveries=Recoveries(records, clock, ledger, keys.mac, unbind=enrolment.unbind, revoke=revoke),
         jwks=keys.signer.jwks,

@@ -31,7 +31,6 @@ from gateway.mfa.sms import Sms
 from gateway.mfa.webauthn.relying_party import RelyingParty
 from gateway.mfa.webauthn.security_keys import Workshop
 from gateway.notify.numbers import Numbers
-from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import attempts, events, factors, metadata
 from gateway.web import callbacks
@@ -226,10 +225,10 @@ async def house(house: House, clock: ManualClock) -> House:
     sealer = desk.factors._built["totp"].sealer  # type: ignore[attr-defined]
     post = AsItIs()
     made = [factor(records, sealer, desk.mac, clock, post) for factor in (Sms, Email)]
-    workshop = Workshop(records, sealer, desk.mac, MemoryKeyValue(clock), clock, RelyingParty("Sallyport", HERE))
+    kv = SqlKeyValue(records, clock)
+    workshop = Workshop(records, sealer, desk.mac, kv, clock, RelyingParty("Sallyport", HERE))
     desk.factors._built |= {"webauthn": workshop.factor, **{one.name: one for one in made}}
     desk.factors.names = tuple(desk.factors._built)
-    kv = SqlKeyValue(records, clock)
     house.desk = replace(
         desk,
         addresses={

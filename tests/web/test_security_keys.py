@@ -13,7 +13,7 @@ from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.webauthn.relying_party import RelyingParty
 from gateway.mfa.webauthn.security_keys import Workshop
-from gateway.store.memory import MemoryKeyValue
+from gateway.store.sql_key_value import SqlKeyValue
 from tests.rig.authenticator import Authenticator
 from tests.web.conftest import Browser, House, P
 
@@ -23,7 +23,7 @@ HERE = "http://app.example.com"
 @pytest.fixture
 def keyed(house: House, clock: ManualClock) -> House:
     """The house, with the factor built in; before its first visitor."""
-    desk, kv = house.desk, MemoryKeyValue(clock)
+    desk, kv = house.desk, SqlKeyValue(house.records, clock)
     sealer = desk.factors._built["totp"].sealer  # type: ignore[attr-defined]
     workshop = Workshop(house.records, sealer, desk.mac, kv, clock, RelyingParty("Sallyport", HERE))
     desk.factors._built = {"webauthn": workshop.factor, **desk.factors._built}

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import UserError
@@ -266,10 +267,9 @@ async def test_a_key_that_is_removed_while_it_answers_proves_nothing(
     ticket, options = await room.question(ann)
     used = room.webauthn._used
 
-    async def removed(*what: Any) -> bool:
-        async with room.records.begin() as connection:
-            await connection.execute(delete(factors).where(factors.c.kind == "webauthn"))
-        return await used(*what)
+    async def removed(connection: AsyncConnection, *what: Any) -> bool:
+        await connection.execute(delete(factors).where(factors.c.kind == "webauthn"))
+        return await used(connection, *what)
 
     monkeypatch.setattr(room.webauthn, "_used", removed)
     with pytest.raises(UserError, match="ERR-MFA-INVALID"):
