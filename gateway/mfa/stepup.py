@@ -228,7 +228,7 @@ class StepUps:
         outcome, known, kept = Outcome.THROTTLED, factor, list[Event]()
         state, checked = State.OPEN, NOTHING
 
-        async def settle(connection: AsyncConnection, checked: Checked) -> None:
+        async def conclude(connection: AsyncConnection, checked: Checked) -> None:
             nonlocal state, outcome
             outcome = Outcome.RIGHT if checked.proof is not None else Outcome.WRONG
             if NEXT[state, outcome][0] is State.OVER and not await self._end(connection, ticket, identity):
@@ -240,7 +240,7 @@ class StepUps:
         if factor in challenge.offered:
             asked, hint = _asked(challenge, identity), identity.level >= Level.AAL1
             checked = await self._factors.check(
-                identity.tenant, identity.subject, factor, answer, hint=hint, asked=asked, settle=settle
+                identity.tenant, identity.subject, factor, answer, hint=hint, asked=asked, conclude=conclude
             )
         else:
             outcome = await self._not_offered(identity, factor)
