@@ -42,7 +42,7 @@ from gateway.core.asked import Asked
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger, key
 from gateway.core.errors import UserError
-from gateway.core.events import NOWHERE, Kind, Place, Severity
+from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import Identity, Level, Proof, Session
 from gateway.core.rule import StepUpDemand
 from gateway.core.words import say, sentences
