@@ -51,7 +51,7 @@ from gateway.mfa.demands import NO_DEVICE, Demand, Demands
 from gateway.mfa.factors import Enrolled, Factors
 from gateway.mfa.totp import Totp, clock_hint
 from gateway.store.sql import Records
-from gateway.store.sql_key_value import SqlKeyValue
+from gateway.store.sql_key_value import SqlKeyValue, take
 from gateway.store.tables import factors as rows
 
 if TYPE_CHECKING:
@@ -236,9 +236,9 @@ class Enrolment:
             self.count(self._totp.name, "failed")
             self.refused(identity, self._totp.name, "code", place)
             raise
-        self._opened(await self._setups.take(row), row)  # of two right codes at once, one binds
 
         async def insert(connection: AsyncConnection) -> str:
+            self._opened(await take(connection, row, now), row)  # of two right codes at once, one binds
             await self._demand_room(connection, tenant, subject)  # any number of setups may have been begun together
             await self._factors.attempts.succeeded(connection, tenant, subject, "totp_setup")
             return await self._totp.bind(

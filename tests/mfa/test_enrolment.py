@@ -212,6 +212,21 @@ async def test_twenty_confirmations_at_once_bind_one_device(room: Room, replica:
     assert len(await room.factors.of(*ANN)) == 2
 
 
+async def test_a_setup_is_used_up_by_what_it_binds_alone(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = await room.enrolment.begin_totp(somebody())
+
+    async def full(*_: object, **__: object) -> str:
+        raise StoreAway("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(room.totp, "bind", full)
+        with pytest.raises(StoreAway):
+            await room.enrolment.confirm(somebody(), setup.id, room.code(secret_of(setup)))
+    assert await room.factors.of(*ANN) == []
+    assert await room.enrolment.confirm(somebody(), setup.id, room.code(secret_of(setup)))
+    assert await refused(room.enrolment.confirm(with_code(somebody(), NOW), setup.id, "000000")) == "ERR-MFA-SETUP"
+
+
 async def test_of_two_first_factors_begun_at_once_the_second_needs_the_first(room: Room) -> None:
     thief, owner = somebody(session="thief"), somebody(session="owner")
     theirs = await room.enrolment.begin_totp(thief)
