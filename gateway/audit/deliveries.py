@@ -23,6 +23,7 @@ from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger, key
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.message import Outcome, Report
+from gateway.core.telling import tell
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import claim
 from gateway.store.suppressed_table import Suppressed, every, release, suppress
@@ -108,8 +109,8 @@ class Deliveries:
         async with self._records.begin() as connection:
             released = await release(connection, tenant, channel, target)
         if released:
-            await self._ledger.record(
-                place.event(Kind.ADDRESS_RELEASED, tenant=tenant, detail={"channel": channel, "by": by})
+            await tell(
+                self._ledger, place.event(Kind.ADDRESS_RELEASED, tenant=tenant, detail={"channel": channel, "by": by})
             )
         return released
 

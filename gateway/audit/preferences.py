@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from gateway.core.contracts import Ledger
 from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity
+from gateway.core.telling import tell
 from gateway.store.sql import Records
 from gateway.store.tables import users
 
@@ -33,4 +34,4 @@ class Preferences:
         async with self._records.begin(me.tenant, me.subject) as connection:
             changed = (await connection.execute(update(users).where(*this).values(quiet=not more))).rowcount
         if changed:
-            await self._ledger.record(place.event(Kind.NOTICES_CHOSEN, Severity.NOTICE, who=me, detail={"more": more}))
+            await tell(self._ledger, place.event(Kind.NOTICES_CHOSEN, Severity.NOTICE, who=me, detail={"more": more}))

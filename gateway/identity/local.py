@@ -19,6 +19,7 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, NEVER
+from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.identity.passwords import Passwords, check_strength
 from gateway.identity.session_rows import revoke
@@ -176,7 +177,7 @@ class LocalUsers:
             await connection.execute(update(users).where(*this).values(password=hashed))
 
     async def _tell(self, kind: Kind, user: User, **detail: Any) -> None:
-        await self._ledger.record(Event(kind, Severity.NOTICE, user.tenant, user.name, detail=detail))
+        await tell(self._ledger, Event(kind, Severity.NOTICE, user.tenant, user.name, detail=detail))
 
 
 def _spelled(name: str) -> str:

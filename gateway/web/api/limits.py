@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.core.errors import UserError
+from gateway.core.telling import tell
 from gateway.limits.spelling import Who, people_in, spell, user_in, who, without_secrets
 from gateway.limits.standing import Standing
 from gateway.limits.standings import reset_event
@@ -35,12 +36,11 @@ async def reset(request: web.Request, body: LimitReset) -> WereReset:
     desk, caller = request.app[DESK], request[CALLER]
     gone = await desk.standings.reset(body.rule, body.limit, await _who(desk, body.key))
     said = without_secrets(body.key)
-    await desk.ledger.record(
-        reset_event(
-            body.rule, body.limit, said, gone, body.reason, me.user, "api",
-            tenant=me.tenant, user=me.user, place=caller.place
-        )
+    event = reset_event(
+        body.rule, body.limit, said, gone, body.reason, me.user, "api",
+        tenant=me.tenant, user=me.user, place=caller.place
     )  # fmt: skip
+    await tell(desk.ledger, event)
     return WereReset(counters=gone)
 
 
