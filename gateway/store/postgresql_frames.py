@@ -41,7 +41,7 @@ _HEAD = 5
 ROUNDS = 1_000_000
 """Of hashing a password, at most: each takes the driver a microsecond, and everybody else waits. The server's own
 `scram_iterations` are 4096."""
-_rounds = re.compile(rb"(?:^|,)i=0*([0-9]{1,7})(?:,|$)").search
+_salting = re.compile(rb"r=[^,]+,s=[^,]+,i=([0-9]{1,7})").fullmatch
 
 _SASL, _SASL_CONTINUE, _SASL_FINAL = 10, 11, 12
 _SALTED = 5
@@ -111,8 +111,8 @@ class Frames:
         if step == _SASL:
             return data.endswith(b"\0\0", at, end) and not before
         if step == _SASL_CONTINUE:
-            rounds = _rounds(data[at + 4 : end])
-            return before == _SASL and rounds is not None and int(rounds[1]) <= ROUNDS
+            salting = _salting(data, at + 4, end)
+            return before == _SASL and salting is not None and int(salting[1]) <= ROUNDS
         return before == _SASL_CONTINUE
 
 

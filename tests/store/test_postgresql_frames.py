@@ -90,6 +90,10 @@ SENSE_AND_NONSENSE = {
         FIRST + salted(11, b"r=ab,s=eA==,i=%d" % ROUNDS),
         FIRST + salted(11, b"r=ab,s=eA==,i=%d" % (ROUNDS + 1)),
     ),
+    "too much work, and little": (
+        FIRST + salted(11, b"r=ab,s=eA==,i=9"),
+        FIRST + salted(11, b"r=ab,s=eA==,i=1000000000=,i=9"),
+    ),
     "no end of work": (FIRST + salted(11, b"r=ab,s=eA==,i=9"), FIRST + salted(11, b"r=ab,s=eA==,i=99999999999")),
 }
 
