@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.core.clock import Clock
@@ -145,9 +145,8 @@ class LocalUsers:
 
     async def speak(self, tenant: str, subject: str, language: str) -> None:
         """Write to them in `language` from now on."""
-        this = (users.c.tenant == tenant, users.c.subject == subject)
         async with self._records.begin(tenant, subject) as connection:
-            await connection.execute(update(users).where(*this).values(language=language))
+            await connection.execute(_SPEAK, {"of_tenant": tenant, "of_subject": subject, "language": language})
 
     async def _change(self, name: str, tenant: str, values: dict[str, Any], *, end_sessions: bool = False) -> User:
         known = await self._row(name, tenant)
@@ -166,9 +165,8 @@ class LocalUsers:
         return user
 
     async def _row(self, name: str, tenant: str) -> Row[Any] | None:
-        query = select(users).where(users.c.tenant == tenant, users.c.name == _spelled(name))
         async with self._records.read() as connection:
-            return (await connection.execute(query)).first()
+            return (await connection.execute(_BY_NAME, {"tenant": tenant, "name": _spelled(name)})).first()
 
     async def _replace_hash(self, row: Row[Any], hashed: str) -> None:
         """Only if nobody has set another password meanwhile."""
@@ -178,6 +176,15 @@ class LocalUsers:
 
     async def _tell(self, kind: Kind, user: User, **detail: Any) -> None:
         await tell(self._ledger, Event(kind, Severity.NOTICE, user.tenant, user.name, detail=detail))
+
+
+# Built once: building a statement costs more than running it.
+_BY_NAME = select(users).where(users.c.tenant == bindparam("tenant"), users.c.name == bindparam("name"))
+_SPEAK = (
+    update(users)
+    .where(users.c.tenant == bindparam("of_tenant"), users.c.subject == bindparam("of_subject"))
+    .values(language=bindparam("language"))
+)
 
 
 def _spelled(name: str) -> str:

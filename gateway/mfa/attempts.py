@@ -112,9 +112,7 @@ class Attempts:
         await connection.execute(_END_RUN, {"of_tenant": tenant, "of_subject": subject, "of_method": method})
         if lives:
             await connection.execute(
-                update(factors)
-                .where(factors.c.tenant == tenant, factors.c.id.in_([factor_id for factor_id, _ in lives]))
-                .values(failures=0)
+                _BEGIN_LIVES, {"of_tenant": tenant, "of_ids": [factor_id for factor_id, _ in lives]}
             )
         if any(tried >= LIFE for _, tried in lives):
             await self._records.bump(connection, tenant, subject)
@@ -141,6 +139,11 @@ _RUN = select(attempts.c.tries, attempts.c.last_at, attempts.c.used_up).where(*_
 _BEGIN_RUN = insert(attempts)
 _GO_ON = update(attempts).where(*_MINE).values({name: bindparam(name) for name in ("tries", "last_at", "used_up")})
 _END_RUN = delete(attempts).where(*_MINE)
+_BEGIN_LIVES = (
+    update(factors)
+    .where(factors.c.tenant == bindparam("of_tenant"), factors.c.id.in_(bindparam("of_ids", expanding=True)))
+    .values(failures=0)
+)
 _COUNT_LIVES = (
     update(factors)
     .where(

@@ -90,7 +90,7 @@ class BackupCodes:
 
     async def left_in(self, connection: AsyncConnection, tenant: str, subject: str) -> Left:
         """The same, as the transaction of `connection` has it."""
-        whose = {"tenant": tenant, "subject": subject, "now": self._clock.now(), "failures": LIFE - 1}
+        whose = {"of_tenant": tenant, "of_subject": subject, "now": self._clock.now(), "failures": LIFE - 1}
         count, expires_at = (await connection.execute(_LEFT, whose)).one()
         return Left(count, expires_at or 0.0)
 
@@ -107,17 +107,15 @@ class BackupCodes:
         code = canonical(answer)
         if not code:
             return None
-        whose = {"tenant": tenant, "subject": subject, "now": now, "failures": LIFE}  # this try is counted already
-        rows = (await connection.execute(_USABLE, whose)).all()
+        mine = {"of_tenant": tenant, "of_subject": subject, "now": now}
+        rows = (await connection.execute(_USABLE, {**mine, "failures": LIFE})).all()  # this try is counted already
         same = [row.id for row in rows if self._mac.verify(row.digest, "backup_code", tenant, subject, code)]
         if not same:
             return None
-        used = await connection.execute(
-            update(backup_codes).where(_unused(tenant, subject, now), backup_codes.c.id == same[0]).values(used_at=now)
-        )
+        used = await connection.execute(_USE, {**mine, "of_id": same[0]})
         if used.rowcount != 1:
             return None
-        await connection.execute(update(factors).where(_set(tenant, subject)).values(last_used_at=now))
+        await connection.execute(_NOTE_USE, mine)
         return Proof(self.name, now)
 
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
@@ -183,11 +181,18 @@ def _unused(tenant: str, subject: str, now: Any) -> ColumnElement[bool]:
 
 
 # Built once: building a statement costs more than running it.
-_TENANT: Any = bindparam("tenant")
-_SUBJECT: Any = bindparam("subject")
+_TENANT: Any = bindparam("of_tenant")
+_SUBJECT: Any = bindparam("of_subject")
+_NOW: Any = bindparam("now", type_=backup_codes.c.expires_at.type)
 _IN_USE = and_(
-    _unused(_TENANT, _SUBJECT, bindparam("now", type_=backup_codes.c.expires_at.type)),
+    _unused(_TENANT, _SUBJECT, _NOW),
     select(factors.c.id).where(_set(_TENANT, _SUBJECT), factors.c.failures <= bindparam("failures")).exists(),
 )
 _LEFT = select(func.count(), func.min(backup_codes.c.expires_at)).where(_IN_USE)
 _USABLE = select(backup_codes.c.id, backup_codes.c.digest).where(_IN_USE)
+_USE = (
+    update(backup_codes)
+    .where(_unused(_TENANT, _SUBJECT, _NOW), backup_codes.c.id == bindparam("of_id"))
+    .values(used_at=_NOW)
+)
+_NOTE_USE = update(factors).where(_set(_TENANT, _SUBJECT)).values(last_used_at=_NOW)

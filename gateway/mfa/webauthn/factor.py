@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
@@ -120,8 +120,8 @@ class WebAuthn:
 
         Whoever seals the row anew meanwhile waits for us, and then finds that it is no longer what was read.
         """
-        mine = (of(tenant, subject), factors.c.id == factor_id)
-        sealed = await connection.scalar(select(factors.c.secret).where(*mine).with_for_update())
+        mine = {"of_tenant": tenant, "of_subject": subject, "of_id": factor_id}
+        sealed = await connection.scalar(_SECRET, mine)
         if sealed is None:
             return False
         place = place_of(tenant, factor_id)
@@ -129,10 +129,21 @@ class WebAuthn:
         if (answered.count or kept.count) and answered.count <= kept.count:
             raise NotProven("sign_count", copied=factor_id)
         key = replace(kept, count=answered.count, backed_up=answered.backed_up)
-        await connection.execute(
-            update(factors).where(*mine).values(secret=self._sealer.seal(key.packed(), **place), last_used_at=now)
-        )
+        used = {"secret": self._sealer.seal(key.packed(), **place), "last_used_at": now}
+        await connection.execute(_NOTE_USE, {**mine, **used})
         return True
+
+
+# Built once: building a statement costs more than running it.
+_TENANT: Any = bindparam("of_tenant")
+_SUBJECT: Any = bindparam("of_subject")
+_MINE = (of(_TENANT, _SUBJECT), factors.c.id == bindparam("of_id"))
+_SECRET = select(factors.c.secret).where(*_MINE).with_for_update()
+_NOTE_USE = (
+    update(factors)
+    .where(*_MINE)
+    .values(secret=bindparam("secret", type_=factors.c.secret.type), last_used_at=bindparam("last_used_at"))
+)
 
 
 def described(key: Key) -> dict[str, Any]:

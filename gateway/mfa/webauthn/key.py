@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, and_, select, true
+from sqlalchemy import ColumnElement, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.sealing import Sealer
@@ -24,6 +24,8 @@ from gateway.mfa.webauthn.base64url import decode, encode
 from gateway.store.tables import factors
 
 KIND = "webauthn"
+EVER = 2**31 - 1
+"""Nobody answers wrong so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +94,23 @@ def handle_of(tenant: str, subject: str) -> bytes:
 
 
 async def keys_of(
-    connection: AsyncConnection, sealer: Sealer, tenant: str, subject: str, *, below: int | None = None
+    connection: AsyncConnection, sealer: Sealer, tenant: str, subject: str, *, below: int = EVER
 ) -> list[Key]:
     """The keys of somebody, oldest first: those with fewer wrong answers in a row than `below`, or all."""
-    query = (
-        select(factors.c.id, factors.c.secret)
-        .where(of(tenant, subject), true() if below is None else factors.c.failures < below)
-        .order_by(factors.c.created_at, factors.c.id)
-    )
-    rows = (await connection.execute(query)).all()
+    rows = (await connection.execute(_KEYS, {"tenant": tenant, "subject": subject, "below": below})).all()
     return [unpacked(sealer.unseal(row.secret, **place_of(tenant, row.id))) for row in rows]
 
 
 def of(tenant: str, subject: str) -> ColumnElement[bool]:
     """Rows of somebody's keys."""
     return and_(factors.c.tenant == tenant, factors.c.subject == subject, factors.c.kind == KIND)
+
+
+# Built once: building a statement costs more than running it.
+_TENANT: Any = bindparam("tenant")
+_SUBJECT: Any = bindparam("subject")
+_KEYS = (
+    select(factors.c.id, factors.c.secret)
+    .where(of(_TENANT, _SUBJECT), factors.c.failures < bindparam("below"))
+    .order_by(factors.c.created_at, factors.c.id)
+)
