@@ -83,6 +83,7 @@ async def before() -> AsyncIterator[Callable[[Service], Awaitable[Serving]]]:
             ending.push_async_callback(server.wait_closed)
             ending.callback(server.close)
             where = ending.enter_context(home(server.sockets[0].getsockname()[1]))
+            where.anew = True
             serving = await ending.enter_async_context(where.serving())
             _, writer = await asyncio.open_connection("127.0.0.1", where.port)  # what is loaded at first use is
             writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,5 +1,6 @@
 """`python -m gateway` as an operator runs it: a process of its own in a folder of its own.
 
+It is forked from one that has imported what it needs (`forks`), unless it is to do everything `anew`.
 Permissions mean nothing to root's capabilities, so where the tests run as root the gateway goes without them.
 """
 
@@ -7,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import io
 import os
 import re
@@ -23,14 +23,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from gateway import cli
+from tests.house import forks
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = forks.ROOT
 PATIENCE = 30.0
 """Seconds until something that never happens is called failed; no test waits for it."""
 
-_LIBC = ctypes.CDLL(None)
-_PR_CAPBSET_DROP = 24
-_DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
 
 POLICY = """\
 rules:
@@ -50,6 +48,9 @@ rules:
 """
 
 
+Process = asyncio.subprocess.Process | forks.Forked
+
+
 class Said(NamedTuple):
     """How a process ended."""
 
@@ -65,6 +66,8 @@ class Home:
         self.folder = folder
         self.environ: dict[str, str] = {}
         """Further variables of its environment."""
+        self.anew = False
+        """Whether it imports everything itself: where it is about how much it takes to be there."""
         self.port, self.admin_port = _free_port(), _free_port()
         self.config: dict[str, Any] = {
             "listen": f"127.0.0.1:{self.port}",
@@ -98,17 +101,21 @@ class Home:
             for path in paths
         }
 
-    async def start(self, *arguments: str, stdin: bytes | None = None) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, stdin: bytes | None = None) -> Process:
         """`python -m gateway …` in this folder."""
         # What it compiles on its way stays for the next: a third of what a start costs.
         left_out = ("SALLYPORT_", "PYTHONDONTWRITEBYTECODE")
         environ = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
+        obey = os.geteuid() == 0
+        if not self.anew and not any(name.startswith(("LD_", "PYTHON")) for name in self.environ):
+            environ |= self.environ
+            return await forks.start(*arguments, folder=self.folder, environ=environ, stdin=stdin, obey=obey)
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", *arguments,
             cwd=self.folder, env=environ | {"PYTHONPATH": str(ROOT)} | self.environ,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            preexec_fn=_obey_permissions if os.geteuid() == 0 else None,
+            preexec_fn=forks.obey_permissions if obey else None,
         )  # fmt: skip
 
     async def call(self, *arguments: str, stdin: bytes | None = None) -> Said:
@@ -167,7 +174,7 @@ class Home:
 class Serving:
     """A gateway process and what it said."""
 
-    def __init__(self, home: Home, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, home: Home, process: Process) -> None:
         self.home = home
         self.process = process
         self.err = ""
@@ -234,11 +241,6 @@ async def until(condition: Any, what: str = "") -> None:
             if answer:
                 return
             await asyncio.sleep(0.05)
-
-
-def _obey_permissions() -> None:
-    for capability in (_DAC_OVERRIDE, _DAC_READ_SEARCH):
-        _LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def _free_port() -> int:

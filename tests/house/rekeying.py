@@ -31,7 +31,7 @@ from gateway.identity.passwords import Passwords
 from gateway.mfa import sealed
 from gateway.store.sql import Records
 from gateway.store.tables import factors, users
-from tests.house.process import Home, Serving, home, until
+from tests.house.process import Home, Process, Serving, home, until
 from tests.house.visitor import OURS, Visitor, location
 from tests.rig.argon2 import as_shipped
 from tests.rig.gateway import PASSWORD
@@ -200,10 +200,10 @@ class Rekeying:
         self.seconds = time.monotonic() - began
         return new
 
-    async def _begin(self) -> asyncio.subprocess.Process:
+    async def _begin(self) -> Process:
         return await self.home.start("key", "rotate", "master", "--overlap", OVERLAP)
 
-    async def _kill(self, rotation: asyncio.subprocess.Process) -> None:
+    async def _kill(self, rotation: Process) -> None:
         assert rotation.returncode is None, "it was over before it could be killed"
         rotation.kill()
         await rotation.communicate()

@@ -28,7 +28,7 @@ import aiohttp
 import uvloop
 import yaml
 
-from tests.house.process import PATIENCE, Home, home
+from tests.house.process import PATIENCE, Home, Process, home
 from tests.house.visitor import Visitor
 from tests.rig.gateway import PASSWORD
 from tests.rig.messages import Response, Violation, read_response
@@ -48,7 +48,7 @@ class Replica:
         entries = {"listen": f"127.0.0.1:{self.port}", "admin_listen": f"127.0.0.1:{self.admin_port}"}
         config = house.config | entries | {"drain": {"delay": f"{delay}s", "time": "25s"}}
         (house.folder / self.file).write_text(yaml.safe_dump(config))
-        self.process: asyncio.subprocess.Process
+        self.process: Process
         self.ready = False
 
     async def start(self) -> None:

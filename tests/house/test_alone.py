@@ -140,6 +140,7 @@ async def test_as_a_process_it_is_small_and_its_events_are_lines_of_json() -> No
     with home(upstream.port) as here:
         here.write(POLICY)
         here.write_config(store={"records": "none", "shared": "memory"})
+        here.anew = True
         async with here.serving() as serving:
             for raw in (b"/x", b"/closed/\xc2\x9b31m", b"/closed/2"):
                 async with await RawClient.connect(here.port) as client:

@@ -21,7 +21,7 @@ from gateway.identity.local import LocalUsers
 from gateway.identity.passwords import Passwords
 from gateway.store.place import Place
 from gateway.store.sql import Records
-from tests.house.process import PATIENCE, Home, home
+from tests.house.process import PATIENCE, Home, Process, home
 from tests.house.visitor import Visitor
 from tests.rig.argon2 import as_shipped
 from tests.rig.client import RawClient
@@ -46,7 +46,7 @@ class Replica:
         self.environ = dict(environ)
         self.said = ""
         """Everything it wrote to standard error, over all its lives."""
-        self.process: asyncio.subprocess.Process
+        self.process: Process
         self._reading: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 

@@ -31,7 +31,11 @@ class RawClient:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+        except BaseException:
+            sock.close()
+            raise
         return cls(sock)
 
     async def __aenter__(self) -> RawClient:
