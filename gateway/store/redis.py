@@ -185,9 +185,8 @@ class Redis:
                         await asyncio.sleep(AGAIN)
                         link = await nodes.reach(key, self.line.deadline)
                     else:
-                        slot, place = rest.split()[:2]
-                        address = nodes.place(key, place)
-                        node = nodes.moved(int(slot), address) if code == "MOVED" else nodes.at(address)
+                        slot, address = nodes.redirected(key, rest)
+                        node = nodes.moved(slot, address) if code == "MOVED" else nodes.at(address)
                         link = await node.reach(self.line.deadline)
                         if code == "ASK":
                             link.ask(("ASKING",)).add_done_callback(seen)  # the command after it says what matters

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from gateway.store.redis_where import Address, Where
 _log = logging.getLogger("sallyport")
 
 SLOTS = 16384
+_REDIRECTED = re.compile(r"([0-9]{1,5}) (\S*):([0-9]{1,5})(?: .*)?", re.DOTALL).fullmatch
 ALL = 0.6
 """Part of the time in which all who are asked may answer; after it one answer is enough."""
 
@@ -207,10 +209,14 @@ class Cluster:
                 found[node] = end
         return found
 
-    def place(self, key: Word, text: str) -> Address:
-        """An address as an error tells it: `host:port`, or `:port` of the host that was asked."""
-        host, _, port = text.rpartition(":")
-        return Address(host.strip("[]") or self._slots[_slot(key)].address.host, int(port))
+    def redirected(self, key: Word, text: str) -> tuple[int, Address]:
+        """Slot and address as an error tells them: `slot host:port`, or `:port` of the host that was asked.
+
+        Raises `Lost` for what tells no such thing.
+        """
+        if (told := _REDIRECTED(text)) is None or int(told[1]) >= SLOTS:
+            raise Lost("it sends us to no place there is")
+        return int(told[1]), Address(told[2].strip("[]") or self._slots[_slot(key)].address.host, int(told[3]))
 
     def moved(self, slot: int, address: Address) -> Node:
         """A slot is somewhere else now, and more may be."""

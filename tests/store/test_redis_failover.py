@@ -179,6 +179,14 @@ async def test_exactly_one_claims_while_its_slot_moves(clustered: Redis, redis_c
     await moving
 
 
+@pytest.mark.parametrize(
+    "told", ["MOVED", "MOVED 1", "MOVED x 127.0.0.1:1", "MOVED 16384 127.0.0.1:1", "ASK 1 ann:bob"]
+)
+async def test_who_is_sent_to_no_place_there_is_has_no_answer(clustered: Redis, told: str) -> None:
+    with pytest.raises(StoreAway, match="it sends us to no place"):
+        await clustered.run(Script(f"return {{err = '{told}'}}"), ["sallyport:{a}"], [])
+
+
 async def test_a_script_with_keys_on_both_sides_waits_its_turn(clustered: Redis, redis_cluster: Masters) -> None:
     """Some of its keys have moved and some have not. That is this call's bad luck; the store is not away."""
     both = Script("return redis.call('GET', KEYS[1]) .. redis.call('GET', KEYS[2])")
