@@ -182,21 +182,11 @@ class StepUps:
         if session is None:
             raise UserError("ERR-MFA-SESSION", say("Proving it again needs a session; sign in first."), status=401)
         now = self._clock.now()
-        kept: dict[str, Any] = {
-            "version": session.version,
-            "level": int(demand.level),
-            "factors": sorted(demand.factors),
-            "max_age": demand.max_age,
-            "trusted": demand.trusted,
-            "return_to": return_to,
-            "resume": resume,
-            "expires_at": now + LIFETIME,
-        }
         async with self._records.begin() as connection:
             turn = await add(connection, key(identity.tenant, "challenge-turn", session.id), 1, now, 6 * LIFETIME)
             ticket = f"{turn % PLACES}-{new_token()}"
-            kept["mac"] = self._mac.token(*_bound(identity, session, ticket))
-            await write(connection, _place(session, identity.tenant, ticket), orjson.dumps(kept), now + LIFETIME)
+            opened = Challenge(ticket, demand, return_to, resume, (), now + LIFETIME)
+            await self._write(connection, opened, identity, session)
         await self._kv.wrote()
         self._count("any", "asked")
         self._ledger.note(
@@ -205,6 +195,15 @@ class StepUps:
             )
         )
         return ticket
+
+    async def reopen(self, challenge: Challenge, identity: Identity) -> None:
+        """Ask `challenge` again: it was answered, and the proof could not be put into the session.
+
+        The answer is spent; what was interrupted goes on after the next. Raises `StoreAway`.
+        """
+        if identity.session is not None:
+            async with self._records.begin() as connection:
+                await self._write(connection, challenge, identity, identity.session)
 
     async def look(self, ticket: str, identity: Identity, place: Place | None = None) -> Challenge:
         """The open challenge `ticket`. Raises `UserError` `ERR-MFA-CHALLENGE` when it is over, in any sense.
@@ -345,6 +344,24 @@ class StepUps:
             usable = await self._factors.usable(tenant, subject, level)
         offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
         return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])
+
+    async def _write(
+        self, connection: AsyncConnection, challenge: Challenge, identity: Identity, session: Session
+    ) -> None:
+        demand, ticket = challenge.demand, challenge.ticket
+        kept = {
+            "mac": self._mac.token(*_bound(identity, session, ticket)),
+            "version": session.version,
+            "level": int(demand.level),
+            "factors": sorted(demand.factors),
+            "max_age": demand.max_age,
+            "trusted": demand.trusted,
+            "return_to": challenge.return_to,
+            "resume": challenge.resume,
+            "expires_at": challenge.expires_at,
+        }
+        place = _place(session, identity.tenant, ticket)
+        await write(connection, place, orjson.dumps(kept), challenge.expires_at)
 
     async def _end(self, connection: AsyncConnection, ticket: str, identity: Identity) -> bool:
         """End the challenge; True for exactly one caller."""

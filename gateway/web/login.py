@@ -12,11 +12,12 @@ one more page, for whoever signs in now need not be who filled in that form.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from gateway.core.errors import UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind, Severity
 from gateway.core.identity import NEVER, Identity, Proof
 from gateway.core.words import say, sentences
@@ -88,16 +89,19 @@ async def submit(request: web.Request) -> web.Response:
         answer.headers["WWW-Authenticate"] = challenge()
         return answer
 
-    token, identity = opened
-    await desk.throttle.succeeded(account, caller.facts.network, known)
-    await desk.learn(caller.facts, identity)
+    token, identity = opened  # from here on they are signed in, whatever cannot be remembered of it
+    with suppress(StoreAway):
+        await desk.throttle.succeeded(account, caller.facts.network, known)
+    with suppress(StoreAway):
+        await desk.learn(caller.facts, identity)
     _tell(request, Kind.SIGN_IN, Severity.INFO, account, identity, {} if known else {"new_browser": True})
 
     after = onward(request, after, resume)
     if identity.enrol_by != NEVER:
         after = enrol_first.location(desk.prefix, after)
     if not user.language or (known and caller.chosen and caller.chosen != user.language):
-        await desk.users.speak(user.tenant, user.subject, caller.language)
+        with suppress(StoreAway):
+            await desk.users.speak(user.tenant, user.subject, caller.language)
     answer = redirect(after)
     token = await stand_in(request, token, identity, answer)
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))

@@ -105,7 +105,9 @@ async def prove(request: web.Request, proof: Proof, answer: web.Response) -> Ide
     except UserError as error:
         raise NobodyHere("the session has just ended") from error
     answer.headers.add("Set-Cookie", caller.cookies.set(caller.cookies.session, token))
-    await desk.learn(caller.facts, identity)
+    # It is proven, and the token that the browser had is none any more: nothing may keep the new one from it.
+    with suppress(StoreAway):  # this place stays as strange as it was
+        await desk.learn(caller.facts, identity)
     if proof.factor not in NO_SECOND_FACTOR:
         with suppress(StoreAway):  # a recovery that is not told sees by itself that a factor was shown
             await desk.recoveries.proven(identity, caller.place)

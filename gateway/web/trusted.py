@@ -44,7 +44,9 @@ async def prove_and_trust(
         return await prove(request, proof, answer), False
     generation = await desk.trusted.generation(identity.tenant, identity.subject)
     proven = await prove(request, proof, answer)
-    value = await desk.trusted.trust(proven, generation, replacing=cookie_of(request), place=caller.place)
+    value = None
+    with suppress(StoreAway):  # it is asked again next time
+        value = await desk.trusted.trust(proven, generation, replacing=cookie_of(request), place=caller.place)
     if value is not None:
         _set(request, answer, value, int(desk.trusted.lifetime))
     return proven, value is not None

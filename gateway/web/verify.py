@@ -10,18 +10,19 @@ The challenge itself never enrols (case 113); it names the page that does, and t
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote
 
 from aiohttp import web
 
-from gateway.core.errors import UserError
+from gateway.core.errors import StoreAway, UserError
 from gateway.core.identity import Identity, Level
 from gateway.core.words import say, sentences
 from gateway.mfa.enrolment import Permit
 from gateway.mfa.stepup import Challenge
 from gateway.web import forms
 from gateway.web.answers import page, redirect
-from gateway.web.caller import CALLER
+from gateway.web.caller import CALLER, NobodyHere
 from gateway.web.desk import DESK
 from gateway.web.methods import METHODS
 from gateway.web.proof import UNUSUAL, may_bind_first
@@ -67,7 +68,16 @@ async def submit(request: web.Request) -> web.Response:
         return await _ask(request, identity, challenge, factor, error, ticked=trusting)
     target = safe_path(challenge.return_to, desk.prefix + "account")
     answer = carry_on(request, target, challenge.resume) if challenge.resume else redirect(target)
-    await prove_and_trust(request, identity, proof, trusting, answer)
+    try:
+        await prove_and_trust(request, identity, proof, trusting, answer)
+    except NobodyHere:
+        if not challenge.resume:
+            raise
+        return await _sign_in_again(request, identity, challenge)
+    except StoreAway:  # what was interrupted still waits, and the question leads to it
+        with suppress(StoreAway):
+            await desk.stepups.reopen(challenge, identity)
+        raise
     return answer
 
 

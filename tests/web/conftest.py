@@ -19,6 +19,7 @@ from gateway.audit.recorder import Recorder
 from gateway.catalog import ALGORITHMS
 from gateway.core.clock import ManualClock
 from gateway.core.decision import CALM, Score
+from gateway.core.errors import StoreAway
 from gateway.core.events import Event, Kind
 from gateway.core.facts import Facts
 from gateway.core.identity import DEFAULT_TENANT, Identity
@@ -180,6 +181,8 @@ class House:
         self.records = records
         self.risk = CALM
         self.learnt: list[tuple[Facts, Identity]] = []
+        self.forgetful = False
+        """Whether no place can be learnt."""
 
     async def told(self, kind: Kind) -> list[Event]:
         await self.ledger.flush()
@@ -211,6 +214,8 @@ async def house(tmp_path: Path, clock: ManualClock) -> AsyncIterator[House]:
     learnt: list[tuple[Facts, Identity]] = []
 
     async def learn(facts: Facts, identity: Identity) -> None:
+        if house.forgetful:
+            raise StoreAway("nothing is learnt")
         learnt.append((facts, identity))
 
     async def risk(facts: Facts, identity: Identity) -> Score:

@@ -9,6 +9,7 @@ from http.cookies import SimpleCookie
 import pytest
 
 from gateway.core.clock import ManualClock
+from gateway.core.errors import StoreAway
 from gateway.core.events import Kind
 from gateway.identity.session_rows import SessionRows
 from gateway.identity.session_store import Lifetimes, Terms
@@ -24,6 +25,20 @@ async def test_the_right_password_opens_a_session_and_leads_on(house: House, bro
     assert (identity.user, identity.amr) == ("bob", ("pwd",))
     assert [(event.user, event.address) for event in await house.told(Kind.SIGN_IN)] == [("bob", "192.0.2.7")]
     assert [learnt.user for _, learnt in house.learnt] == ["bob"]
+
+
+async def test_who_is_let_in_is_in_also_where_nothing_else_can_be_remembered_of_it(
+    house: House, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreAway("away")
+
+    house.forgetful = True
+    monkeypatch.setattr(house.desk.throttle, "succeeded", away)
+    monkeypatch.setattr(house.desk.users, "speak", away)
+    assert (await browser.sign_in()).location == "/"
+    assert (await house.identity(browser)).user == "bob"
+    assert len(await house.told(Kind.SIGN_IN)) == 1
 
 
 async def test_without_a_next_it_leads_to_the_service(browser: Browser) -> None:

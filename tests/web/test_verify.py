@@ -13,8 +13,9 @@ from sqlalchemy import update
 
 from gateway.core.clock import ManualClock
 from gateway.core.decision import Score
+from gateway.core.errors import StoreAway
 from gateway.core.events import Kind
-from gateway.core.identity import Level
+from gateway.core.identity import Level, Proof
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.interrupted import Interrupted
@@ -79,6 +80,74 @@ async def test_an_interrupted_post_goes_on(house: House, browser: Browser, enrol
     assert (done.status, done.location) == (303, "/admin/orders")
     assert browser.cookies["sallyport-resume"] == ticket
     assert await house.desk.interrupted.claim(ticket, owner) == kept
+
+
+async def interrupted(house: House, browser: Browser) -> tuple[str, str]:
+    """The ticket of a challenge that came in between of something, and what waits for it."""
+    owner = f"session:{(await house.identity(browser)).session.id}"  # type: ignore[union-attr]
+    waiting = await house.desk.interrupted.keep(owner, Interrupted("POST", "app.example.com", b"/pay", (), b"a=1"))
+    return await ask(house, browser, "/pay", waiting), waiting
+
+
+async def test_what_was_interrupted_waits_while_the_proof_cannot_be_kept(
+    house: House, browser: Browser, enrol: Callable[..., Any], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await browser.sign_in("ann")
+    phone, _, _ = await enrol(browser)
+    ticket, waiting = await interrupted(house, browser)
+
+    async def away(*_: object) -> None:
+        raise StoreAway("sessions are away")
+
+    spent = phone.code()
+    with monkeypatch.context() as broken:
+        broken.setattr(house.desk.sessions, "prove", away)
+        assert (await answer(browser, ticket, spent)).status == 503
+    assert (await answer(browser, ticket, spent)).status == 400, "it was claimed"
+    clock.advance(30)
+    done = await answer(browser, ticket, phone.code())
+    assert (done.status, done.location) == (303, "/pay")
+    assert browser.cookies["sallyport-resume"] == waiting
+
+
+async def test_what_was_interrupted_goes_on_after_signing_in_where_the_session_ended_meanwhile(
+    house: House, browser: Browser, enrol: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await browser.sign_in("ann")
+    phone, _, _ = await enrol(browser)
+    ticket, _ = await interrupted(house, browser)
+    prove = house.desk.sessions.prove
+
+    async def too_late(token: str, proof: Proof) -> object:
+        await house.desk.sessions.end_all("default", (await house.identity(browser)).subject)
+        return await prove(token, proof)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(house.desk.sessions, "prove", too_late)
+        done = await answer(browser, ticket, phone.code())
+    assert (done.status, done.location.partition("&resume=")[0]) == (303, f"{P}login?reauth=1&next=%2Fpay")
+    moved = done.location.partition("&resume=")[2]
+    assert await house.desk.interrupted.peek(moved, f"browser:{browser.cookies['sallyport-browser']}") is not None
+
+
+async def test_a_proof_counts_also_where_nothing_else_can_be_remembered_of_it(
+    house: House, browser: Browser, enrol: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old token is exchanged already: whoever is not given the new one is out."""
+    await browser.sign_in("ann")
+    phone, _, _ = await enrol(browser)
+    await browser.sign_in("ann", query="?reauth=1&next=/admin/")
+    ticket = await ask(house, browser)
+
+    async def away(*_: object) -> None:
+        raise StoreAway("records are away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.desk.recoveries, "proven", away)
+        house.forgetful = True
+        done = await answer(browser, ticket, phone.code())
+    assert (done.status, done.location) == (303, "/admin/")
+    assert (await house.identity(browser)).level is Level.AAL2
 
 
 async def test_a_wrong_code_asks_again_and_says_so(house: House, browser: Browser, enrol: Callable[..., Any]) -> None:
