@@ -48,7 +48,7 @@ WIDTHS = {"wide": 1280, "narrow": 360}
 SESSIONS = 3
 """That somebody may have at once."""
 TEMPLATES = frozenset(file.stem for file in Path(pages.__file__).parent.glob("*.html"))
-PARTS = frozenset({"base", "parts", "recover-note"})
+PARTS = frozenset({"administration", "base", "parts", "recover-note"})
 """Of other templates: no page by themselves."""
 
 See = Callable[[str], None]

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.asked import Asked
 from gateway.core.clock import ManualClock
 from gateway.core.contracts import Factor
 from gateway.core.errors import NotProven
-from gateway.core.events import Event, Kind
 from gateway.core.identity import DEFAULT_TENANT, Identity, Proof, Session, amr_of, level_of
 from gateway.crypto.mac import Mac
 from gateway.crypto.sealing import Sealer
@@ -32,6 +30,7 @@ from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
 from gateway.store.tables import users
+from tests.rig.ledger import Remembered
 from tests.rig.post import RecordingPost
 from tests.rig.postgres import EITHER, either
 from tests.rig.sessions import in_rows
@@ -39,31 +38,6 @@ from tests.rig.sessions import in_rows
 MASTER = b"m" * 32
 NOW = 1_700_000_010.0
 """Ten seconds into a step."""
-
-
-class Remembering:
-    """A ledger that can be asked."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._entered: list[Event] = []
-
-    def note(self, event: Event) -> None:
-        self.events.append(event)
-
-    async def record(self, event: Event) -> None:
-        self.events.append(event)
-
-    async def enter(self, connection: AsyncConnection, event: Event) -> None:
-        assert connection.in_transaction()
-        self._entered.append(event)
-
-    def tell(self, event: Event) -> None:
-        self._entered.remove(event)
-        self.events.append(event)
-
-    def of(self, kind: Kind) -> list[Event]:
-        return [event for event in self.events if event.kind is kind]
 
 
 class Room:
@@ -78,7 +52,7 @@ class Room:
     ) -> None:
         self.records = records
         self.clock = clock
-        self.ledger = Remembering()
+        self.ledger = Remembered()
         self.counted: list[tuple[str, str]] = []
         self.setups: list[tuple[str, str]] = []
         self.sessions = in_rows(records, clock, self.ledger)

@@ -20,7 +20,8 @@ from gateway.mfa.trusted_devices import GONE, GRACE, NOTHING, TrustedDevices, Us
 from gateway.store.place import Place as Where
 from gateway.store.sql import Records
 from gateway.store.tables import trusted_devices, users
-from tests.mfa.conftest import NOW, Remembering, somebody
+from tests.mfa.conftest import NOW, somebody
+from tests.rig.ledger import Remembered
 
 DAY = 86400.0
 
@@ -31,7 +32,7 @@ class Trust:
     def __init__(self, records: Records, clock: ManualClock, *, lifetime: float = 30 * DAY, most: int = 10) -> None:
         self.records = records
         self.clock = clock
-        self.ledger = Remembering()
+        self.ledger = Remembered()
         self.ended: list[str] = []
         self.counted: list[str] = []
 

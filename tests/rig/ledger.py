@@ -30,3 +30,6 @@ class Remembered:
 
     def kinds(self) -> list[Kind]:
         return [event.kind for event in self.events]
+
+    def of(self, kind: Kind) -> list[Event]:
+        return [event for event in self.events if event.kind is kind]
