@@ -10,9 +10,12 @@ kept is what was said and in which language, not how: it is written when it is s
 What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, and how a
 recovery ended, goes to every other address that codes go to, telephones first of all: whoever has stolen a mailbox
 reads, and removes, what is told there. Where codes by e-mail are a factor of somebody, such a thief may be in already:
-then changes of any factor, of backup codes, of trusted browsers and of the password go there too. What concerns `sms`
-goes by e-mail, as everything does. Where an account has no address that is written to, everything goes to those others
-but what somebody may do without.
+then changes of any factor, of backup codes, of trusted browsers and of the password, and guesses at a second factor, go
+there too. What concerns `sms` goes by e-mail, as everything does. Where an account has no address that is written to,
+everything goes to those others but what somebody may do without.
+
+Of attempts those are told in which somebody had the password: a sign-in from a new browser, and every fifth wrong
+answer to a second factor. Of wrong passwords nobody is told: anybody could have letters sent by giving some.
 
 (That a recovery was asked for, that it has taken the factors away, and that a factor goes, its address is told by
 `mfa.aside`: in the transaction that does it, for afterwards it is not known any more.)
@@ -39,9 +42,14 @@ LIFETIME: Final = 86_400.0
 CHANNEL: Final = "email"
 
 NOT_YOU = say("If this was not you, change your password and look at your account, or ask whoever looks after it.")
+STOLEN = say(
+    "If this was not you, somebody else has your password: have it changed, and sign out everywhere else on the page "
+    "of your account."
+)
 ASK = say("If you do not know why, ask whoever looks after your account.")
 BRIEF: Final[Mapping[str, Said]] = {
     NOT_YOU: say("Not you? Sign in and look at your account."),
+    STOLEN: say("Not you? Somebody has your password: have it changed."),
     ASK: say("Not your wish? Ask whoever looks after your account."),
 }
 """What to do, by what a letter says of it, where there is room for a line."""
@@ -53,12 +61,28 @@ FACTORS: Final[Mapping[str, str]] = {
     "email": say("An e-mail address for codes"),
     "all": say("Every second factor"),
 }
+METHODS: Final[Mapping[str, str]] = {
+    "totp": say("Authenticator app"),
+    "backup_code": say("Backup code"),
+    "webauthn": say("Security key"),
+    "sms": say("Code by text message"),
+    "email": say("Code by e-mail"),
+}
+"""What was asked for, where it was."""
 
 WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
     Kind.SIGN_IN: (
         say("A sign-in from a new browser"),
         say("Somebody signed in to your account from a browser that had not been used for it before."),
         NOT_YOU,
+    ),
+    Kind.STEP_UP_GUESSED: (
+        say("Wrong answers to your second factor"),
+        say(
+            "Somebody who had your password was asked for your second factor, and gave {count} wrong answers in a row. "
+            "None was accepted."
+        ),
+        STOLEN,
     ),
     Kind.FACTOR_ENROLLED: (say("A second factor was added"), say("{factor} was added to your account."), NOT_YOU),
     Kind.FACTOR_REMOVED: (say("A second factor was removed"), say("{factor} was removed from your account."), NOT_YOU),
@@ -176,6 +200,7 @@ OPENS: Final = frozenset(
         Kind.FACTOR_ENROLLED,
         Kind.FACTOR_REMOVED,
         Kind.FACTOR_DISABLED,
+        Kind.STEP_UP_GUESSED,
         Kind.BACKUP_CODES_MADE,
         Kind.BACKUP_CODE_USED,
         Kind.TRUSTED_DEVICE_ADDED,
@@ -259,9 +284,13 @@ class Notices:
 
     def _content(self, row: Mapping[str, Any], user: str, name: str) -> dict[str, Any]:
         title, said, advice = WORDS[Kind(row["kind"])]
-        factor = FACTORS.get(str(row["detail"].get("factor", "")), say("A second factor"))
-        said = Said(said.text, "", {"factor": factor, "until": _when(float(row["detail"].get("until", 0.0)))})
+        kind = str(row["detail"].get("factor", ""))
+        until, count = _when(float(row["detail"].get("until", 0.0))), int(row["detail"].get("wrong", 0))
+        factor = FACTORS.get(kind, say("A second factor"))
+        said = Said(said.text, "", {"factor": factor, "until": until, "count": count})
         facts: list[tuple[str, str]] = [(say("Account"), user), (say("When"), _when(row["at"]))]
+        if row["kind"] == Kind.STEP_UP_GUESSED and kind in METHODS:
+            facts.append((say("Second factor"), METHODS[kind]))
         if row["detail"].get("by"):
             facts.append((say("By"), say("an administrator")))
         else:

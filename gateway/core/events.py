@@ -33,6 +33,7 @@ class Kind(StrEnum):
     STEP_UP_PASSED = "step_up_passed"
     STEP_UP_FAILED = "step_up_failed"
     STEP_UP_THROTTLED = "step_up_throttled"
+    STEP_UP_GUESSED = "step_up_guessed"
     FACTOR_ENROLLED = "factor_enrolled"
     FACTOR_REMOVED = "factor_removed"
     FACTOR_DISABLED = "factor_disabled"

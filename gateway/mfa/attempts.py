@@ -8,7 +8,10 @@
   Waiting does not help. Five tries in fifteen minutes alone would let a patient guesser win 41 % of the six-digit
   lotteries in a year; a hundred in a life is 0.03 %.
 
-A right answer sets both back. Both are raised in a transaction that nothing can come between, so of a hundred guesses
+A right answer sets both back. Of every fifth wrong one in a row (`TOLD`) the owner is told: whoever gives it had the
+password. It is counted in the life, so that who tries slower than a run is wide is heard of all the same.
+
+Both are raised in a transaction that nothing can come between, so of a hundred guesses
 in one instant five are checked, whichever process they reach. An answer is judged in that same transaction: whoever is
 told what became of a try has been counted, and of one that was not kept (the process died) nobody is told anything.
 """
@@ -33,6 +36,8 @@ DOUBLINGS = 2
 """How often the wait doubles: 15 minutes, 30, 60."""
 LIFE = 100
 """Wrong answers in a row that take a factor out of use."""
+TOLD = RUN
+"""Of every so many wrong answers in a row their owner is told: in a run once at most, twenty times in a life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,15 @@ class Try:
     def last_of(self) -> tuple[str, ...]:
         """Factors that are out of use when this try turns out to be wrong."""
         return tuple(factor_id for factor_id, tried in self.lives if tried >= LIFE)
+
+    @property
+    def guesses(self) -> int:
+        """Wrong answers in a row, when this try turns out to be one and their owner is to be told; else 0.
+
+        Of several factors the one that most were given to counts: each try is told of once, whatever was bound when.
+        """
+        most = max((tried for _, tried in self.lives), default=0)
+        return 0 if most % TOLD or self.last_of else most
 
 
 class Attempts:

@@ -50,6 +50,8 @@ class Checked:
     """Above 0.0: it was not looked at; seconds until one will be."""
     disabled: tuple[str, ...] = ()
     """Ids of factors that this wrong answer took out of use; told once."""
+    guesses: int = 0
+    """Wrong answers in a row, this one included, where that is a number their owner is to be told; else 0."""
     hint: str = ""
     why: str = ""
     """Why a wrong answer is wrong, in a word for operators; empty where that is all there is to say."""
@@ -191,7 +193,7 @@ class Factors:
                 counted = await self.attempts.count(connection, tenant, subject, factor)
                 if counted.wait > 0:
                     return Checked(wait=counted.wait)
-                checked = Checked(disabled=counted.last_of)
+                checked = Checked(disabled=counted.last_of, guesses=counted.guesses)
                 try:
                     if counted.lives:
                         proof = await judge.check(connection, tenant, subject, answer, now, asked)

@@ -401,6 +401,9 @@ def _to_keep(about: Event, checked: Checked) -> Iterator[Event]:
         yield about
     if checked.disabled:
         yield replace(about, kind=Kind.FACTOR_DISABLED, severity=Severity.ALARM)
+    if checked.guesses:
+        detail = {"factor": factor, "wrong": checked.guesses}
+        yield replace(about, kind=Kind.STEP_UP_GUESSED, severity=Severity.WARNING, detail=detail)
     if checked.copied:
         detail = {"factor": factor, "id": checked.copied}
         yield replace(about, kind=Kind.FACTOR_COPIED, severity=Severity.ALARM, detail=detail)

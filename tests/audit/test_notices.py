@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.audit.notices import ASK, BRIEF, NOT_YOU, ONLY_BY_MAIL, WORDS, Notices
+from gateway.audit.notices import BRIEF, NOT_YOU, ONLY_BY_MAIL, STOLEN, WORDS, Notices
 from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
@@ -129,10 +129,51 @@ async def test_it_is_written_in_the_language_of_whoever_gets_it(recorder: Record
 
 
 @pytest.mark.parametrize(
+    ("language", "subject", "said"),
+    [
+        (
+            "en",
+            "Wrong answers to your second factor",
+            ["gave 15 wrong answers in a row", "Second factor: Authenticator app", "Browser: Firefox on Linux"],
+        ),
+        (
+            "tr",
+            "İkinci doğrulama adımınıza yanlış yanıt verildi",
+            ["art arda 15 yanlış yanıt", "İkinci doğrulama adımı: Doğrulama uygulaması", "Tarayıcı: Firefox, Linux"],
+        ),
+    ],
+)
+async def test_who_is_guessed_at_hears_how_often_at_what_from_where_and_what_to_do(
+    language: str, subject: str, said: list[str], recorder: Recorder, records: Records
+) -> None:
+    """Also who does without what can be done without."""
+    async with records.begin() as connection:
+        await connection.execute(users.update().values(language=language, quiet=True))
+    detail = {"factor": "totp", "wrong": 15, "outcome": "ERR-MFA-INVALID"}
+    await recorder.record(
+        Event(Kind.STEP_UP_GUESSED, user="ann", session="s3cret", address="192.0.2.7", agent=FIREFOX, detail=detail)
+    )
+    (row,) = await rows(records)
+    letter = write(row.content)
+    assert letter.subject == subject
+    for text in (letter.text, letter.html):
+        assert "192.0.2.7" in text
+        assert said[0] in text
+        assert spoken(STOLEN, language) in text
+        assert "https://gate.example/account" in text
+        assert "s3cret" not in text
+        assert "ERR-" not in text
+    assert [each for each in said if each not in letter.text] == []
+
+
+@pytest.mark.parametrize(
     "event",
     [
         Event(Kind.SIGN_IN, user="ann"),
         Event(Kind.SIGN_IN_FAILED, user="ann"),
+        Event(Kind.SIGN_IN_THROTTLED, user="ann"),
+        Event(Kind.STEP_UP_FAILED, user="ann"),
+        Event(Kind.STEP_UP_THROTTLED, user="ann"),
         Event(Kind.SESSION_ENDED, user="ann"),
         Event(Kind.SESSIONS_ENDED, user="ann"),
         Event(Kind.TRUSTED_DEVICE_REVOKED, user="ann"),
@@ -163,6 +204,8 @@ async def test_nothing_a_client_made_up_is_repeated(recorder: Recorder, records:
         ("ann", Kind.FACTOR_ENROLLED, "email", ["ann@example.com", "+4915112345678"]),
         ("ann", Kind.FACTOR_REMOVED, "email", ["ann@example.com", "+4915112345678"]),
         ("ann", Kind.PASSWORD_CHANGED, "", ["ann@example.com"]),
+        ("ann", Kind.STEP_UP_GUESSED, "sms", ["ann@example.com"]),
+        ("ann", Kind.STEP_UP_GUESSED, "email", ["ann@example.com", "+4915112345678"]),
         ("bob", Kind.FACTOR_REMOVED, "webauthn", ["+4915112345678"]),
         ("bob", Kind.PASSWORD_CHANGED, "", ["+4915112345678"]),
         ("bob", Kind.BACKUP_CODES_FEW, "", []),
@@ -198,6 +241,7 @@ async def test_another_mailbox_that_codes_go_to_is_told_too(
     [
         *(Kind.FACTOR_ENROLLED, Kind.FACTOR_REMOVED, Kind.FACTOR_DISABLED, Kind.BACKUP_CODES_MADE),
         *(Kind.BACKUP_CODE_USED, Kind.TRUSTED_DEVICE_ADDED, Kind.PASSWORD_CHANGED, Kind.SIGN_IN),
+        Kind.STEP_UP_GUESSED,
     ],
 )
 async def test_where_mail_gets_somebody_in_changes_are_told_elsewhere_too(
@@ -273,7 +317,7 @@ async def test_by_phone_it_is_one_message_that_says_what_to_do(
         assert short.gsm(text) == text
         said = short.gsm(spoken(WORDS[kind][0], language))
         assert text.startswith(f"gate.example.com: {said} (bob). ")
-        assert text.endswith(short.gsm(spoken(BRIEF[ASK] if WORDS[kind][2] is ASK else BRIEF[NOT_YOU], language)))
+        assert text.endswith(short.gsm(spoken(BRIEF.get(WORDS[kind][2], BRIEF[NOT_YOU]), language)))
         assert "http" not in text
 
 

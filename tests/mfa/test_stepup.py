@@ -11,11 +11,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.events import Kind, Place
+from gateway.core.events import Kind, Place, Severity
 from gateway.core.identity import Identity, Level, Proof, level_of
 from gateway.core.rule import StepUpDemand
 from gateway.mfa import stepup
-from gateway.mfa.attempts import LIFE
+from gateway.mfa.attempts import LIFE, RUN, TOLD
 from gateway.mfa.stepup import CODE_SENT, DETAIL, GONE, LIFETIME, NEXT, PLACES, PROOF, STATUS, Challenge, Outcome, State
 from gateway.store.place import Place as Where
 from gateway.store.sql import Records
@@ -215,6 +215,88 @@ async def test_five_wrong_answers_and_the_sixth_waits_in_whatever_challenge(room
     assert await room.stepups.answer(ticket, somebody(), "backup_code", codes[0])
 
 
+async def wrong_answers(room: Room, count: int, factor: str = "totp", answer: str = "000000") -> list[str]:
+    """Codes of the errors of so many answers at once."""
+    ann = somebody()
+    ticket = await room.stepups.begin(ann, AAL2, return_to="/")
+    place = Place("192.0.2.7", "Firefox", "r1")
+    answers = [room.stepups.answer(ticket, ann, factor, answer, place) for _ in range(count)]
+    return sorted(error.code for error in await asyncio.gather(*answers, return_exceptions=True))  # type: ignore[union-attr]
+
+
+def guesses(*rooms: Room) -> list[dict[str, object]]:
+    return [dict(event.detail) for room in rooms for event in room.ledger.of(Kind.STEP_UP_GUESSED)]
+
+
+async def test_of_twenty_wrong_answers_at_once_to_two_replicas_the_owner_is_told_once(
+    room: Room, replica: Room
+) -> None:
+    await room.bind()
+    codes = await asyncio.gather(wrong_answers(room, 10), wrong_answers(replica, 10))
+    assert sorted([*codes[0], *codes[1]]) == ["ERR-MFA-INVALID"] * RUN + ["ERR-MFA-THROTTLED"] * 15
+    assert guesses(room, replica) == [{"factor": "totp", "wrong": RUN}]
+    (event,) = [*room.ledger.of(Kind.STEP_UP_GUESSED), *replica.ledger.of(Kind.STEP_UP_GUESSED)]
+    assert (event.user, event.severity, event.address, event.agent) == (
+        "ann", Severity.WARNING, "192.0.2.7", "Firefox",
+    )  # fmt: skip
+    assert "000000" not in repr(event)
+
+
+async def test_four_wrong_answers_and_a_right_one_are_nobodys_guesses(room: Room) -> None:
+    secret = await room.bind()
+    wrong = room.wrong(secret)
+    for _ in range(2):
+        assert await wrong_answers(room, RUN - 1, answer=wrong) == ["ERR-MFA-INVALID"] * (RUN - 1)
+        ticket = await room.stepups.begin(somebody(), AAL2, return_to="/")
+        assert await room.stepups.answer(ticket, somebody(), "totp", room.code(secret))
+        room.clock.advance(30)
+    assert guesses(room) == []
+
+
+async def test_each_run_of_guesses_is_told_and_so_is_who_guesses_slower_than_runs_are_long(room: Room) -> None:
+    await room.bind()
+    for _ in range(2):
+        await wrong_answers(room, RUN + 1)
+        room.clock.advance(3600)
+    assert guesses(room) == [{"factor": "totp", "wrong": wrong} for wrong in (5, 10)]
+    for _ in range(RUN):  # no run is ever used up
+        await wrong_answers(room, 1)
+        room.clock.advance(3600)
+    assert guesses(room)[2:] == [{"factor": "totp", "wrong": 15}]
+
+
+async def test_each_method_is_told_of_alone_and_several_devices_are_one(room: Room) -> None:
+    await room.bind(label="old")
+    await wrong_answers(room, 2)
+    await room.bind(label="new")
+    await room.give_codes()
+    await wrong_answers(room, 4, "backup_code")
+    assert guesses(room) == []
+    await wrong_answers(room, 3)
+    assert guesses(room) == [{"factor": "totp", "wrong": 5}]
+    room.clock.advance(3600)
+    await wrong_answers(room, 4)
+    await wrong_answers(room, 1, "backup_code")
+    assert guesses(room)[1:] == [{"factor": "backup_code", "wrong": 5}]
+
+
+async def test_guesses_are_told_with_the_try_or_neither_is(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    await room.bind()
+    await wrong_answers(room, RUN - 1)
+
+    async def full(*_: object) -> None:
+        raise StoreAway("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(room.ledger, "enter", full)
+        ticket = await room.stepups.begin(somebody(), AAL2, return_to="/")
+        with pytest.raises(StoreAway):
+            await room.stepups.answer(ticket, somebody(), "totp", "000000")
+    assert guesses(room) == []
+    assert await wrong_answers(room, 1) == ["ERR-MFA-INVALID"], "it was not counted"
+    assert guesses(room) == [{"factor": "totp", "wrong": RUN}]
+
+
 async def test_however_a_name_was_typed_there_is_one_counter(room: Room) -> None:
     await room.bind()
     for typed in ("ann", "Ann", " ann ", "ＡＮＮ", "an\u200bn"):
@@ -237,6 +319,7 @@ async def test_a_factor_out_of_use_is_said_to_be_and_the_alarm_rings_once(room: 
     error = await refused(room.stepups.answer(ticket, somebody(), "totp", room.code(secret)))
     assert (error.code, error.status) == ("ERR-MFA-DISABLED", 403)
     assert len(room.ledger.of(Kind.FACTOR_DISABLED)) == 1
+    assert [told["wrong"] for told in guesses(room)] == list(range(TOLD, LIFE, TOLD)), "the last one the alarm tells"
 
 
 async def test_a_backup_code_used_is_an_event_of_its_own(room: Room) -> None:
