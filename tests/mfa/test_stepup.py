@@ -8,7 +8,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import select, update
 
+from gateway.audit.notices import Notices
+from gateway.audit.recorder import Recorder
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import Kind, Place, Severity
@@ -16,9 +19,24 @@ from gateway.core.identity import Identity, Level, Proof, level_of
 from gateway.core.rule import StepUpDemand
 from gateway.mfa import stepup
 from gateway.mfa.attempts import LIFE, RUN, TOLD
-from gateway.mfa.stepup import CODE_SENT, DETAIL, GONE, LIFETIME, NEXT, PLACES, PROOF, STATUS, Challenge, Outcome, State
+from gateway.mfa.stepup import (
+    CODE_SENT,
+    DETAIL,
+    GONE,
+    LIFETIME,
+    NEXT,
+    PLACES,
+    PROOF,
+    STATUS,
+    Challenge,
+    Outcome,
+    State,
+    StepUps,
+)
+from gateway.store.event_table import EventTable
 from gateway.store.place import Place as Where
 from gateway.store.sql import Records
+from gateway.store.tables import outbox, users
 from tests.mfa.conftest import NOW, Room, add_users, proven, somebody
 from tests.rig.behind import at_rest
 
@@ -295,6 +313,25 @@ async def test_guesses_are_told_with_the_try_or_neither_is(room: Room, monkeypat
     assert guesses(room) == []
     assert await wrong_answers(room, 1) == ["ERR-MFA-INVALID"], "it was not counted"
     assert guesses(room) == [{"factor": "totp", "wrong": RUN}]
+
+
+async def test_the_letter_is_in_the_outbox_with_the_fifth_wrong_answer_and_says_no_code(room: Room) -> None:
+    await room.bind()
+    async with room.records.begin() as connection:
+        await connection.execute(update(users).where(users.c.name == "ann").values(email="ann@example.com"))
+    table = EventTable(room.records, Notices(issuer="gate", account="https://gate.example/account"))
+    recorder = Recorder(table, room.clock)
+    room.stepups = StepUps(room.records, room.kv, room.factors, room.clock, recorder, room.mac)
+    counts = []
+    for tried in range(RUN + 2):
+        await wrong_answers(room, 1, answer=f"87650{tried}")
+        async with room.records.read() as connection:
+            letters = (await connection.execute(select(outbox.c.target, outbox.c.kind, outbox.c.content))).all()
+        counts.append(len(letters))
+    assert counts == [0] * (RUN - 1) + [1] * 3
+    assert letters[0][:2] == ("ann@example.com", Kind.STEP_UP_GUESSED)
+    assert "192.0.2.7" in repr(letters[0].content)
+    assert "8765" not in repr(letters)
 
 
 async def test_however_a_name_was_typed_there_is_one_counter(room: Room) -> None:

@@ -172,6 +172,9 @@ async def test_guessing_codes_is_throttled(house: House, browser: Browser, enrol
     last = await answer(browser, ticket, "000009")
     assert int(last.headers["Retry-After"]) > 1
     assert re.search(r"Too many tries\. Please wait 15 minutes, until \d\d:\d\d UTC\.", last.text)
+    (told,) = await house.told(Kind.STEP_UP_GUESSED)
+    assert (told.user, told.detail) == ("ann", {"factor": "totp", "wrong": 5})
+    assert (told.address, told.agent) == ("192.0.2.7", browser.agent)
 
 
 async def test_a_backup_code_is_a_way_too_and_works_once(
