@@ -1,7 +1,7 @@
 """A real PostgreSQL for the tests: one server for all of them, as durable as in production.
 
 `initdb` costs a second, a database copied from a template some tens of milliseconds and eight megabytes: so a test gets
-the database of the one before, emptied, unless it wants one of its own.
+the database of the one before, emptied, unless it wants one of its own. On SQLite it gets a copy of a file.
 
 Without PostgreSQL (13 or newer) these tests are skipped, and the last lines of the run say so.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -22,7 +23,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -249,7 +249,7 @@ class _Kept:
     def execute(self, statement: str) -> None:
         """Raises what the driver does."""
         assert self._connection is not None
-        self._do(partial(self._connection.execute, statement))
+        self._do(functools.partial(self._connection.execute, statement))
 
     def close(self) -> None:
         """Be gone at once."""
@@ -320,9 +320,29 @@ def either(request: pytest.FixtureRequest, folder: Path) -> Place:
     return place_of(request.param, request, folder)
 
 
+@functools.cache
+def _file() -> bytes:
+    """A database on SQLite with our tables, and nothing in them."""
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder) / "sallyport.db"
+
+        async def make() -> None:
+            await (await Records.open(f"sqlite:{at}", clock=SystemClock())).close()
+
+        _run(make)
+        return at.read_bytes()
+
+
+def _furnished(at: Path) -> Path:
+    at.parent.mkdir(mode=0o700)
+    at.write_bytes(_file())
+    at.chmod(0o600)
+    return at
+
+
 def place_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Place:
     """A place for records: `sqlite` or `postgresql`."""
     if kind == "sqlite":
-        return Place(f"sqlite:{folder}/data/sallyport.db")
+        return Place(f"sqlite:{_furnished(folder / 'data' / 'sallyport.db')}")
     server: Server = request.getfixturevalue("postgres")
     return replace(server.place(), deadline=PATIENT)
