@@ -104,28 +104,33 @@ class Sqlite:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[AsyncConnection]:
-        """As every writer is. Those who have written together bring it to the disk first, and need the turn for it."""
+        """As every writer is."""
+        async with self._after_the_group(), self._writing.lend() as (connection, driver):
+            driver.apart = True
+            try:
+                await driver.execute("BEGIN IMMEDIATE")
+                yield connection
+                await driver.commit()
+            finally:
+                driver.apart = False
+
+    async def close(self) -> None:
+        """Close every connection, once what was written is on the disk."""
+        await self.line.close()
+        async with self._after_the_group():
+            await self._renew()
+        self._threads.shutdown(wait=False)
+
+    @asynccontextmanager
+    async def _after_the_group(self) -> AsyncIterator[None]:
+        """The turn; those who have written together bring it to the disk first, and need the turn for it."""
         while True:
             async with self._turn:
                 group = self._group
                 if group is None or group.over or group.ends is None:
-                    async with self._writing.lend() as (connection, driver):
-                        driver.apart = True
-                        try:
-                            await driver.execute("BEGIN IMMEDIATE")
-                            yield connection
-                            await driver.commit()
-                        finally:
-                            driver.apart = False
+                    yield
                     return
             await asyncio.wait([group.ends])
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.line.close()
-        async with self._turn:  # what was written is on the disk
-            await self._renew()
-        self._threads.shutdown(wait=False)
 
     async def _renew(self) -> None:
         await self._reading.renew()

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,17 @@ async def test_who_wants_to_be_alone_waits_for_those_who_write_together(records:
             _, _, found, _ = await asyncio.gather(*map(write, (f"a{turn}", f"b{turn}")), alone(), write(f"c{turn}"))
             assert found >= {f"a{turn}", f"b{turn}"}
     assert len(await written(records)) == 9
+
+
+async def test_what_was_written_is_on_the_disk_before_it_is_closed(records: Records) -> None:
+    async def write(name: str) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(name)))
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(write("ann"), write("bob"), records.close())
+    with closing(sqlite3.connect(records.place.path)) as file:
+        assert sorted(file.execute("SELECT subject FROM seen")) == [("ann",), ("bob",)]
 
 
 async def test_who_is_cancelled_leaves_when_it_is_decided(records: Records, commits: list[Connection]) -> None:
