@@ -16,14 +16,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.rig.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 READY = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Demo:

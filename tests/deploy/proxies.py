@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig.client import PATIENCE
+from tests.rig.ports import free_port
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "deploy"
 HOST = "app.example.com"
@@ -78,12 +78,6 @@ async def caddy(folder: Path, sallyport: int, service: int) -> AsyncIterator[int
     command = (program, "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile"))
     async with _running(port, *command, environment=home):
         yield port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _replaced(text: str, *pairs: tuple[str, str]) -> str:

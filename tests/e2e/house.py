@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -24,6 +23,7 @@ from aiohttp import web
 
 from demo.service import application
 from gateway import settings
+from tests.rig.ports import free_port
 
 if TYPE_CHECKING:
     from gateway.app import App
@@ -96,7 +96,7 @@ class House:
         """Whatever reached the service, in order."""
         self.app: App
         keys = getattr(settings.get("mfa"), "webauthn", None)  # browsers bind them to a name
-        self.url = f"http://{'127.0.0.1' if keys is None else 'localhost'}:{_free_port()}"
+        self.url = f"http://{'127.0.0.1' if keys is None else 'localhost'}:{free_port()}"
         self.elsewhere = ""
         """Another origin, to which the service sends whoever asks for `/elsewhere`."""
         self._folder = folder
@@ -209,9 +209,3 @@ def open_house(folder: Path, like: Path | None = None, **settings: object) -> It
         yield house
     finally:
         house.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +23,7 @@ import yaml
 
 from gateway import cli
 from tests.house import forks
+from tests.rig.ports import free_port
 
 ROOT = forks.ROOT
 PATIENCE = 30.0
@@ -68,7 +68,7 @@ class Home:
         """Further variables of its environment."""
         self.anew = False
         """Whether it imports everything itself: where it is about how much it takes to be there."""
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_port(), free_port()
         self.config: dict[str, Any] = {
             "listen": f"127.0.0.1:{self.port}",
             "admin_listen": f"127.0.0.1:{self.admin_port}",
@@ -241,9 +241,3 @@ async def until(condition: Any, what: str = "") -> None:
             if answer:
                 return
             await asyncio.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -28,7 +28,7 @@ from tests.rig.client import RawClient
 from tests.rig.gateway import PASSWORD
 from tests.rig.ledger import Remembered
 from tests.rig.messages import Response
-from tests.rig.redis import free_port
+from tests.rig.ports import free_port
 from tests.rig.upstream import ok
 
 NEVER = ("Traceback", "never retrieved", "was never awaited", "Task was destroyed", "housekeeping failed")

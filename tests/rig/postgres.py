@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -34,6 +33,7 @@ from gateway.store.place import Place
 from gateway.store.sql import Records
 from gateway.store.tables import metadata
 from tests.rig.once import PATIENT
+from tests.rig.ports import free_port
 
 LEFT_OUT = "no PostgreSQL here: apt-get install postgresql"
 PASSWORD = "hunter2%2Fhunter2"
@@ -63,7 +63,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._names = (f"t{number}" for number in itertools.count())
         self._template = ""
@@ -301,12 +301,6 @@ def started() -> Iterator[Server]:
 
 def _as_user() -> list[str]:
     return ["runuser", "-u", _USER, "--"] if os.geteuid() == 0 else []
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +22,7 @@ import pytest
 
 from gateway.store.redis_where import Where
 from tests.rig.certificates import Authority, Made
+from tests.rig.ports import free_port
 
 HERE = "127.0.0.1"
 WITHIN = 20.0
@@ -41,19 +41,6 @@ needs_redis = pytest.mark.skipif(
     any(shutil.which(name) is None for name in ("redis-server", "redis-cli")),
     reason="redis-server and redis-cli are not installed",
 )
-
-
-def free_port() -> int:
-    """A port nobody listens on, nor on the one 10,000 above, where nodes of a cluster talk.
-
-    Below those that the system gives to whoever connects: one of them may be gone before it is used.
-    """
-    while True:
-        port = 12_000 + secrets.randbelow(10_000)
-        with socket.socket() as sock, socket.socket() as bus, contextlib.suppress(OSError):
-            sock.bind((HERE, port))
-            bus.bind((HERE, port + 10_000))
-            return port
 
 
 class Server:

@@ -157,10 +157,12 @@ async def test_a_database_of_version_1_goes_on_with_its_data(old: Place, caplog:
     assert (identity.user, identity.session.rested if identity.session else None) == ("ann", 0.0)
     totp = Totp(records, Sealer([MASTER]), clock)
     code = otp.code_at(b"12345678901234567890", otp.step_at(NOW))
-    assert await totp.check("default", ann.subject, code, NOW) is not None
+    async with records.begin("default", ann.subject) as connection:
+        assert await totp.check(connection, "default", ann.subject, code, NOW) is not None
     codes = BackupCodes(records, Mac([MASTER]), clock)
     assert (await codes.left("default", ann.subject)).count == 10
-    assert await codes.check("default", ann.subject, "00007-00000", NOW) is not None
+    async with records.begin("default", ann.subject) as connection:
+        assert await codes.check(connection, "default", ann.subject, "00007-00000", NOW) is not None
     kept = SqlKeyValue(records, clock)
     assert (await kept.get("default/kept"), await kept.get("default/count")) == (b"\x00value", b"7")
     assert await records.sealed_by() == Sealer([MASTER]).current

@@ -21,7 +21,8 @@ from gateway.store import redis_checks
 from gateway.store.redis import Redis
 from gateway.store.redis_where import Where
 from tests.rig.certificates import Authority
-from tests.rig.redis import PASSWORD, RIGHTS, USER, Masters, Secure, Server, Watched, a_server, free_port, needs_redis
+from tests.rig.ports import free_port
+from tests.rig.redis import PASSWORD, RIGHTS, USER, Masters, Secure, Server, Watched, a_server, needs_redis
 
 pytestmark = needs_redis
 
