@@ -191,7 +191,7 @@ def _make_private_file(path: Path) -> None:
     """An empty file nobody else can read, in a folder nobody else can enter; SQLite's side files inherit its mode."""
     try:
         if not path.parent.exists():
-            path.parent.mkdir(mode=0o700, parents=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # by another process meanwhile
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise ConfigError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, insert, select, text
 
+from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.store import sqlite_connection
 from gateway.store.sql import Records
@@ -55,6 +56,21 @@ async def test_those_who_wait_go_to_the_disk_together(records: Records, commits:
     assert len(commits) == 1
     await write(50)
     assert len(commits) == 2
+
+
+async def test_a_folder_that_another_process_makes_meanwhile_is_no_hindrance(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+
+    def looked_too_early(path: Path) -> bool:
+        there = exists(path)
+        if path.name == "data" and not there:
+            path.mkdir(mode=0o700)
+        return there
+
+    monkeypatch.setattr(Path, "exists", looked_too_early)
+    await (await Records.open(f"sqlite:{tmp_path}/data/sallyport.db", clock=clock)).close()
 
 
 async def test_nobody_is_told_before_it_is_on_the_disk(records: Records) -> None:
