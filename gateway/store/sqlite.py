@@ -118,7 +118,7 @@ class Sqlite:
         """Close every connection, once what was written is on the disk."""
         await self.line.close()
         async with self._after_the_group():
-            await self._renew()
+            await asyncio.gather(self._reading.close(), self._writing.close())
         self._threads.shutdown(wait=False)
 
     @asynccontextmanager

@@ -17,6 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.store.sqlite_connection import Connection
 
+FAREWELL = 1.0
+"""Seconds to wait for connections that are lent when the pool is closed. What they leave behind is tidied up by whoever
+opens the file next."""
+
 
 class Lent(NamedTuple):
     """A connection, as SQLAlchemy knows it and as SQLite does."""
@@ -30,8 +34,11 @@ class Pool:
 
     def __init__(self, engine: AsyncEngine, size: int) -> None:
         self._engine = engine
+        self._size = size
         self._room = asyncio.Semaphore(size)
         self._idle: list[Lent] = []
+        self._returning: set[asyncio.Task[None]] = set()
+        """On their way back from somebody who was cancelled."""
         self._epoch = 0
 
     @asynccontextmanager
@@ -44,7 +51,10 @@ class Pool:
                 yield lent
             finally:
                 if lent.driver.waits or epoch != self._epoch:
-                    await asyncio.shield(asyncio.create_task(self._take_back(lent, epoch)))
+                    returning = asyncio.create_task(self._take_back(lent, epoch), name="a connection comes back")
+                    self._returning.add(returning)
+                    returning.add_done_callback(self._returning.discard)
+                    await asyncio.shield(returning)
                 else:
                     await self._take_back(lent, epoch)
 
@@ -53,6 +63,15 @@ class Pool:
         self._epoch += 1
         while self._idle:
             await self._idle.pop().connection.close()
+
+    async def close(self) -> None:
+        """Use none any more, and wait for those that are lent: they are soon given back, and closed by that."""
+        await self.renew()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                for _ in range(self._size):
+                    await self._room.acquire()
+                await asyncio.gather(*self._returning)
 
     async def _connect(self) -> Lent:
         connection = await self._engine.connect()

@@ -15,7 +15,7 @@ from sqlalchemy import func, insert, select, text
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
-from gateway.store import sqlite_connection
+from gateway.store import sqlite_connection, sqlite_pool
 from gateway.store.sql import Records
 from gateway.store.sqlite_connection import Connection
 from gateway.store.tables import seen
@@ -153,6 +153,43 @@ async def test_what_was_written_is_on_the_disk_before_it_is_closed(records: Reco
         await asyncio.gather(write("ann"), write("bob"), records.close())
     with closing(sqlite3.connect(records.place.path)) as file:
         assert sorted(file.execute("SELECT subject FROM seen")) == [("ann",), ("bob",)]
+
+
+async def test_who_still_reads_when_it_is_closed_is_waited_for(records: Records) -> None:
+    """Else the log of what was written stays beside the file."""
+    reads, may_end = asyncio.Event(), asyncio.Event()
+
+    async def read() -> int | None:
+        async with records.read() as connection:
+            reads.set()
+            await may_end.wait()
+            return await connection.scalar(select(func.count()).select_from(seen))
+
+    reading = asyncio.create_task(read())
+    await reads.wait()
+    assert beside(records) == {"-shm", "-wal"}
+    closing_it = asyncio.create_task(records.close())
+    done, _ = await asyncio.wait([closing_it], timeout=0.05)
+    assert not done
+    may_end.set()
+    assert await reading == 0
+    await closing_it
+    assert beside(records) == set()
+
+
+async def test_who_reads_on_and_on_is_not_waited_for_without_end(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_pool, "FAREWELL", 0.01)
+    async with asyncio.timeout(5), records.read() as connection:
+        await records.close()
+        assert await connection.scalar(select(func.count()).select_from(seen)) == 0
+
+
+def beside(records: Records) -> set[str]:
+    """What SQLite has put beside the file."""
+    path = records.place.path
+    return {file.name.removeprefix(path.name) for file in path.parent.glob(f"{path.name}-*")}
 
 
 async def test_who_is_cancelled_leaves_when_it_is_decided(records: Records, commits: list[Connection]) -> None:
