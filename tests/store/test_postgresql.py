@@ -24,6 +24,7 @@ from gateway.store.tables import seen
 from tests.rig.certificates import Authority
 from tests.rig.faulty import FAULTS, Fault, Faulty, before
 from tests.rig.postgres import PATIENT, Server, started
+from tests.rig.saying import saying
 
 TOLD_WITHIN = 0.5
 """Seconds: 50 ms, and what a busy machine takes to get round to it."""
@@ -267,15 +268,9 @@ async def test_what_keeps_a_database_from_being_used_is_told(postgres: Server, p
 
 
 async def test_what_answers_and_is_no_postgresql(tmp_path: Path) -> None:
-    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)
-        await reader.read(1000)
-        writer.close()
-
-    listening = await asyncio.start_server(babble, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    assert "what it says is no answer of PostgreSQL's" in await problem(f"postgresql://u:hunter2@127.0.0.1:{port}/x")
-    listening.close()
+    with saying(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20) as port:
+        said = await problem(f"postgresql://u:hunter2@127.0.0.1:{port}/x")
+    assert "what it says is no answer of PostgreSQL's" in said
 
 
 async def test_who_does_not_answer_is_told_soon(proxy: Faulty, postgres: Server, place: Place) -> None:

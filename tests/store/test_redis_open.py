@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import re
 import subprocess
@@ -23,6 +21,7 @@ from gateway.store.redis_where import Where
 from tests.rig.certificates import Authority
 from tests.rig.ports import free_port
 from tests.rig.redis import PASSWORD, RIGHTS, USER, Masters, Secure, Server, Watched, a_server, needs_redis
+from tests.rig.saying import saying
 
 pytestmark = needs_redis
 
@@ -71,21 +70,8 @@ async def test_somebody_who_says_nothing(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"%1\r\n*1\r\n:1\r\n:2\r\n"])
 async def test_somebody_who_is_no_redis(words: bytes, clock: ManualClock) -> None:
-    talking = []
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talking.append(asyncio.current_task())
-        await reader.read(1)
-        with contextlib.suppress(OSError):
-            writer.write(words)
-            writer.close()
-            await writer.wait_closed()
-
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    assert "cannot be" in await refusal(f"redis://127.0.0.1:{port}", clock)
-    server.close()
-    await asyncio.gather(*filter(None, talking))
+    with saying(words) as port:
+        assert "cannot be" in await refusal(f"redis://127.0.0.1:{port}", clock)
 
 
 async def test_wrong_passwords_and_names(guarded: Server, secure_redis: Secure, clock: ManualClock) -> None:
