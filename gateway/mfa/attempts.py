@@ -11,9 +11,9 @@
 A right answer sets both back. Of every fifth wrong one in a row (`TOLD`) the owner is told: whoever gives it had the
 password. It is counted in the life, so that who tries slower than a run is wide is heard of all the same.
 
-Both are raised in a transaction that nothing can come between, so of a hundred guesses
-in one instant five are checked, whichever process they reach. An answer is judged in that same transaction: whoever is
-told what became of a try has been counted, and of one that was not kept (the process died) nobody is told anything.
+Both are raised in a transaction that nothing can come between, so of a hundred guesses in one instant five are checked,
+whichever process they reach. An answer is judged in that same transaction: whoever is told what became of a try has
+been counted, and of one that was not kept (the process died) nobody is told anything.
 """
 
 from __future__ import annotations

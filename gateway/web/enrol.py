@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity, Proof
-from gateway.core.words import say, sentences
+from gateway.core.words import say
 from gateway.mfa.enrolment import Setup
 from gateway.web import forms
 from gateway.web.answers import page, redirect, told
@@ -22,7 +22,7 @@ from gateway.web.desk import DESK
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import elsewhere
-from gateway.web.words import wait
+from gateway.web.words import said_of
 
 
 async def show(request: web.Request) -> web.Response:
@@ -97,9 +97,7 @@ async def _scan(
 ) -> web.Response:
     from gateway.mfa.qr import svg  # segno is wanted only here
 
-    problem = (
-        sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""
-    )
+    problem = said_of(error, request.app[DESK].clock.now())
     answer = page(
         request,
         "setup.html",

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.core.errors import UserError
 from gateway.core.identity import Identity
-from gateway.core.words import say, sentences
+from gateway.core.words import say
 from gateway.mfa.codes.binding import Addresses
 from gateway.web import forms
 from gateway.web.answers import page, redirect
@@ -27,7 +27,7 @@ from gateway.web.enrol import show_codes
 from gateway.web.proof import fresh_to_bind, prove
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import elsewhere, not_offered
-from gateway.web.words import wait, wait_words
+from gateway.web.words import said_of, wait_words
 
 OTHER_ADDRESS = (
     "ERR-PHONE-INVALID",
@@ -158,7 +158,7 @@ async def _where(
         required=desk.clock.now() >= identity.enrol_by,
         app_instead="totp" in desk.factors.names,
         key_instead=desk.security_keys is not None and not elsewhere(request),
-        error=_told(request, error),
+        error=said_of(error, request.app[DESK].clock.now()),
         user=identity.user,
     )
     return forms.remember_browser(request, answer)
@@ -187,7 +187,7 @@ async def _which(
         to=setup.masked,
         again_in=wait_words(setup.again_in) if setup.again_in > 0 else "",
         next=after,
-        error=_told(request, error),
+        error=said_of(error, request.app[DESK].clock.now()),
         about_code=about_code,
     )
     if error is not None and error.retry_after > 0:
@@ -206,7 +206,3 @@ def _addresses(request: web.Request) -> Addresses:
 def _of(request: web.Request, setup_id: str, after: str) -> str:
     path = f"{request.app[DESK].prefix}enrol-code/{request.match_info['factor']}/{quote(setup_id, safe='')}"
     return path + (f"?next={quote(after, safe='')}" if after else "")
-
-
-def _told(request: web.Request, error: UserError | None) -> str:
-    return sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.identity import Identity, Level
-from gateway.core.words import say, sentences
+from gateway.core.words import say
 from gateway.mfa.enrolment import Permit
 from gateway.mfa.stepup import Challenge
 from gateway.web import forms
@@ -30,7 +30,7 @@ from gateway.web.resume import carry_on
 from gateway.web.return_to import safe_path
 from gateway.web.security_keys import KEY_WORDS, elsewhere
 from gateway.web.trusted import offered, prove_and_trust
-from gateway.web.words import LOST, span, wait, wait_words
+from gateway.web.words import LOST, said_of, span, wait_words
 
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD", "ERR-MFA-RESEND")
 """Errors after which the challenge goes on."""
@@ -115,9 +115,7 @@ async def _ask(
     away = elsewhere(request)
     ways = [METHODS[name] for name in challenge.offered if name in METHODS and not (away and METHODS[name].touch)]
     method = next((one for one in ways if one.name == wanted), ways[0] if ways else None)
-    problem = (
-        sentences(error.detail, wait(error.retry_after, request.app[DESK].clock.now())) if error is not None else ""
-    )
+    problem = said_of(error, request.app[DESK].clock.now())
     standing = await request.app[DESK].stepups.standing(challenge, identity, method.name) if method else None
     answer = page(
         request,

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.core.agents import recognised
-from gateway.core.words import Said, date, date_and_time, say, say_n
+from gateway.core.errors import UserError
+from gateway.core.words import Said, date, date_and_time, say, say_n, sentences
 
 SOON: Final = 120.0
 """Seconds that somebody waits for before the page."""
@@ -114,6 +115,11 @@ def wait(seconds: float, now: float) -> Said:
     end = math.ceil((now + seconds) / 60) * 60.0
     at = moment(end) if seconds >= DAY_LONG else say("{time} UTC", time=f"{datetime.fromtimestamp(end, UTC):%H:%M}")
     return say("Please wait {time}, until {at}.", time=wait_words(seconds), at=at)
+
+
+def said_of(error: UserError | None, now: float) -> str:
+    """What a page says of `error`, and how long to wait; nothing where there is none."""
+    return sentences(error.detail, wait(error.retry_after, now)) if error is not None else ""
 
 
 def wait_words(seconds: float) -> Said:
