@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from time import thread_time
@@ -32,6 +33,7 @@ BUSY_TIMEOUT = 5.0
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _T = TypeVar("_T")
+_closing = threading.Lock()
 
 
 class Connection:
@@ -147,7 +149,8 @@ class Connection:
 def _give_up(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:  # which would outlive the connection for as long as somebody keeps a cursor of it
         connection.rollback()
-    connection.close()
+    with _closing:  # the last one puts the log into the file; two at the same moment would each leave it to the other
+        connection.close()
 
 
 class Cursor:

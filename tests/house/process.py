@@ -145,7 +145,8 @@ class Home:
         assert not re.search(r'File ".*", line|Error\(|Exception', said.err), said.err
         assert said.out == ""
         after = self.state()
-        assert not [name for name in sorted(before | after) if before.get(name) != after.get(name)]
+        changed = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
+        assert not changed, f"a refused start changed {changed}"
         assert not await self.listens()
         return said.err
 

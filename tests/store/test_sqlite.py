@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, text
@@ -301,18 +302,39 @@ async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
         await made.close()
 
 
-async def asked(connection: Connection, statement: str) -> int:
-    """Which thread has run it."""
+async def rows(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
     cursor = connection.cursor()
     await cursor.execute(statement)
-    ((thread, *_),) = await cursor.fetchall()
+    found = await cursor.fetchall()
     await cursor.close()
+    return found
+
+
+async def asked(connection: Connection, statement: str) -> int:
+    """Which thread has run it."""
+    ((thread, *_),) = await rows(connection, statement)
     assert isinstance(thread, int)
     return thread
 
 
 async def test_a_lookup_runs_where_it_is_asked(connection: Connection) -> None:
     assert [await asked(connection, "SELECT whose()") for _ in range(3)] == [threading.get_ident()] * 3
+
+
+async def test_those_that_are_closed_at_the_same_moment_leave_no_log(tmp_path: Path) -> None:
+    """Each would believe that another is there still, in one of twenty rounds."""
+    left: list[Path] = []
+    with ThreadPoolExecutor(5) as threads:
+        for turn in range(100):
+            path = tmp_path / f"{turn}.db"
+            several = [Connection(str(path), threads, set()) for _ in range(5)]
+            await several[0].execute("PRAGMA journal_mode=WAL")
+            await several[0].execute("CREATE TABLE t (x)")
+            for one in several:
+                assert await rows(one, "SELECT count(*) FROM t") == [(0,)]
+            await asyncio.gather(*(one.close() for one in several))
+            left += tmp_path.glob(f"{path.name}-*")
+    assert left == []
 
 
 async def test_what_has_taken_long_once_is_a_threads_ever_after(connection: Connection) -> None:
