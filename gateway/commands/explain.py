@@ -33,6 +33,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--claim", action="append", default=[], metavar="NAME=VALUE", help="a claim of the user")
     parser.add_argument("--level", choices=("aal1", "aal2", "aal3"), help="assurance level of the session")
     parser.add_argument("--factors", metavar="A,B", help="factors shown beside the password")
+    parser.add_argument("--verified", action="store_true", help="with a key that verified its user (PIN, finger)")
     parser.add_argument("--proven", default="0s", metavar="DURATION", help="how long ago they were shown, as in 5m")
     parser.add_argument("--address", default="192.0.2.1", metavar="IP", help="client address (default: %(default)s)")
     parser.add_argument(
@@ -101,6 +102,7 @@ def _identity(args: argparse.Namespace, factors: tuple[str, ...], now: float) ->
         "claims": dict(claim.partition("=")[::2] for claim in args.claim),
         "level": args.level,
         "factors": _words(args.factors) if args.factors is not None else None,
+        "verified": True if args.verified else None,
         "proven": args.proven,
     }
     try:
@@ -208,6 +210,8 @@ def _demands(story: Explanation) -> dict[str, str]:
         parts = [demand.level.acr]
         if demand.factors:
             parts.append("with " + " or ".join(sorted(demand.factors)))
+        if demand.verified:
+            parts.append("that verified its user")
         if demand.max_age is not None:
             parts.append(f"no older than {demand.max_age:g} s")
         if demand.trusted:

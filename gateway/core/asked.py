@@ -16,3 +16,5 @@ class Asked:
     ticket: str = field(repr=False)
     level: Level
     """What has to be reached."""
+    verified: bool = False
+    """Whether the device of a key has to make sure who its user is, also where the level would not need it."""

@@ -46,6 +46,9 @@ class Proof:
     """Whether the device made sure who its user is, by a PIN or a finger: alone it is two factors then."""
 
 
+SECURITY_KEY = "webauthn"
+"""The one factor whose device can make sure who its user is, and say so."""
+
 AMR: Mapping[str, str] = {"password": "pwd", "totp": "otp", "sms": "sms", "email": "otp", "backup_code": "kba"}
 """Factor name → RFC 8176 authentication method reference.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.core.facts import Facts
-from gateway.core.identity import Identity, Level
+from gateway.core.identity import SECURITY_KEY, Identity, Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,14 @@ class StepUpDemand:
     trusted: float = 0.0
     """For so many seconds after a second factor was shown in a browser that its user trusts, signing in there is enough
     for aal2; 0.0: never."""
+    verified: bool = False
+    """Whether only a key counts whose device made sure who its user is (`Proof.verified`), whatever the level."""
+
+    def counts(self, factor: str) -> bool:
+        """Whether an answer with `factor` can meet it, its level aside."""
+        if self.verified and factor != SECURITY_KEY:
+            return False
+        return not self.factors or factor in self.factors
 
 
 @dataclass(frozen=True, slots=True)

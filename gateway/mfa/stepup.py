@@ -148,6 +148,10 @@ class Challenge:
     """Factors that this user has and the rule counts, the one used last first. May be empty."""
     expires_at: float
 
+    def asked(self, session: str) -> Asked:
+        """The question, as the factor sees it that somebody in `session` answers with."""
+        return Asked(session, self.ticket, self.demand.level, self.demand.verified)
+
 
 class StepUps:
     """Asks for proof, and judges answers."""
@@ -189,11 +193,10 @@ class StepUps:
             await self._write(connection, opened, identity, session)
         await self._kv.wrote()
         self._count("any", "asked")
-        self._ledger.note(
-            NOWHERE.event(
-                Kind.STEP_UP_ASKED, who=identity, detail={"level": demand.level.acr, "factors": sorted(demand.factors)}
-            )
-        )
+        detail: dict[str, Any] = {"level": demand.level.acr, "factors": sorted(demand.factors)}
+        if demand.verified:
+            detail["user_verification"] = "required"
+        self._ledger.note(NOWHERE.event(Kind.STEP_UP_ASKED, who=identity, detail=detail))
         return ticket
 
     async def reopen(self, challenge: Challenge, identity: Identity) -> None:
@@ -237,7 +240,7 @@ class StepUps:
                 await self._ledger.enter(connection, event)
 
         if factor in challenge.offered:
-            asked, hint = _asked(challenge, identity), identity.level >= Level.AAL1
+            asked, hint = challenge.asked(identity.session_id), identity.level >= Level.AAL1
             checked = await self._factors.check(
                 identity.tenant, identity.subject, factor, answer, hint=hint, asked=asked, conclude=conclude
             )
@@ -300,7 +303,7 @@ class StepUps:
         sent = self._factors.sent(factor) if factor in challenge.offered else None
         if sent is None:
             return None
-        return await sent.standing(identity.tenant, identity.subject, _asked(challenge, identity))
+        return await sent.standing(identity.tenant, identity.subject, challenge.asked(identity.session_id))
 
     async def _dispatch(
         self, challenge: Challenge, identity: Identity, factor: str, to: str, language: str
@@ -310,7 +313,8 @@ class StepUps:
         sent = self._factors.sent(factor)
         if sent is None:
             return Outcome.NOT_OFFERED, UNSENT
-        sending = await sent.send(identity.tenant, identity.subject, _asked(challenge, identity), to, language)
+        asked = challenge.asked(identity.session_id)
+        sending = await sent.send(identity.tenant, identity.subject, asked, to, language)
         if sending.wait > 0:
             return Outcome.TOO_SOON, sending
         return (Outcome.SENT if sending.id else Outcome.NOT_OFFERED), sending
@@ -335,14 +339,18 @@ class StepUps:
         if kept is None:
             return None
         demand = StepUpDemand(
-            Level(kept["level"]), frozenset(kept["factors"]), kept["max_age"], kept.get("trusted", 0.0)
+            Level(kept["level"]),
+            frozenset(kept["factors"]),
+            kept["max_age"],
+            kept.get("trusted", 0.0),
+            kept.get("verified", False) is not False,
         )
         tenant, subject, level = identity.tenant, identity.subject, max(demand.level, Level.AAL2)
         if factor:
             usable: tuple[str, ...] = (factor,) if await self._factors.can(tenant, subject, factor, level) else ()
         else:
             usable = await self._factors.usable(tenant, subject, level)
-        offered = tuple(name for name in usable if not demand.factors or name in demand.factors)
+        offered = tuple(name for name in usable if demand.counts(name))
         return Challenge(ticket, demand, kept["return_to"], kept["resume"], offered, kept["expires_at"])
 
     async def _write(
@@ -356,6 +364,7 @@ class StepUps:
             "factors": sorted(demand.factors),
             "max_age": demand.max_age,
             "trusted": demand.trusted,
+            "verified": demand.verified,
             "return_to": challenge.return_to,
             "resume": challenge.resume,
             "expires_at": challenge.expires_at,
@@ -407,10 +416,6 @@ def _to_keep(about: Event, checked: Checked) -> Iterator[Event]:
     if checked.copied:
         detail = {"factor": factor, "id": checked.copied}
         yield replace(about, kind=Kind.FACTOR_COPIED, severity=Severity.ALARM, detail=detail)
-
-
-def _asked(challenge: Challenge, identity: Identity) -> Asked:
-    return Asked(identity.session_id, challenge.ticket, challenge.demand.level)
 
 
 def _bound(identity: Identity, session: Session, ticket: str) -> tuple[str, ...]:

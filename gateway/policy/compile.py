@@ -13,7 +13,7 @@ from typing import TypeVar
 from gateway.core.errors import Problem
 from gateway.core.facts import Facts
 from gateway.core.header_names import folded, is_ours, is_reserved
-from gateway.core.identity import FIRST_FACTORS, Identity, Level
+from gateway.core.identity import FIRST_FACTORS, SECURITY_KEY, Identity, Level
 from gateway.core.rule import (
     Adaptation,
     Backoff,
@@ -250,11 +250,13 @@ class _One:
             self._check_factors(text.step_up, max(level, Level.AAL2))
         else:
             self._check_factors(text.step_up, level)
+        verified = text.step_up.user_verification is not None
         return StepUpDemand(
             level=max(level, Level.AAL2) if raised else level,
-            factors=frozenset(text.step_up.factors or ()),
+            factors=frozenset((SECURITY_KEY,) if verified else text.step_up.factors or ()),
             max_age=text.step_up.max_age,
             trusted=self._trusted(text.step_up, level, raised),
+            verified=verified,
         )
 
     def _trusted(self, text: StepUp, level: Level, raised: bool) -> float:
@@ -272,19 +274,23 @@ class _One:
                 )
             elif text.factors is not None:
                 self.tell("the rule names its factors, and a trusted device is none", at, "remove it, or `factors`")
+            elif text.user_verification is not None:
+                told = "a trusted device does not know who uses it, and the rule wants a key that does"
+                self.tell(told, at, "remove it, or `user_verification`")
             elif not self._around.trusted:
                 self.warn("no device can be trusted", at, "add `trusted_devices` under `mfa` in config.yaml")
             else:
                 return min(self._around.trusted, text.max_age or self._around.trusted)
             return 0.0
-        if text.trusted_devices == "forbid" or raised or level is not Level.AAL2:
+        if text.trusted_devices == "forbid" or raised or level is not Level.AAL2 or text.user_verification is not None:
             return 0.0
         return self._around.trusted if text.factors is None and text.max_age is None else 0.0
 
     def _check_factors(self, text: StepUp, level: Level) -> None:
         configured = self._around.factors
+        mistaken = text.user_verification is not None and not self._takes_keys(text)
         if text.factors is None:
-            if not any(REACHES.get(name, Level.NONE) >= level for name in configured):
+            if not mistaken and not any(REACHES.get(name, Level.NONE) >= level for name in configured):
                 known = ", ".join(configured) or "none"
                 self.tell(
                     f"no configured factor reaches {level.acr}",
@@ -293,7 +299,6 @@ class _One:
                 )
             return
         usable = []
-        mistaken = False
         for position, name in enumerate(text.factors):
             at = ("step_up", "factors", position)
             if name in configured:
@@ -315,6 +320,26 @@ class _One:
                 ("step_up", "factors"),
                 f"configured, and reaching {level.acr}: {known or 'none'}",
             )
+
+    def _takes_keys(self, text: StepUp) -> bool:
+        """Whether anybody can answer with a key, which alone knows its user."""
+        at = ("step_up", "user_verification")
+        if text.level == "aal1":
+            told = "a key that knew its user makes aal2 with the password, and the rule asks for aal1"
+            self.tell(told, ("step_up", "level"), "write aal2, or leave `level` out")
+        if text.factors is not None and SECURITY_KEY not in text.factors:
+            told = f"only a key knows its user, and the rule's factors leave `{SECURITY_KEY}` out"
+            self.tell(told, at, f"add `{SECURITY_KEY}` to `factors`, or remove one of the two")
+            return False
+        if SECURITY_KEY not in self._around.factors:
+            told = f"only a key knows its user, and `{SECURITY_KEY}` is not configured"
+            self.tell(told, at, "add it under `mfa` in config.yaml")
+            return False
+        for position, name in enumerate(text.factors or ()):
+            if name != SECURITY_KEY and name in REACHES:
+                told = f"`{name}` does not know its user, so it does not count here"
+                self.warn(told, ("step_up", "factors", position), "remove it")
+        return True
 
     def _limits(self, text: RuleText) -> tuple[tuple[LimitSpec, ...], tuple[LimitSpec, ...]]:
         specs: list[LimitSpec] = []

@@ -107,7 +107,7 @@ def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reas
     """What the caller's proofs lack for `demand`."""
     if identity.level < demand.level:
         return () if _stands_in(demand, identity, now) else (Reason.LEVEL_TOO_LOW,)
-    if not demand.factors and demand.max_age is None:
+    if not demand.factors and demand.max_age is None and not demand.verified:
         return ()
     newest = _proven_at(demand, identity)
     if newest is None:
@@ -119,7 +119,7 @@ def _lacking(demand: StepUpDemand, identity: Identity, now: float) -> tuple[Reas
 
 def _stands_in(demand: StepUpDemand, identity: Identity, now: float) -> bool:
     """Whether the rule is content with a browser that was trusted when a second factor was last shown in it."""
-    if demand.trusted <= 0.0 or demand.level is not Level.AAL2 or identity.level is not Level.AAL1:
+    if demand.trusted <= 0.0 or demand.level is not Level.AAL2 or identity.level is not Level.AAL1 or demand.verified:
         return False
     for proof in identity.session.proofs if identity.session is not None else ():
         if proof.factor == TRUSTED_DEVICE and -CLOCK_TOLERANCE <= now - proof.at <= demand.trusted:
@@ -128,16 +128,18 @@ def _stands_in(demand: StepUpDemand, identity: Identity, now: float) -> bool:
 
 
 def _proven_at(demand: StepUpDemand, identity: Identity) -> float | None:
-    """When a factor that counts was last shown; None if never. Above aal1 a password alone freshens nothing, and for
-    aal3 only what reaches it does."""
+    """When a factor that counts was last shown; None if never. Above aal1 a password alone freshens nothing, for aal3
+    only what reaches it does, and where user verification is asked for only a key that knew its user."""
     if identity.session is None:
-        return None if demand.factors else identity.auth_time
+        return None if demand.factors or demand.verified else identity.auth_time
     newest = None
     for proof in identity.session.proofs:
         if demand.factors:
             counts = proof.factor in demand.factors and (demand.level < Level.AAL3 or reaches(proof) >= demand.level)
         else:
             counts = reaches(proof) >= max(demand.level, Level.AAL1)
+        if demand.verified and not proof.verified:
+            counts = False
         if counts and (newest is None or proof.at > newest):
             newest = proof.at
     return newest

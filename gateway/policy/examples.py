@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from gateway.core.decision import ANSWERS, Decision, Quota, Score, Throttle
 from gateway.core.errors import Problem
 from gateway.core.facts import Facts
-from gateway.core.identity import DEFAULT_TENANT, Identity, Level, Proof, Session, amr_of, level_of
+from gateway.core.identity import DEFAULT_TENANT, SECURITY_KEY, Identity, Level, Proof, Session, amr_of, level_of
 from gateway.core.reasons import Reason
 from gateway.core.rule import LimitSpec, Rule
 from gateway.policy.book import Book
@@ -99,12 +99,20 @@ def identity_of(who: As, factors: Collection[str], now: float) -> Identity:
     at = now - duration(who.proven.removesuffix(" ago"))
     shown = who.factors
     wanted = Level[who.level.upper()] if who.level else None
-    if shown is None:
+    if shown is None and who.verified:
+        shown = (SECURITY_KEY,)
+    elif shown is None:
         fitting = [name for name in factors if REACHES.get(name, Level.NONE) >= (wanted or Level.NONE)]
         shown = tuple(fitting[:1]) if wanted is not None and wanted >= Level.AAL2 else ()
-    proofs = (Proof("password", at), *(_shown(name, at, wanted) for name in shown if name != "password"))
+    if who.verified and SECURITY_KEY not in shown:
+        raise ValueError(f"only a key can have verified its user; name `{SECURITY_KEY}`, or leave one of the two out")
+    if who.verified is False and wanted is Level.AAL3:
+        raise ValueError("no key reaches aal3 that has not verified its user; leave one of the two out")
+    verified = who.verified or wanted is Level.AAL3
+    proofs = (Proof("password", at), *(_shown(name, at, wanted, verified) for name in shown if name != "password"))
     reached = level_of(proofs)
-    if who.factors is not None and wanted is not None and (wanted >= Level.AAL2) != (reached >= Level.AAL2):
+    named = who.factors is not None or who.verified
+    if named and wanted is not None and (wanted >= Level.AAL2) != (reached >= Level.AAL2):
         raise ValueError(f"these factors reach {reached.acr}, not {wanted.acr}; leave one of the two out")
     return Identity(
         tenant=DEFAULT_TENANT,
@@ -120,11 +128,12 @@ def identity_of(who: As, factors: Collection[str], now: float) -> Identity:
     )
 
 
-def _shown(name: str, at: float, wanted: Level | None) -> Proof:
-    """The proof of the factor `name`; of a key that reaches aal3 where that is `wanted`."""
-    if wanted is Level.AAL3 and REACHES.get(name, Level.NONE) >= Level.AAL3:
-        return Proof(name, at, "hwk", True)
-    return Proof(name, at)
+def _shown(name: str, at: float, wanted: Level | None, verified: bool) -> Proof:
+    """The proof of the factor `name`; of a key that reaches aal3 where that is `wanted`, else of a synced passkey where
+    its device has `verified` who its user is."""
+    if not verified or REACHES.get(name, Level.NONE) < Level.AAL3:
+        return Proof(name, at)
+    return Proof(name, at, "hwk" if wanted is Level.AAL3 else "swk", True)
 
 
 def answer(

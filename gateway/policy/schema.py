@@ -171,6 +171,11 @@ class StepUp(Strict):
         description="Whether a browser that its user trusts (`mfa.trusted_devices`) stands in for the second factor; "
         "left out: for `aal2` without `factors` and `max_age`. Never for administrators' rules, nor against risk.",
     )
+    user_verification: Literal["required"] | None = Field(
+        None,
+        description="`required`: only a key counts (`webauthn`) whose device made sure who its user is, by a PIN or a "
+        "finger; left out: where `level` is `aal3`.",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> StepUp:
@@ -400,7 +405,13 @@ class As(Strict):
     level: LevelName | None = Field(None, description="Level of the session; left out: what `factors` reach, or aal1.")
     factors: tuple[Text, ...] | None = Field(
         None,
-        description="Factors shown beside the password; left out: the first configured one where `level` needs it.",
+        description="Factors shown beside the password; left out: the first configured one where `level` needs it, "
+        "`webauthn` where it is `verified`.",
+    )
+    verified: bool | None = Field(
+        None,
+        description="Whether the device of the key (`webauthn`) made sure who its user is, by a PIN or a finger; left "
+        "out: where `level` is `aal3`.",
     )
     proven: str = Field(
         "0s ago",

@@ -79,4 +79,5 @@ def _demand(query: Mapping[str, str]) -> StepUpDemand | None:
         LEVELS.get(query["acr_values"], Level.AAL2),
         frozenset(name for name in query.get("factors", "").split(",") if name in METHODS),
         float(age) if age.isascii() and age.isdigit() and len(age) < 10 else None,
+        verified="user_verification" in query,
     )

@@ -153,7 +153,7 @@ async def _unready(request: web.Request, identity: Identity, challenge: Challeng
     kinds = [
         kind
         for kind in desk.factors.names
-        if reach.get(kind, Level.NONE) >= challenge.demand.level and kind in (challenge.demand.factors or reach)
+        if kind in reach and reach[kind] >= challenge.demand.level and challenge.demand.counts(kind)
     ]
     has_some = bool(await desk.factors.of(identity.tenant, identity.subject))
     permit, unusual = None, False

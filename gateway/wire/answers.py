@@ -201,6 +201,8 @@ def unauthorized(decision: SignIn | StepUp, request_id: str, prefix: str = "") -
         extra["acr_values"] = demand.level.acr
         if demand.max_age is not None:
             extra["max_age"] = int(demand.max_age)
+        if demand.verified:
+            extra["user_verification"] = "required"
     if prefix:
         extra["challenge"] = dialog_location(prefix, decision)
     status, headers, body = problem(401, decision.reasons[0], detail, request_id, extra)
@@ -261,6 +263,8 @@ def dialog_location(prefix: str, decision: SignIn | StepUp) -> str:
             asked.append(f"max_age={int(demand.max_age)}")
         if demand.factors:
             asked.append(f"factors={','.join(sorted(demand.factors))}")
+        if demand.verified:
+            asked.append("user_verification=required")
     return f"{prefix}dialog?{'&'.join(asked)}" if asked else f"{prefix}dialog"
 
 

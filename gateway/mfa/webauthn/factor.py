@@ -60,7 +60,7 @@ class WebAuthn:
             "timeout": int(LIFETIME * 1000),
             "rpId": self._us.id,
             "allowCredentials": [described(key) for key in keys],
-            "userVerification": self._us.verification(asked.level),
+            "userVerification": self._us.verification(asked),
         }
 
     async def check(
@@ -90,7 +90,7 @@ class WebAuthn:
             key,
             self._us,
             challenge=claimed[0],
-            verified=self._us.verification(asked.level) == "required",
+            verified=self._us.verification(asked) == "required",
             handle=handle_of(tenant, subject),
         )
         if not await self._used(connection, tenant, subject, key.id, answered, now):

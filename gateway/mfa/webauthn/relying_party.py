@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from gateway.core.asked import Asked
 from gateway.core.identity import Level
 from gateway.mfa.webauthn.key import Key
 
@@ -45,6 +46,6 @@ class RelyingParty:
         """Whether `key` counts and could reach `level`: aal3 only with a private key that cannot be copied."""
         return self.takes(key) and (level < Level.AAL3 or not key.backup_eligible)
 
-    def verification(self, level: Level) -> str:
-        """`user_verification` for a question that asks for `level`: aal3 is nothing without."""
-        return "required" if level >= Level.AAL3 else self.user_verification
+    def verification(self, asked: Asked) -> str:
+        """`user_verification` for the question `asked`: what a rule wants goes first, and aal3 is nothing without."""
+        return "required" if asked.verified or asked.level >= Level.AAL3 else self.user_verification

@@ -199,6 +199,9 @@ class Ask(Takes):
     acr_values: Literal["aal1", "aal2", "aal3"] = "aal2"
     factors: list[FactorName] = Field(default=[], max_length=8, description="Factors that count; empty: any.")
     max_age: int | None = Field(default=None, ge=0, le=86_400, description="Seconds.")
+    user_verification: Literal["required"] | None = Field(
+        default=None, description="Only a key counts whose device made sure who its user is, by a PIN or a finger."
+    )
     return_to: str = Field(default="", max_length=4096, description="A path here, for the page at `verify_uri`.")
 
 

@@ -22,7 +22,13 @@ _LEVELS = {level.acr: level for level in Level}
 async def challenge(request: web.Request, body: Ask) -> Asked:
     """Ask."""
     desk, me = request.app[DESK], await request[CALLER].signed_in()
-    demand = StepUpDemand(_LEVELS[body.acr_values], frozenset(body.factors), body.max_age, _trustable(desk, body))
+    demand = StepUpDemand(
+        _LEVELS[body.acr_values],
+        frozenset(body.factors),
+        body.max_age,
+        _trustable(desk, body),
+        body.user_verification is not None,
+    )
     after = safe_path(body.return_to, desk.prefix + "account")
     asked = await desk.stepups.look(await desk.stepups.begin(me, demand, return_to=after), me)
     targets = [
@@ -43,6 +49,7 @@ async def challenge(request: web.Request, body: Ask) -> Asked:
 def _trustable(desk: Desk, asked: Ask) -> float:
     """How long the browser may be trusted afterwards, in seconds: as after a rule that asks for the same."""
     plain = asked.acr_values == Level.AAL2.acr and not asked.factors and asked.max_age is None
+    plain = plain and asked.user_verification is None
     return desk.trusted.lifetime if plain and desk.trusted is not None else 0.0
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.core.asked import Asked
 from gateway.core.words import say
 from gateway.web.answers import json
 from gateway.web.api.endpoint import Empty, Endpoint
@@ -43,8 +42,7 @@ async def authenticate_begin(request: web.Request, body: KeyAsk) -> KeyQuestion:
     challenge = await request.app[DESK].stepups.look(body.challenge, me)
     if keys.factor.name not in challenge.offered or me.session is None:
         raise not_offered(say("This method does not answer this question."))
-    asked = Asked(me.session.id, challenge.ticket, challenge.demand.level)
-    return KeyQuestion(public_key=await keys.factor.ask(me.tenant, me.subject, asked))
+    return KeyQuestion(public_key=await keys.factor.ask(me.tenant, me.subject, challenge.asked(me.session.id)))
 
 
 async def authenticate_complete(request: web.Request, body: KeyAnswer) -> web.Response:

@@ -25,6 +25,7 @@ from tests.rig.authenticator import ORIGIN, Authenticator
 from tests.rig.postgres import EITHER, either
 
 AAL2, AAL3 = StepUpDemand(Level.AAL2), StepUpDemand(Level.AAL3)
+VERIFIED = StepUpDemand(Level.AAL2, frozenset({"webauthn"}), verified=True)
 
 
 class KeyRoom(Room):
@@ -80,7 +81,8 @@ class KeyRoom(Room):
 
     async def ask(self, who: Identity, ticket: str, demand: StepUpDemand = AAL2) -> dict[str, Any]:
         assert who.session is not None
-        return await self.webauthn.ask(DEFAULT_TENANT, who.subject, Asked(who.session.id, ticket, demand.level))
+        asked = Asked(who.session.id, ticket, demand.level, demand.verified)
+        return await self.webauthn.ask(DEFAULT_TENANT, who.subject, asked)
 
     async def give(self, who: Identity, ticket: str, answer: object) -> Proof:
         text = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
