@@ -783,7 +783,8 @@ class WebAuthn(Strict):
     )
     user_verification: Literal["required", "preferred", "discouraged"] = setting(
         "preferred",
-        "Whether a key must know its user, by a PIN or a finger. Where a rule asks for aal3 it is always required.",
+        "Whether a key must know its user, by a PIN or a finger. Where a rule asks for aal3, or says "
+        "`user_verification`, it is always required.",
     )
     attestation: Literal["none", "listed"] = setting(
         "none", "`listed`: only models in `aaguids` are taken, shown by certificates that lead to one in `roots`."

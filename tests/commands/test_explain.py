@@ -155,3 +155,19 @@ def test_where_nothing_is_shared_a_policy_that_says_how_is_warned_of(sallyport: 
     warned = sallyport("check")
     assert warned.code == 0
     assert "the limit `lent` is counted in this process anyway, so `mode` changes nothing" in warned.out
+
+
+def test_a_key_that_has_to_know_its_user(sallyport: Run, folder: Path) -> None:
+    config = "public_url: https://app.example.com\nmfa: {webauthn: {}}\n"
+    (folder / "config.yaml").write_text(config + (folder / "config.yaml").read_text())
+    rule = "{name: r, access: authenticated, step_up: {user_verification: required, max_age: 1m}, upstream: app}"
+    (folder / "policies" / "a.yaml").write_text(f"rules:\n  - {rule}\n")
+    asked = ["GET /", "--as", "bob", "--factors", "webauthn"]
+    report = told(sallyport, *asked)
+    assert (report["answer"], report["reasons"]) == ("step_up", ["factor_not_accepted"])
+    assert report["demands"]["proof"] == "aal2 with webauthn that verified its user no older than 60 s"
+    assert told(sallyport, *asked, "--verified")["answer"] == "allow"
+    assert told(sallyport, "GET /", "--as", "bob", "--verified")["answer"] == "allow"
+    assert told(sallyport, *asked, "--verified", "--proven", "2m")["reasons"] == ["proof_too_old"]
+    wrong = sallyport("explain", "GET /", "--as", "bob", "--factors", "totp", "--verified")
+    assert (wrong.code, "only a key can have verified its user" in wrong.err) == (2, True)

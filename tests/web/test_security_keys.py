@@ -14,7 +14,7 @@ from gateway.core.rule import StepUpDemand
 from gateway.mfa.webauthn.relying_party import RelyingParty
 from gateway.mfa.webauthn.security_keys import Workshop
 from gateway.store.sql_key_value import SqlKeyValue
-from tests.rig.authenticator import Authenticator
+from tests.rig.authenticator import BE, UP, UV, Authenticator
 from tests.web.conftest import Browser, House, P
 
 HERE = "http://app.example.com"
@@ -66,6 +66,44 @@ async def test_from_the_first_touch_to_aal3(keyed: House, browser: Browser) -> N
     assert len(await keyed.told(Kind.STEP_UP_PASSED)) == 1
     (method,) = [one for one in (await browser.api("GET", "mfa/methods")).json["methods"] if one["kind"] == "webauthn"]
     assert method["label"] == "blue"
+
+
+async def test_a_program_asks_for_a_key_that_knows_its_user(keyed: House, browser: Browser) -> None:
+    await browser.sign_in()
+    key = await set_up(browser)
+    asked = {"user_verification": "required"}
+    for more in ({}, {"factors": ["webauthn"]}, {"acr_values": "aal1"}, {"factors": ["webauthn", "totp"]}):
+        told = await browser.api("POST", "mfa/challenge", {**asked, **more})
+        assert (told.status, told.json["offered"]) == (201, ["webauthn"]), more
+    contradiction = await browser.api("POST", "mfa/challenge", {**asked, "factors": ["backup_code"]})
+    assert (contradiction.status, contradiction.json["offered"]) == (201, [])
+    for odd in ("preferred", True, 1, ["required"]):
+        assert (await browser.api("POST", "mfa/challenge", {"user_verification": odd})).json["code"] == "ERR-BODY"
+    me = await keyed.identity(browser)
+    plain, ticket = await challenge(browser), await challenge(browser, **asked)
+    assert (await keyed.desk.stepups.look(plain, me)).demand.trusted > 0  # a browser is not trusted for what it
+    assert (await keyed.desk.stepups.look(ticket, me)).demand.trusted == 0.0  # could not answer
+    for flags, status in ((UP, 400), (UP | UV | BE, 400), (UP | UV, 200)):
+        begun = await browser.api("POST", "mfa/webauthn/authenticate/begin", {"challenge": ticket})
+        assert begun.json["public_key"]["userVerification"] == "required"
+        answer = {"challenge": ticket, "credential": key.answer(begun.json["public_key"], origin=HERE, flags=flags)}
+        done = await browser.api("POST", "mfa/webauthn/authenticate/complete", answer)
+        assert (done.status, done.json.get("code", "")) == (status, "" if status == 200 else "ERR-MFA-INVALID")
+    session = (await keyed.identity(browser)).session
+    assert session is not None
+    assert [one.verified for one in session.proofs] == [False, True]
+
+
+@pytest.mark.parametrize("said", ["required", "", "no", "required&user_verification=x"])
+async def test_an_address_that_speaks_of_it_asks_for_it(keyed: House, browser: Browser, said: str) -> None:
+    """What makes no sense there asks for more."""
+    await browser.sign_in()
+    await set_up(browser)
+    opened = await browser.get(f"dialog?acr_values=aal2&user_verification={said}")
+    asked = await keyed.desk.stepups.look(opened.location.removeprefix(f"{P}verify/"), await keyed.identity(browser))
+    assert (asked.demand.verified, asked.offered) == (True, ("webauthn",))
+    page = (await browser.get(opened.location)).text
+    assert ("Use my key" in page, "backup code" in page) == (True, False)
 
 
 async def test_the_form_of_the_page_answers_too(keyed: House, browser: Browser) -> None:
