@@ -356,6 +356,16 @@ async def test_no_wish_and_no_room_for_one_trusts_nothing(
     assert COOKIE not in browser.cookies
 
 
+@pytest.mark.parametrize(("asked", "trusts"), [({}, True), ({"user_verification": "required"}, False)])
+async def test_no_browser_is_trusted_for_what_it_could_not_answer(
+    house: House, browser: Browser, asked: dict[str, Any], trusts: bool
+) -> None:
+    await browser.sign_in()
+    ticket = (await browser.api("POST", "mfa/challenge", asked)).json["challenge"]
+    challenge = await house.desk.stepups.look(ticket, await house.identity(browser))
+    assert (challenge.demand.trusted > 0.0, challenge.demand.verified) == (trusts, not trusts)
+
+
 async def test_a_wrong_answer_and_a_strange_place_trust_nothing(
     house: House, browser: Browser, enrol: Callable[..., Any], clock: ManualClock
 ) -> None:
