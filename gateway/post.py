@@ -98,7 +98,15 @@ def make_post(settings: Settings, keys: KeyRing, clock: Clock) -> Posted:
     notify = settings.notify
     most = notify.per_address, notify.per_user
     addressees = Addressees(keys.sealer, keys.mac)
-    return Posted(keys.sealer, addressees, clock, channels=_spelled(settings), host=_our_name(settings), most=most)
+    return Posted(
+        keys.sealer,
+        addressees,
+        clock,
+        channels=_spelled(settings),
+        host=_our_name(settings),
+        site=f"{settings.public_url}{settings.prefix}",
+        most=most,
+    )
 
 
 def _canonical_number(settings: Settings) -> Callable[[str], str]:

@@ -1,4 +1,4 @@
-"""Factor `email`: a code in an e-mail.
+"""Factor `email`: a code in an e-mail, and a link that does the same (`codes.link`).
 
 NIST SP 800-63B-4, 3.1.3 does not count e-mail as out of band, for a mailbox opens with a password, often from the very
 device that asks. So it is off until the operator writes that they know (`counts_as_second_factor: true`).
@@ -14,6 +14,7 @@ class Email(SentCode):
     """Codes to an e-mail address."""
 
     name = "email"
+    linked = True
 
     def masked(self, address: str) -> str:
         """`a***@example.org`."""

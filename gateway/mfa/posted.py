@@ -1,8 +1,9 @@
 """Codes on their way to people: rows of the outbox, which a gateway sends within a second.
 
 The code is sealed, bound to its row, until it is sent or its time is over: who reads the database, or a backup of it,
-reads none. What is said around it is in clear, and says nothing that is secret. Whether too many were sent to somebody
-is asked here, where they can be told; a code that waits for its turn would be of no use when it comes.
+reads none. So is the link that comes with it, which begins with the configured `public_url`, whatever host a browser
+or a proxy has named. What is said around them is in clear, and says nothing that is secret. Whether too many were sent
+to somebody is asked here, where they can be told; a code that waits for its turn would be of no use when it comes.
 
 Where nothing is sent (it bounced, operators have named it) all of it is done as well, and the row given up in the
 moment it is written: who asks with a stolen session learns nothing of the mailbox, by what they are told nor by how
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
+from urllib.parse import quote
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -73,7 +75,7 @@ class Sealed(Protocol):
 
     @property
     def sealed(self) -> bytes | None:
-        """The code."""
+        """The code, and the link that comes with it."""
         ...
 
 
@@ -88,16 +90,19 @@ class Posted:
         *,
         channels: Mapping[str, Spelled],
         host: str,
+        site: str,
         most: tuple[int, int],
     ) -> None:
         """`channels`: those that somebody carries, and how an address of each is spelled. `host` is ours, as people
-        know it. `most`: codes to one address, and to one person, within an hour.
+        know it, `site` the URL of our pages, `https://host/.sallyport/`, from the configuration alone. `most`: codes to
+        one address, and to one person, within an hour.
         """
         self._sealer = sealer
         self._addressees = addressees
         self._clock = clock
         self._channels = channels
         self._host = host
+        self._site = site
         self._most = most
 
     def address(self, channel: str, text: str) -> str:
@@ -119,6 +124,7 @@ class Posted:
         about: str,
         language: str,
         expires_at: float,
+        link: str = "",
     ) -> None:
         """As the contract says."""
         if channel not in self._channels:
@@ -141,7 +147,8 @@ class Posted:
             "title": title, "said": said, "advice": advice, "from_whom": self._host, "host": self._host,
             "minutes": max(1, round((expires_at - now) / 60)), "language": language, "user": user or "",
         }  # fmt: skip
-        sealed = self._sealer.seal(code.encode(), **place_of(tenant, token))
+        secret = f"{code} {self._site}verify/link?token={quote(link, safe='')}" if link else code
+        sealed = self._sealer.seal(secret.encode(), **place_of(tenant, token))
         taken = await put(
             connection, tenant=tenant, subject=subject, channel=channel, target=to, kind=KIND,
             content=packed(content), now=now, lifetime=expires_at - now, token=token, sealed=sealed,
@@ -154,7 +161,10 @@ class Posted:
 
 
 def opened(sealer: Sealer, row: Sealed) -> str:
-    """The code in `row`. Raises `Undelivered`: it was sealed with a key that is gone, or does not belong there."""
+    """The code in `row`, and after a space the link that comes with it, where one does.
+
+    Raises `Undelivered`: it was sealed with a key that is gone, or does not belong there.
+    """
     try:
         return sealer.unseal(row.sealed or b"", **place_of(row.tenant, row.token)).decode()
     except Unsealable:

@@ -305,6 +305,13 @@ class StepUps:
             return None
         return await sent.standing(identity.tenant, identity.subject, challenge.asked(identity.session_id))
 
+    async def is_linked(self, challenge: Challenge, identity: Identity, factor: str, secret: str) -> bool:
+        """Whether `secret` is that of the link that was sent last for `challenge`. Nothing is counted, or used up."""
+        sent = self._factors.sent(factor) if factor in challenge.offered else None
+        if sent is None:
+            return False
+        return await sent.is_linked(identity.tenant, identity.subject, _asked(challenge, identity), secret)
+
     async def _dispatch(
         self, challenge: Challenge, identity: Identity, factor: str, to: str, language: str
     ) -> tuple[Outcome, Sending]:

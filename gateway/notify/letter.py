@@ -27,7 +27,7 @@ class Letter(NamedTuple):
 
 def write(content: Mapping[str, Any], template: str = "notice") -> Letter:
     """The letter about `content`. A `notice`: `title`, `said`, `facts` (pairs), `advice`, `link`, `from_whom`, `name`;
-    a `code`: `title`, `said`, `code`, `minutes`, `advice`, `from_whom`. Both: `language`.
+    a `code`: `title`, `said`, `code`, `minutes`, `link` (empty: none), `advice`, `from_whom`. Both: `language`.
 
     What was said in it (`core.words.packed`) is put into that language. Raises `jinja2.UndefinedError` where something
     of these is missing.

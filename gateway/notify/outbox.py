@@ -75,7 +75,7 @@ class Parcel:
     kind: str
     content: Mapping[str, Any]
     sealed: bytes | None
-    """Not None for a code."""
+    """Not None for what has a code or a link in it."""
     tries: int
     """This one included."""
     created_at: float
@@ -122,7 +122,9 @@ class Shelf(Protocol):
 
 
 Opened = Callable[[Parcel], str]
-"""What was sealed in a row. Raises `Undelivered` where it does not open."""
+"""What was sealed in a row: a link, or a code and after a space the link that comes with it.
+
+Raises `Undelivered` where it does not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +254,14 @@ class Outbox:
             useful = parcel.expires_at - self._clock.now()
             if useful <= 0 or self._opened is None:
                 raise Undelivered("its time is over" if useful <= 0 else "nobody can open it", final=True)
-            code = self._opened(parcel)
+            secret = self._opened(parcel)
+            code, _, link = secret.partition(" ")
             if parcel.channel == "sms":
                 letter = Letter("", short(parcel.content, code), "")
             elif parcel.content.get("sealed") == "link":
-                letter = write({**parcel.content, "link": code})
+                letter = write({**parcel.content, "link": secret})
             else:
-                letter = write({**parcel.content, "code": code}, "code")
+                letter = write({**parcel.content, "code": code, "link": link}, "code")
         return Message(parcel.token, parcel.kind, parcel.target, *letter, at=parcel.created_at, useful=useful)
 
     async def _failed(self, parcel: Parcel, failed: Undelivered) -> None:

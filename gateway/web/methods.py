@@ -49,7 +49,7 @@ METHODS: Mapping[str, Method] = {
     "email": Method(
         "email",
         say("Code from the e-mail"),
-        say("Six digits, good for ten minutes, once."),
+        say("Six digits, good for ten minutes, once. Or open the link in the e-mail, in this browser."),
         say("Have a code sent by e-mail"),
         sent=True,
     ),

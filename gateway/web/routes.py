@@ -24,6 +24,7 @@ from gateway.web import (
     recoveries,
     resume,
     verify,
+    verify_link,
 )
 from gateway.web.api import openapi
 from gateway.web.guard import Handler
@@ -38,6 +39,8 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "dialog", dialog.show),
     ("GET", "dialog/words", dialog.words),
     ("GET", "dialog/done", dialog.done),
+    ("GET", "verify/link", verify_link.show),
+    ("POST", "verify/link", verify_link.submit),
     ("GET", "verify/{ticket}", verify.show),
     ("POST", "verify/{ticket}", verify.submit),
     ("POST", "verify/{ticket}/send", verify.send),

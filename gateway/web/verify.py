@@ -16,7 +16,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.errors import StoreAway, UserError
-from gateway.core.identity import Identity, Level
+from gateway.core.identity import Identity, Level, Proof
 from gateway.core.words import say
 from gateway.mfa.enrolment import Permit
 from gateway.mfa.stepup import Challenge
@@ -66,6 +66,14 @@ async def submit(request: web.Request) -> web.Response:
         if not challenge.offered:
             raise
         return await _ask(request, identity, challenge, factor, error, ticked=trusting)
+    return await passed(request, identity, challenge, proof, trusting)
+
+
+async def passed(
+    request: web.Request, identity: Identity, challenge: Challenge, proof: Proof, trusting: bool
+) -> web.Response:
+    """On they go, by `proof`, which has just ended `challenge`; `trusting`: their browser is trusted from now on."""
+    desk = request.app[DESK]
     target = safe_path(challenge.return_to, desk.prefix + "account")
     answer = carry_on(request, target, challenge.resume) if challenge.resume else redirect(target)
     try:

@@ -123,7 +123,7 @@ async def test_told_too_early_it_can_be_told_again(rig: Rig) -> None:
 
 @pytest.mark.parametrize("outcome", ["bounced", "complained"])
 async def test_an_address_that_takes_nothing_is_left_alone(rig: Rig, outcome: str) -> None:
-    post = Posted(SEALER, ADDRESSEES, rig.clock, channels={"email": str}, host="gate", most=(20, 40))
+    post = Posted(SEALER, ADDRESSEES, rig.clock, channels={"email": str}, host="gate", site="", most=(20, 40))
     passwords = Passwords()
     people = LocalUsers(rig.records, passwords, rig.clock, Remembered())
     await people.add("ann", "correct horse battery staple 42", email="ann@example.com")
@@ -162,7 +162,7 @@ async def test_an_address_that_takes_nothing_is_left_alone(rig: Rig, outcome: st
 
 
 async def test_who_complained_is_left_alone_however_the_address_is_spelled(rig: Rig) -> None:
-    post = Posted(SEALER, ADDRESSEES, rig.clock, channels={"email": str}, host="gate", most=(20, 40))
+    post = Posted(SEALER, ADDRESSEES, rig.clock, channels={"email": str}, host="gate", site="", most=(20, 40))
 
     async def code(to: str) -> None:
         async with rig.records.begin() as connection:

@@ -116,8 +116,9 @@ class Codes:
         self.room, self.patch = room, patch
         channels = {"sms": Numbers(deny=["+90559"]).canonical, "email": canonical_email}
         self.post: Post = Posted(
-            room.sealer, Addressees(room.sealer, room.mac), room.clock, channels=channels, host="gate", most=(20, 40)
-        )
+            room.sealer, Addressees(room.sealer, room.mac), room.clock,
+            channels=channels, host="gate", site="https://gate/", most=(20, 40),
+        )  # fmt: skip
         self.factors: dict[str, SentCode] = {
             "sms": Sms(room.records, room.sealer, room.mac, room.clock, self.post),
             "email": Email(room.records, room.sealer, room.mac, room.clock, self.post),

@@ -73,6 +73,8 @@ class Trial:
     """Seconds after which an answer is no longer one."""
     one_question: bool = False
     """Whether an answer is to one question of one session."""
+    way: str = ""
+    """Where a factor can be answered in several ways: which of them."""
 
 
 async def an_app(room: KeyRoom, subject: str) -> Held:
@@ -110,8 +112,8 @@ async def a_security_key(room: KeyRoom, subject: str) -> Held:
     return Held(answer, lambda asked: answer(asked, signature=b"x" * 70), (key.credential,))
 
 
-def a_code_sent_to(name: str, address: str) -> Callable[[KeyRoom, str], Awaitable[Held]]:
-    """`{}` in `address` is another one for each person."""
+def a_code_sent_to(name: str, address: str, *, link: bool = False) -> Callable[[KeyRoom, str], Awaitable[Held]]:
+    """`{}` in `address` is another one for each person. `link`: answered by what is in the link beside it."""
 
     async def bind(room: KeyRoom, subject: str) -> Held:
         mine = address.format(7 if subject == ANN else 8)
@@ -122,11 +124,11 @@ def a_code_sent_to(name: str, address: str) -> Callable[[KeyRoom, str], Awaitabl
             factor = room.sms if name == "sms" else room.email
             sending = await factor.send(DEFAULT_TENANT, subject, asked, "", "en")
             if sending.id and not sending.wait:  # else the one that was sent before counts still, if there is one
-                sent[asked] = room.post.last
+                sent[asked] = room.post.box[-1].link.partition(".")[2] if link else room.post.last
             return sent.get(asked, "123456")
 
         async def wrong(asked: Asked) -> str:
-            return not_it(sent.get(asked, "123456"))
+            return "A" * 43 if link else not_it(sent.get(asked, "123456"))
 
         return Held(right, wrong, (mine,))
 
@@ -134,7 +136,7 @@ def a_code_sent_to(name: str, address: str) -> Callable[[KeyRoom, str], Awaitabl
 
 
 TRIALS = {
-    trial.name: trial
+    trial.name + trial.way: trial
     for trial in (
         Trial("totp", an_app, Proof("totp", 0.0), Level.AAL2, ("otp", "pwd", "mfa"), 2.0 * otp.STEP),
         Trial(
@@ -151,6 +153,16 @@ TRIALS = {
                 ("sms", "+90532123451{}", ("pwd", "sms", "mfa")),
                 ("email", "somebody{}@example.com", ("otp", "pwd", "mfa")),
             )
+        ),
+        Trial(
+            "email",
+            a_code_sent_to("email", "somebody{}@example.com", link=True),
+            Proof("email", 0.0),
+            Level.AAL2,
+            ("otp", "pwd", "mfa"),
+            LIFETIME,
+            one_question=True,
+            way=" by link",
         ),
         Trial(
             "webauthn",
@@ -213,8 +225,9 @@ async def replica(place: Place, room: KeyRoom, clock: ManualClock) -> AsyncItera
 
 def test_every_factor_there_is_is_tried(room: KeyRoom) -> None:
     every = Mfa.model_construct(**{**dict.fromkeys(Mfa.model_fields, True), "order": ()})
-    assert sorted(every.factors) == sorted(TRIALS)
-    assert set(room.factors.names) == set(TRIALS)
+    tried = {trial.name for trial in TRIALS.values()}
+    assert sorted(every.factors) == sorted(tried)
+    assert set(room.factors.names) == tried
 
 
 def judge(room: KeyRoom, trial: Trial) -> Factor:

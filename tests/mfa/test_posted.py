@@ -64,6 +64,7 @@ class Rig:
             clock,
             channels={"sms": str, "email": canonical_email},
             host="gate.example",
+            site="https://gate.example/.sallyport/",
             most=most,
         )
         self.sms, self.mail, self.ledger = Carrier(), Carrier(), Remembered()
@@ -112,6 +113,46 @@ async def test_by_mail(rig: Rig, about: str) -> None:
     assert "{" not in message.text + message.html
 
 
+LINK = "3-" + "t" * 43 + "." + "s" * 43
+LEADS_TO = f"https://gate.example/.sallyport/verify/link?token={LINK}"
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "Anywhere else it does nothing"), ("tr", "Başka hiçbir yerde")])
+async def test_a_link_stands_beside_the_code(rig: Rig, language: str, said: str) -> None:
+    await rig.send("email", "ann@example.com", link=LINK, language=language)
+    row = await rig.row()
+    assert not any("s" * 43 in str(value) for value in row)
+    assert b"s" * 43 not in row.sealed
+    await rig.outbox.turn()
+    (message,) = rig.mail.took
+    assert LEADS_TO in message.text.splitlines(), "on a line of its own"
+    assert f'<a href="{LEADS_TO}">{LEADS_TO}</a>' in message.html
+    assert said in message.text
+    assert said in message.html
+    assert CODE in message.text
+    assert "s" * 43 not in message.subject
+    assert "s" * 43 not in repr(message)
+    assert (await rig.row()).sealed is None
+
+
+async def test_without_one_nothing_is_said_of_links(rig: Rig) -> None:
+    await rig.send("email", "ann@example.com")
+    await rig.outbox.turn()
+    (message,) = rig.mail.took
+    for text in (message.text, message.html):
+        assert "link" not in text
+        assert "https" not in text
+
+
+async def test_a_text_message_has_none_whoever_asks_for_it(rig: Rig) -> None:
+    await rig.send(link=LINK)
+    await rig.outbox.turn()
+    (message,) = rig.sms.took
+    assert "https" not in message.text
+    assert "s" * 43 not in message.text
+    assert message.text.splitlines()[-1] == f"@gate.example #{CODE}"
+
+
 async def test_by_phone(rig: Rig) -> None:
     await rig.send()
     await rig.outbox.turn()
@@ -130,6 +171,7 @@ async def test_a_number_that_operators_have_named_since_gets_nothing(rig: Rig) -
         rig.clock,
         channels={"sms": Numbers(deny=["+90530"]).canonical},
         host="gate.example",
+        site="https://gate.example/.sallyport/",
         most=(20, 40),
     )
     with pytest.raises(UserError, match="ERR-PHONE-REFUSED") as caught:

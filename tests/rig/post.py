@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import UserError
 
+FIELDS = ("channel", "to", "code", "about", "language", "expires_at", "link")
+
 
 @dataclass(frozen=True)
 class Posted:
@@ -20,6 +22,8 @@ class Posted:
     about: str
     language: str
     expires_at: float
+    link: str
+    """Token of the link beside it; empty: none."""
 
 
 @dataclass
@@ -41,7 +45,7 @@ class RecordingPost:
     async def code(self, connection: AsyncConnection, **said: Any) -> None:
         if self.refuses is not None:
             raise self.refuses
-        self.box.append(Posted(*(said[name] for name in ("channel", "to", "code", "about", "language", "expires_at"))))
+        self.box.append(Posted(*(said[name] for name in FIELDS)))
 
     @property
     def last(self) -> str:

@@ -52,6 +52,8 @@ LONG = "9" * 30_000
 TICKETS = (
     *ODD, "0-", "1-" + "A" * 43, "l1-" + "A" * 43, "99999999-" + "A" * 43, "sms." + "A" * 43, "A" * 43, "9" * 200,
 )  # fmt: skip
+LINKS = ("", *TICKETS, "x.y", "." * 99, "1-" + "A" * 43 + "." + "A" * 43, "A" * 43 + "." + "A" * 43)
+SECRETS = ("", "A" * 42, "A" * 43, "A" * 44, "A" * 43 + "." + "A" * 43, "123456")
 IN_PATH = tuple(one for one in TICKETS if not set(one) & set("{}/"))
 """No path of ours has these in a part of it, so what has is at no door at all."""
 PHONES = (
@@ -191,6 +193,14 @@ TICKET_DOORS = (
     Door("api ask a key", with_ticket("mfa/webauthn/authenticate/begin"), 410, GONE, None, TICKETS),
     Door("api answer of a key", with_ticket("mfa/webauthn/authenticate/complete", credential={}), 410, GONE, FAILED,
          TICKETS),
+    Door("link of a letter", at("verify/link?token={}"), 410, "", None, LINKS),
+    Door("link of a letter, answered", lambda rig, bad: rig.form("verify/link", token=bad), 410, "", FAILED,
+         (*LINKS, LONG), "verify-link"),
+    Door("link of a letter that asks", lambda rig, bad: rig.browser.get(f"verify/link?token={rig.ticket}.{bad}"), 410,
+         "", None, SECRETS),
+    Door("link of a letter that asks, answered",
+         lambda rig, bad: rig.form("verify/link", token=f"{rig.ticket}.{bad}"), 410, "", FAILED, SECRETS,
+         "verify-link"),
     Door("setup of an app", of("enrol/{}", code="000000"), 410, "", REFUSED, IN_PATH, "enrol"),
     Door("look at a setup", at("enrol-code/sms/{}"), 410, "", None, IN_PATH),
     Door("setup of a number", of("enrol-code/sms/{}", code="000000"), 410, "", REFUSED, IN_PATH, "enrol-code"),

@@ -47,6 +47,7 @@ FRESH_PAGES: dict[Path, str] = {
 OTHERWISE: dict[Path, str] = {
     ("POST", "login"): "it is the proof",
     ("POST", "verify/{ticket}"): "it is the proof",
+    ("POST", "verify/link"): "it is the proof",
     ("POST", "mfa/verify"): "it is the proof",
     ("POST", "mfa/challenge"): "it asks for the proof",
     ("POST", "mfa/webauthn/authenticate/begin"): "it asks for the proof",

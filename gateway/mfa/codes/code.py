@@ -1,4 +1,4 @@
-"""A code that was sent: six digits, good once, for ten minutes, for one question.
+"""A code that was sent: six digits, good once, for ten minutes, for one question; and the link that came with it.
 
 - Drawn with `secrets`: all million codes are as likely as each other (NIST SP 800-63B-4, 3.1.3.2: six digits at least).
 - Only a MAC of it is kept, under a key that is not in the database. It covers everything the code is bound to: tenant,
@@ -6,6 +6,8 @@
 - There is one place for each session and factor. A new code is written over the old one, which is void by that; and a
   code that was sent for one question does not answer another (ASVS 5.0, 6.6.2).
 - It is claimed by removing the very row that was looked at: of twenty right answers at once one does.
+- The link that does the same (`link`) has a MAC of its own in that row, for a purpose of its own: it lives, ends and is
+  claimed with the code.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ class Live:
     """Of the factor, or whatever else it was sent for."""
     expires_at: float
     _mac: str
+    _link: str
+    """MAC of the link; empty: there is none."""
     _row: bytes
     """As it is kept; to be claimed."""
 
@@ -72,16 +76,25 @@ def draw() -> str:
 
 
 async def keep(
-    connection: AsyncConnection, mac: Mac, question: Question, factor_id: str, code: str, now: float
+    connection: AsyncConnection,
+    mac: Mac,
+    question: Question,
+    factor_id: str,
+    code: str,
+    now: float,
+    *,
+    link: str = "",
 ) -> float:
-    """Keep `code`, and void the one before; until when it counts."""
+    """Keep `code`, and void the one before; until when it counts. `link`: the secret that does the same, if any."""
     expires_at = now + LIFETIME
     row = {
         "for": digest(question.ticket).hex(),
         "id": factor_id,
         "expires_at": expires_at,
-        "mac": mac.token(*_bound(question, factor_id, expires_at), code),
+        "mac": mac.token("sent-code", *_bound(question, factor_id, expires_at), code),
     }
+    if link:
+        row["link"] = mac.token("sent-link", *_bound(question, factor_id, expires_at), link)
     await write(connection, question.place, orjson.dumps(row), expires_at)
     return expires_at
 
@@ -94,12 +107,17 @@ async def live(connection: AsyncConnection, question: Question, now: float) -> L
     found: dict[str, Any] = orjson.loads(row)
     if found["for"] != digest(question.ticket).hex() or found["expires_at"] <= now:
         return None
-    return Live(found["id"], found["expires_at"], found["mac"], row)
+    return Live(found["id"], found["expires_at"], found["mac"], found.get("link", ""), row)
 
 
 def is_right(mac: Mac, question: Question, sent: Live, code: str) -> bool:
     """Whether `code` is the one."""
-    return mac.verify(sent._mac, *_bound(question, sent.id, sent.expires_at), code)
+    return mac.verify(sent._mac, "sent-code", *_bound(question, sent.id, sent.expires_at), code)
+
+
+def is_link(mac: Mac, question: Question, sent: Live, secret: str) -> bool:
+    """Whether `secret` is that of the link which came with it."""
+    return bool(sent._link) and mac.verify(sent._link, "sent-link", *_bound(question, sent.id, sent.expires_at), secret)
 
 
 async def claim(connection: AsyncConnection, question: Question, sent: Live) -> bool:
@@ -110,7 +128,6 @@ async def claim(connection: AsyncConnection, question: Question, sent: Live) -> 
 
 def _bound(question: Question, factor_id: str, expires_at: float) -> tuple[str, ...]:
     return (
-        "sent-code",
         question.tenant,
         question.subject,
         question.session,

@@ -28,8 +28,9 @@ from gateway.crypto.sealing import Sealer
 from gateway.mfa import otp
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.codes import code as codes
+from gateway.mfa.codes import link as links
 from gateway.mfa.codes import sends
-from gateway.mfa.codes.code import Question
+from gateway.mfa.codes.code import Live, Question
 from gateway.mfa.sealed import place_of
 from gateway.store.sql import Records
 from gateway.store.tables import factors
@@ -102,6 +103,8 @@ class SentCode(ABC):
 
     name: str
     """As in YAML; the channel of `Post` too."""
+    linked: bool = False
+    """Whether a code that answers a challenge comes with a link that does the same."""
 
     def __init__(self, records: Records, sealer: Sealer, mac: Mac, clock: Clock, post: Post) -> None:
         self.records = records
@@ -132,13 +135,12 @@ class SentCode(ABC):
         now: float,
         asked: Asked | None = None,
     ) -> Proof | None:
-        """The proof for the code that was sent last for `asked`; it is used up."""
-        digits = otp.digits_of(answer)
-        if not digits or asked is None:
+        """The proof for the code that was sent last for `asked`, or for its link; both are used up."""
+        if asked is None or not (otp.digits_of(answer) or (self.linked and links.is_secret(answer))):
             return None
         question = Question(tenant, subject, asked.session, self.name, asked.ticket)
         sent = await codes.live(connection, question, now)
-        if sent is None or not codes.is_right(self.mac, question, sent, digits):
+        if sent is None or not self._is_right(question, sent, answer):
             return None
         in_use = self._of(tenant, subject) & (factors.c.id == sent.id) & (factors.c.failures <= LIFE)
         if not await codes.claim(connection, question, sent):
@@ -149,6 +151,13 @@ class SentCode(ABC):
     async def hint(self, tenant: str, subject: str, answer: str, now: float) -> str:
         """Nothing to say about a wrong code."""
         return ""
+
+    async def is_linked(self, tenant: str, subject: str, asked: Asked, secret: str) -> bool:
+        """Whether `secret` is that of the link sent last for `asked`. It is not used up."""
+        question = Question(tenant, subject, asked.session, self.name, asked.ticket)
+        async with self.records.read() as connection:
+            sent = await codes.live(connection, question, self.clock.now())
+        return sent is not None and codes.is_link(self.mac, question, sent, secret)
 
     async def standing(self, tenant: str, subject: str, asked: Asked) -> Standing:
         """Where a code can be sent for `asked`, whether one was, and when the next may be."""
@@ -224,7 +233,8 @@ class SentCode(ABC):
         if counted.wait > 0:
             raise TooSoon(counted.wait, counted.whose)
         drawn, held_back = codes.draw(), ""
-        expires_at = await codes.keep(connection, self.mac, question, factor_id, drawn, now)
+        link = links.draw() if self.linked and about == VERIFY else ""
+        expires_at = await codes.keep(connection, self.mac, question, factor_id, drawn, now, link=link)
         try:
             await self.post.code(
                 connection,
@@ -236,6 +246,7 @@ class SentCode(ABC):
                 about=about,
                 language=language,
                 expires_at=expires_at,
+                link=links.joined(question.ticket, link) if link else "",
             )
         except UserError as error:
             if error.retry_after > 0:
@@ -252,6 +263,12 @@ class SentCode(ABC):
     async def addresses_in(self, connection: AsyncConnection, tenant: str, subject: str) -> Sequence[str]:
         """Every address of this user in clear, for comparing; those out of use too."""
         return [address for _, address, _, _ in await self._bound(connection, tenant, subject)]
+
+    def _is_right(self, question: Question, sent: Live, answer: str) -> bool:
+        digits = otp.digits_of(answer)
+        if digits:
+            return codes.is_right(self.mac, question, sent, digits)
+        return codes.is_link(self.mac, question, sent, answer)
 
     async def _bound(
         self, connection: AsyncConnection, tenant: str, subject: str
