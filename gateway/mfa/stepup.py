@@ -310,7 +310,8 @@ class StepUps:
         sent = self._factors.sent(factor) if factor in challenge.offered else None
         if sent is None:
             return False
-        return await sent.is_linked(identity.tenant, identity.subject, _asked(challenge, identity), secret)
+        asked = challenge.asked(identity.session_id)
+        return await sent.is_linked(identity.tenant, identity.subject, asked, secret)
 
     async def _dispatch(
         self, challenge: Challenge, identity: Identity, factor: str, to: str, language: str

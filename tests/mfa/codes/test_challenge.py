@@ -17,7 +17,7 @@ from gateway.mfa.attempts import LIFE
 from gateway.mfa.codes import code as codes
 from gateway.mfa.codes.code import LIFETIME, Question, draw
 from gateway.mfa.codes.sends import DAILY, DAY, HOUR, HOURLY
-from gateway.mfa.stepup import GONE, _asked
+from gateway.mfa.stepup import GONE
 from gateway.store.tables import code_sends, factors, kept
 from tests.mfa.codes.conftest import AAL2, ANN, BOTH, Asked, ask, own, refused, wrong
 from tests.mfa.conftest import NOW, Room, proven, somebody
@@ -173,7 +173,7 @@ async def test_one_code_at_once_for_one_claim(room: Room, replica: Room) -> None
     asked = await ask(room)
     await asked.send()
     challenge = await room.stepups.look(asked.ticket, asked.who)
-    about = _asked(challenge, asked.who)
+    about = challenge.asked(asked.who.session_id)
     checked = await asyncio.gather(
         *(
             each.judge(each.sms, "default", "s-ann", room.post.last, about)
@@ -263,7 +263,7 @@ async def test_a_code_is_over_after_ten_minutes(room: Room) -> None:
     early = room.post.last
     challenge = await room.stepups.look(asked.ticket, asked.who)
     room.clock.advance(LIFETIME)
-    assert await room.judge(room.sms, "default", "s-ann", early, _asked(challenge, asked.who)) is None
+    assert await room.judge(room.sms, "default", "s-ann", early, challenge.asked(asked.who.session_id)) is None
     assert (await refused(asked.answer(early))).code == GONE
 
 

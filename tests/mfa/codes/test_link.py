@@ -15,7 +15,7 @@ from gateway.core.identity import Proof
 from gateway.mfa.attempts import RUN
 from gateway.mfa.codes import link
 from gateway.mfa.codes.code import LIFETIME, Question
-from gateway.mfa.stepup import GONE, _asked
+from gateway.mfa.stepup import GONE
 from gateway.store.tables import attempts, factors, kept
 from tests.mfa.codes.conftest import BOTH, Asked, ask, own, refused, wrong
 from tests.mfa.conftest import NOW, Room, somebody
@@ -87,7 +87,7 @@ async def test_of_link_and_code_at_once_one_counts(room: Room, replica: Room) ->
 async def test_of_link_and_code_at_once_one_claims(room: Room, replica: Room) -> None:
     """The claim itself, without the counters before it."""
     asked, answer = await sent(room)
-    about = _asked(await room.stepups.look(asked.ticket, asked.who), asked.who)
+    about = (await room.stepups.look(asked.ticket, asked.who)).asked(asked.who.session_id)
     checked = await asyncio.gather(
         *(
             each.judge(each.email, "default", "s-ann", one, about)
