@@ -138,9 +138,7 @@ def _proven_at(demand: StepUpDemand, identity: Identity) -> float | None:
             counts = proof.factor in demand.factors and (demand.level < Level.AAL3 or reaches(proof) >= demand.level)
         else:
             counts = reaches(proof) >= max(demand.level, Level.AAL1)
-        if demand.verified and not proof.verified:
-            counts = False
-        if counts and (newest is None or proof.at > newest):
+        if counts and (newest is None or proof.at > newest) and (proof.verified or not demand.verified):
             newest = proof.at
     return newest
 

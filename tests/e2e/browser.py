@@ -166,6 +166,10 @@ class Browser:
         finally:
             self._command("WebAuthn.disable")
 
+    def know_the_user(self, knows: bool = True) -> None:
+        """Have the security key find the right finger on it, or the wrong one."""
+        self._command("WebAuthn.setUserVerified", authenticatorId=self._key, isUserVerified=knows)
+
     def forget_key(self) -> None:
         """Have everything wiped from the security key."""
         self._command("WebAuthn.clearCredentials", authenticatorId=self._key)

@@ -10,12 +10,24 @@ import pytest
 from gateway.settings import Mfa, WebAuthn
 from tests.e2e.browser import Browser
 from tests.e2e.conftest import visiting
-from tests.e2e.house import House, open_house
+from tests.e2e.house import ROOT, House, open_house
+
+VAULT = """rules:
+  - name: vault
+    match: {paths: [/echo/vault]}
+    access: authenticated
+    step_up: {user_verification: required, max_age: 5m}
+    upstream: app
+"""
 
 
 @pytest.fixture
 def house(tmp_path: Path, furnished: Path) -> Iterator[House]:
-    with open_house(tmp_path, furnished, mfa=Mfa(webauthn=WebAuthn())) as one:
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "0.yaml").write_text(VAULT)
+    (policies / "1.yaml").write_text((ROOT / "policies" / "default.yaml").read_text())
+    with open_house(tmp_path, furnished, mfa=Mfa(webauthn=WebAuthn()), policies=policies) as one:
         yield one
 
 
@@ -45,6 +57,16 @@ def test_a_key_is_set_up_on_the_way_in_and_asked_for_later(house: House, browser
     assert browser.focus.text == "Use my key"
     browser.enter()
     assert browser.path == "/admin/echo?x=1"
+    assert browser.go("/echo/vault").path == "/echo/vault"  # the key knew its user
+    house.clock.leap(6 * 60)
+    browser.know_the_user(False)
+    browser.go("/echo/vault").see("Confirm it is you", "Use my key")
+    assert not browser.has("Use a backup code")
+    browser.unfold("Use my key")
+    browser.wait_for("Try again, or use another way.")
+    browser.know_the_user()
+    browser.press("Use my key")
+    assert browser.path == "/echo/vault"
 
 
 def test_the_last_key_can_be_removed_by_who_needs_none(house: House, browser: Browser) -> None:
