@@ -57,11 +57,19 @@ class Authenticator:
             + credential
             + wrong.get("public_key", cbor2.dumps(self.public_key()))
         )
-        data = self.data(options["rp"]["id"], AT, wrong) + attested + wrong.get("trailing_data", b"")
+        data = (
+            self.data(options["rp"]["id"], wrong.get("attested", AT), wrong)
+            + attested
+            + wrong.get("trailing_data", b"")
+        )
         fmt, statement = "none", {}
+        if "said" in wrong:
+            fmt, statement = wrong["said"]
         if attest := wrong.get("attest"):
             fmt, statement = attest(data + hashlib.sha256(client).digest())
         said = cbor2.dumps({"fmt": fmt, "attStmt": statement, "authData": data})
+        if "object" in wrong:
+            said = wrong["object"]
         if head := wrong.get("head"):  # in the place of the byte that says how many members follow
             said = head + said[1:]
         response = {
@@ -78,11 +86,14 @@ class Authenticator:
             self.count += 1
         client = self.client_data("webauthn.get", options, origin, wrong)
         data = self.data(options["rpId"], 0, wrong) + wrong.get("trailing", b"")
+        signature = wrong.get("signature", self.sign(data + hashlib.sha256(client).digest()))
+        if after := wrong.get("after"):  # what somebody makes of it once it is signed
+            client, data = after(client, data)
         credential = wrong.get("credential", self.credential)
         response = {
             "clientDataJSON": b64(client),
             "authenticatorData": b64(data),
-            "signature": b64(wrong.get("signature") or self.sign(data + hashlib.sha256(client).digest())),
+            "signature": b64(signature),
         }
         if (handle := wrong.get("user_handle", self.user_handle)) is not None:
             response["userHandle"] = b64(handle)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
 import cbor2
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from webauthn import verify_registration_response
 from webauthn.helpers import parse_authenticator_data
 from webauthn.helpers.cose import COSEAlgorithmIdentifier
 from webauthn.helpers.decode_credential_public_key import decode_credential_public_key
+from webauthn.helpers.decoded_public_key_to_cryptography import decoded_public_key_to_cryptography
 from webauthn.helpers.structs import AttestationFormat
 
 from gateway.core.errors import NotProven
@@ -19,6 +24,8 @@ from gateway.mfa.webauthn.credential import LONGEST_ID, Sent
 from gateway.mfa.webauthn.key import Key
 from gateway.mfa.webauthn.relying_party import ALGORITHMS, RelyingParty
 
+SHORTEST_RSA = 2048
+"""Bits (NIST SP 800-131A)."""
 TRANSPORTS = frozenset({"usb", "nfc", "ble", "smart-card", "hybrid", "internal"})
 
 
@@ -39,8 +46,7 @@ def verify(sent: Sent, us: RelyingParty, *, challenge: bytes) -> Key:
         raise NotProven("credential_id")
     if len(made.aaguid) != 16:
         raise NotProven("malformed")
-    if _algorithm(made.credential_public_key) not in ALGORITHMS:
-        raise NotProven("algorithm")
+    _check_key(made.credential_public_key)
     if data.flags.be and not us.backup_eligible:
         raise NotProven("backup_eligible")
     listed = us.aaguids is not None
@@ -88,11 +94,24 @@ def _parsed(attestation_object: bytes) -> tuple[dict[str, Any], Any]:
         raise NotProven("malformed") from error
 
 
-def _algorithm(public_key: bytes) -> int:
+def _check_key(public_key: bytes) -> None:
+    """Raises `NotProven` unless the key is of an algorithm that is offered, and of the kind and curve that belong to it
+    (section 5.8.5). Nothing has been signed with it yet, so one that could never verify anything would be set up."""
     try:
-        return int(decode_credential_public_key(public_key).alg)
-    except Exception as error:
+        said = decode_credential_public_key(public_key)
+        key = decoded_public_key_to_cryptography(said)
+        fits = said.alg in ALGORITHMS and _KINDS[said.alg](key)
+    except Exception as error:  # whatever a hostile key makes of it
         raise NotProven("algorithm") from error
+    if not fits:
+        raise NotProven("algorithm")
+
+
+_KINDS: Mapping[int, Callable[[object], bool]] = {
+    -7: lambda key: isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1),
+    -8: lambda key: isinstance(key, Ed25519PublicKey),
+    -257: lambda key: isinstance(key, RSAPublicKey) and key.key_size >= SHORTEST_RSA,
+}
 
 
 def _transports(given: Any) -> tuple[str, ...]:

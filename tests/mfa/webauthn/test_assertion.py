@@ -19,9 +19,15 @@ from gateway.mfa.webauthn.ceremony import LIFETIME
 from gateway.mfa.webauthn.key import unpacked
 from gateway.store.tables import factors
 from tests.mfa.webauthn.conftest import AAL3, BOTH, Furnish, KeyRoom
-from tests.rig.authenticator import BE, BS, ED, ORIGIN, UP, UV, Authenticator, b64
+from tests.rig.authenticator import AT, BE, BS, ED, ORIGIN, UP, UV, Authenticator, b64
 
 PWD = Proof("password", 0.0)
+OTHER = Authenticator()
+
+
+def flagged(data: bytes, flags: int) -> bytes:
+    """Authenticator data with other flags."""
+    return data[:32] + bytes([flags]) + data[33:]
 
 
 @BOTH
@@ -115,6 +121,20 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "extensions that are not there": ("malformed", {"flags": UP | UV | ED}),
     "extensions, and bytes after them": ("malformed", {"flags": UP | UV | ED, "trailing": b"\xa0\x00"}),
     "another signature": ("signature", {"signature": b"x" * 70}),
+    "no signature": ("signature", {"signature": b""}),
+    "the signature of another key": ("signature", {"signature": OTHER.sign(b"x")}),
+    "known once it was signed": (
+        "signature",
+        {"flags": UP, "after": lambda said, data: (said, flagged(data, UP | UV))},
+    ),
+    "counted on once it was signed": ("signature", {"after": lambda said, data: (said, data[:-1] + b"\xff")}),
+    "said otherwise once it was signed": ("signature", {"after": lambda said, data: (said + b" ", data)}),
+    "no origin": ("origin", {"client": {"origin": None}}),
+    "several origins": ("origin", {"client": {"origin": [ORIGIN]}}),
+    "data of a credential in it": ("malformed", {"flags": UP | UV | AT}),
+    "half of the data": ("malformed", {"after": lambda said, data: (said, data[:36])}),
+    "no data": ("malformed", {"after": lambda said, data: (said, b"")}),
+    "a flag that came later is none of these": ("backup_state", {"flags": UP | UV | BS | 2}),
     "no key of anybody": ("credential", {"credential": b"stranger"}),
     "an id of 1024 bytes": ("credential_id", {"credential": b"x" * 1024}),
     "an empty id": ("credential_id", {"credential": b""}),
@@ -170,6 +190,47 @@ async def test_what_is_no_credential_proves_nothing(room: KeyRoom, answer: str) 
     ticket, _ = await room.question(ann)
     with pytest.raises(UserError, match="ERR-MFA-INVALID"):
         await room.give(ann, ticket, answer)
+
+
+@pytest.mark.parametrize("handle", [7, ["x"], {}, True, "!!", "x", "eHg=", "YR"])
+async def test_a_handle_that_cannot_be_read_is_somebody_elses(room: KeyRoom, handle: object) -> None:
+    key = await room.set_up()
+    ann = room.fresh("ann")
+    ticket, options = await room.question(ann)
+    answer = key.answer(options)
+    answer["response"]["userHandle"] = handle
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.give(ann, ticket, answer)
+    assert room.ledger.of(Kind.STEP_UP_FAILED)[0].detail["why"] == "user_handle"
+
+
+async def test_a_key_that_could_be_copied_cannot_lose_that(room: KeyRoom) -> None:
+    """Else one that was made without would pass for what reaches aal3."""
+    key = await room.set_up(Authenticator(flags=UP | UV | BE))
+    ann = room.fresh("ann")
+    ticket, options = await room.question(ann)
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.give(ann, ticket, key.answer(options, flags=UP | UV))
+    assert room.ledger.of(Kind.STEP_UP_FAILED)[0].detail["why"] == "backup_eligible"
+
+
+async def test_the_counter_counts_from_when_the_key_was_set_up(room: KeyRoom) -> None:
+    key = await room.set_up(Authenticator(count=7))
+    ann = room.fresh("ann")
+    ticket, options = await room.question(ann)
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.give(ann, ticket, key.answer(options, count=7))
+    assert len(room.ledger.of(Kind.FACTOR_COPIED)) == 1
+
+
+async def test_a_new_key_is_no_answer(room: KeyRoom) -> None:
+    """Of the same credential, to the question that it was asked."""
+    key = await room.set_up()
+    ann = room.fresh("ann")
+    ticket, options = await room.question(ann)
+    asked = {"challenge": options["challenge"], "rp": {"id": options["rpId"]}, "user": {"id": b64(key.user_handle)}}
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.give(ann, ticket, key.register(asked))
 
 
 async def test_members_that_come_twice_are_not_chosen_between(room: KeyRoom) -> None:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from sqlalchemy import select, update
@@ -100,6 +100,23 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "a key that is no map": ("algorithm", {"public_key": cbor2.dumps("key")}),
     "a key that says a thing twice": ("malformed", {"public_key": b"\xa2\x01\x02\x01\x02"}),
     "half a key": ("malformed", {"public_key": b"\xa5\x01\x02"}),
+    "no type": ("type", {"client": {"type": None}}),
+    "no origin": ("origin", {"client": {"origin": None}}),
+    "no object": ("malformed", {"object": b""}),
+    "an object that is no map": ("malformed", {"object": cbor2.dumps(["fmt", "none"])}),
+    "an object without a statement": ("malformed", {"object": cbor2.dumps({"fmt": "none", "authData": bytes(37)})}),
+    "a statement that is no map": ("malformed", {"said": ("none", [])}),
+    "data of no length": ("malformed", {"object": cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": b""})}),
+    "data that is no data": ("malformed", {"object": cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": "x"})}),
+    "no credential in the data": ("malformed", {"attested": 0}),
+    "none that vouches after all": ("statement", {"said": ("none", {"sig": b"x"})}),
+    "a format that is not known": ("statement", {"said": ("never-heard-of", {})}),
+    "a statement that says nothing": ("statement", {"said": ("packed", {})}),
+    "a statement with another signature": ("statement", {"said": ("packed", {"alg": -7, "sig": b"x" * 70})}),
+    "a statement of another algorithm": (
+        "statement",
+        {"attest": lambda signed: ("packed", {"alg": -8, "sig": signed})},
+    ),
 }
 
 
@@ -119,6 +136,53 @@ async def test_an_algorithm_that_was_not_offered_is_refused(room: KeyRoom) -> No
     with pytest.raises(UserError, match="ERR-MFA-INVALID"):
         await room.set_up(Authenticator(alg=-36))
     assert room.ledger.of(Kind.FACTOR_REFUSED)[0].detail["why"] == "algorithm"
+
+
+P256, P384 = (
+    {1: 2, 3: -7, -1: curve, -2: bytes([1]) * size, -3: bytes([1]) * size} for curve, size in ((1, 32), (2, 48))
+)
+ON_P384 = ec.generate_private_key(ec.SECP384R1()).public_key().public_numbers()
+RSA_1024 = rsa.generate_private_key(65537, 1024).public_key().public_numbers()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        P256,  # on no curve
+        P384,
+        {**P384, -2: ON_P384.x.to_bytes(48, "big"), -3: ON_P384.y.to_bytes(48, "big")},  # a good key of ES384
+        {**P256, -3: True},  # a compressed point
+        {**P256, 1: 3},
+        {1: 2, 3: -7},
+        {1: 3, 3: -7, -1: b"\xff" * 256, -2: b"\x01\x00\x01"},  # RSA that says ES256
+        {1: 3, 3: -257, -1: RSA_1024.n.to_bytes(128, "big"), -2: b"\x01\x00\x01"},
+        {1: 3, 3: -257, -1: b"\xff" * 256, -2: b"\x01"},
+        {1: 1, 3: -8, -1: 6, -2: bytes(31)},
+        {1: 1, 3: -8, -1: 7, -2: bytes(57)},
+        {1: 1, 3: -7, -1: 6, -2: bytes(32)},
+        {1: 2, 3: "-7", -1: 1, -2: bytes(32), -3: bytes(32)},
+        4,  # the first byte of a point as keys had it before there was COSE
+        b"",
+        None,
+    ],
+)
+async def test_a_key_that_could_never_answer_or_is_too_weak_is_not_set_up(room: KeyRoom, key: object) -> None:
+    """Nothing is signed with it until it is asked for, and then nobody could get in with it."""
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.set_up(public_key=cbor2.dumps(key))
+    assert room.ledger.of(Kind.FACTOR_REFUSED)[0].detail["why"] == "algorithm"
+    assert await room.factors.of(DEFAULT_TENANT, "s-ann") == []
+
+
+async def test_an_answer_is_no_new_key(room: KeyRoom) -> None:
+    """Of a key that is set up, to the question that a new one is asked."""
+    key = await room.set_up()
+    ann = proven(room.fresh("ann"), Proof("totp", room.clock.now()))
+    options = await room.binding.begin(ann)
+    answer = key.answer({"challenge": options["challenge"], "rpId": options["rp"]["id"]})
+    with pytest.raises(UserError, match="ERR-MFA-INVALID"):
+        await room.binding.complete(ann, orjson.dumps(answer).decode())
+    assert await labels(room) == ["blue"]
 
 
 async def test_an_id_of_1023_bytes_is_taken(room: KeyRoom) -> None:
