@@ -141,6 +141,21 @@ class Browser:
                     self._driver.close()
             self._driver.switch_to.window(page)
 
+    def in_a_tab(self, path: str, act: Callable[[], object]) -> None:
+        """Follow `path` in another tab, as from a letter, and `act` there; it is closed then."""
+        here = self._driver.current_window_handle
+        self._driver.switch_to.new_window("tab")
+        try:
+            self.go(path)
+            act()
+        finally:
+            self.shut()
+            self._driver.switch_to.window(here)
+
+    def shut(self) -> None:
+        """Close this window."""
+        self._driver.close()
+
     def unfold(self, name: str) -> Browser:
         """Press what shows more of the same page, once it is there."""
         self._until(lambda: self._named(name).is_displayed())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from gateway import settings
+from gateway.core.identity import Proof
 from gateway.core.languages import catalogue
 from gateway.web.pages import static_files
+from tests.e2e.album import sent_by
 from tests.e2e.browser import Browser
 from tests.e2e.conftest import visiting
 from tests.e2e.house import PASSWORD, House, Phone, Received, open_house
@@ -105,6 +108,44 @@ def test_a_call_goes_on_once_after_setting_up_what_there_must_be(
 
         browser.confirm(set_up, said("Continue"))
         told(browser, "POST: 200 done")
+        assert [is_whole(one, "POST") for one in house.posts()] == [True]
+
+
+def test_the_link_of_a_letter_in_another_tab_answers_too(tmp_path: Path, furnished: Path, chromium: Browser) -> None:
+    """The dialog hears of it; the small window stands there with a question that is over, and says so."""
+    mfa = settings.Mfa.model_validate({"email": {"counts_as_second_factor": True}})
+    notify = settings.Notify.model_validate({"email": [{"console": {}}]})
+    with (
+        redirect_stdout(io.StringIO()),  # where messages are shown
+        open_house(tmp_path, furnished, mfa=mfa, notify=notify) as house,
+        contextmanager(visiting)(chromium, house) as browser,
+    ):
+        codes, links = sent_by(house)
+
+        async def bind() -> None:
+            known = await house.app.users.find("ann")
+            assert known is not None
+            addresses = house.app.people._desk.addresses["email"]  # type: ignore[union-attr]
+            proof = Proof("password", house.clock.now())
+            _, ann = await house.app.sessions.open(known, proof, address="127.0.0.1", agent="elsewhere")
+            setup = await addresses.begin(ann, "ann@example.org")
+            await addresses.confirm(ann, setup.id, codes[-1])
+
+        house.do(bind())
+        browser.go("/app").sign_in("ann").see("A single-page application")
+        house.clock.leap(11 * 60)
+        browser.unfold("Admin POST")
+
+        def by_letter() -> None:
+            browser.press("Send a code to a***@example.org").see("Confirm it is you")
+            link = f"/.sallyport/verify/link?token={links[-1]}"
+            browser.in_a_tab(link, lambda: browser.press("Continue").see("Thank you", "You are signed in as ann"))
+            browser.complaints()  # that it cannot close a tab which nobody's script opened
+            browser.answer(codes[-1], "Code from the e-mail").see("That is over", "no longer open")
+            browser.shut()
+
+        browser.confirm(by_letter)
+        told(browser, "Admin POST: 200 done")
         assert [is_whole(one, "POST") for one in house.posts()] == [True]
 
 
