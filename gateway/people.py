@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from gateway.limits.standings import Standings
     from gateway.mfa.aside import Aside
     from gateway.mfa.codes.factor import SentCode
+    from gateway.mfa.own_address import OwnAddress
     from gateway.mfa.recovery_letters import RecoveryLetters
     from gateway.mfa.webauthn.security_keys import Workshop
     from gateway.settings import Settings, WebAuthn
@@ -192,6 +193,9 @@ class People:
                 count=metrics.trusted_device,
             )
         recovery = settings.mfa.recovery
+        self.own_address: OwnAddress | None = None
+        if recovery is not None and post is not None:
+            self.own_address = _own_address(records, keys, clock, post, self.enrolment, self.factors, recorder)
         self.recoveries = Recoveries(
             records,
             clock,
@@ -208,7 +212,7 @@ class People:
         self.stepups = StepUps(records, kept, self.factors, clock, recorder, keys.mac, count=metrics.challenge)
         self.reminders: Reminders | None = None
         if settings.notify.email:
-            self.reminders = Reminders(records, kept, clock, recorder, self.demands, single=recovery is None)
+            self.reminders = Reminders(records, kept, clock, recorder, self.demands, by_email=recovery is not None)
         self.error_page = ErrorPages(settings.prefix, Cookies.over(settings.scheme).language, settings.pages.language)
 
         device = DeviceCookie(keys.mac, clock)
@@ -231,6 +235,7 @@ class People:
             stepups=self.stepups,
             interrupted=self.interrupted,
             recoveries=self.recoveries,
+            own_address=self.own_address,
             security_keys=keys_of_people.security_keys(self.enrolment) if keys_of_people else None,
             addresses=addresses,
             jwks=keys.signer.jwks,
@@ -279,6 +284,23 @@ def _sent_codes(settings: Settings, records: Records, keys: KeyRing, clock: Cloc
 
         made.append(Email(records, keys.sealer, keys.mac, clock, post))
     return made
+
+
+def _own_address(
+    records: Records,
+    keys: KeyRing,
+    clock: Clock,
+    post: Post,
+    enrolment: Enrolment,
+    factors: Factors,
+    recorder: Recorder,
+) -> OwnAddress:
+    """Who has the addresses of accounts confirmed, where they are a way in."""
+    from gateway.mfa.email import Email
+    from gateway.mfa.own_address import OwnAddress
+
+    email = Email(records, keys.sealer, keys.mac, clock, post)
+    return OwnAddress(email, enrolment, factors.attempts, clock, recorder)
 
 
 def _workshop(

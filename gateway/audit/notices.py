@@ -7,12 +7,12 @@ It goes to the address the account has at that moment, and says nothing that a c
 if we know it. Notices of changes to the security of an account cannot be turned off; `MORE` are those that can. What is
 kept is what was said and in which language, not how: it is written when it is sent.
 
-What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, and how a
-recovery ended, goes to every other address that codes go to, telephones first of all: whoever has stolen a mailbox
-reads, and removes, what is told there. Where codes by e-mail are a factor of somebody, such a thief may be in already:
-then changes of any factor, of backup codes, of trusted browsers and of the password, and guesses at a second factor, go
-there too. What concerns `sms` goes by e-mail, as everything does. Where an account has no address that is written to,
-everything goes to those others but what somebody may do without.
+What changed must not be the only way by which that is told (section 4.6). What concerns the factor `email`, that the
+address of the account was confirmed, and how a recovery ended, goes to every other address that codes go to, telephones
+first of all: whoever has stolen a mailbox reads, and removes, what is told there. Where codes by e-mail are a factor of
+somebody, such a thief may be in already: then changes of any factor, of backup codes, of trusted browsers and of the
+password, and guesses at a second factor, go there too. What concerns `sms` goes by e-mail, as everything does. Where an
+account has no address that is written to, everything goes to those others but what somebody may do without.
 
 Of attempts those are told in which somebody had the password: a sign-in from a new browser, and every fifth wrong
 answer to a second factor. Of wrong passwords nobody is told: anybody could have letters sent by giving some.
@@ -171,6 +171,14 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
         ),
         NOT_YOU,
     ),
+    Kind.ADDRESS_CONFIRMED: (
+        say("The e-mail address of your account was confirmed"),
+        say(
+            "Somebody who was signed in to your account confirmed that they read what is sent to its e-mail address. "
+            "From now on that address and your password get back in when every second factor is lost."
+        ),
+        NOT_YOU,
+    ),
     Kind.PASSWORD_CHANGED: (
         say("Your password was changed"),
         say("The password of your account was changed, and you were signed out everywhere."),
@@ -311,7 +319,7 @@ class Notices:
 
 def _about_mail(row: Mapping[str, Any]) -> bool:
     """Whether e-mail alone might tell the wrong one: it is what changed, or what somebody gets in by."""
-    return bool(row["detail"].get("factor") == "email" or row["kind"] == Kind.RECOVERY_ENDED)
+    return bool(row["detail"].get("factor") == "email" or row["kind"] in (Kind.RECOVERY_ENDED, Kind.ADDRESS_CONFIRMED))
 
 
 def _worth(kind: str, detail: Mapping[str, Any]) -> bool:

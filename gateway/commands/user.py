@@ -43,6 +43,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _add_name(adding)
     adding.add_argument("--groups", default="", metavar="A,B", help="groups, with commas between them")
     adding.add_argument("--email", default="", metavar="ADDRESS")
+    adding.add_argument(
+        "--email-confirmed", action="store_true", help="you know that they read it: no code has to be sent there first"
+    )
     adding.add_argument("--name", dest="display_name", default="", metavar="TEXT", help="name as people write it")
     _add_password(adding)
 
@@ -97,10 +100,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _add(args: argparse.Namespace) -> None:
+    from gateway.core.errors import ConfigError
+
+    if args.email_confirmed and not args.email:
+        raise ConfigError("--email-confirmed: there is no address to be confirmed", "give it with --email")
     groups = [group.strip() for group in args.groups.split(",") if group.strip()]
     async with _people(args) as people:
         password = _password(args)
-        user = await people.add(args.user, password, email=args.email, display_name=args.display_name, groups=groups)
+        user = await people.add(
+            args.user,
+            password,
+            email=args.email,
+            email_confirmed=args.email_confirmed,
+            display_name=args.display_name,
+            groups=groups,
+        )
     print(f"added {user.name}" + (f", groups {', '.join(sorted(user.groups))}" if user.groups else ""))
     _show_generated(args, password)
 
@@ -208,7 +222,7 @@ async def _show(args: argparse.Namespace) -> None:
                 ("name", user.name),
                 ("status", "disabled" if user.disabled else "active"),
                 ("groups", ", ".join(sorted(user.groups)) or "-"),
-                ("email", user.email or "-"),
+                ("email", _email(user)),
                 ("second factor", ", ".join(kinds) or "none"),
                 ("required", f"yes{owed}" if must else "no"),
             ]
@@ -301,6 +315,12 @@ def _identity(user: User) -> Identity:
     return Identity(user.tenant, user.subject, user.name, groups=user.groups)
 
 
+def _email(user: User) -> str:
+    if not user.email:
+        return "-"
+    return f"{user.email}, " + (f"confirmed {when(at)}" if (at := user.email_confirmed_at) else "not confirmed")
+
+
 def _as_row(user: User) -> tuple[str, ...]:
     status, groups = "disabled" if user.disabled else "active", ",".join(sorted(user.groups))
     required = when(user.required_from) if user.required_from != NEVER else "-"
@@ -312,6 +332,7 @@ def _as_json(user: User) -> dict[str, object]:
         "name": user.name,
         "subject": user.subject,
         "email": user.email,
+        "email_confirmed_at": user.email_confirmed_at or None,
         "display_name": user.display_name,
         "groups": sorted(user.groups),
         "disabled": user.disabled,

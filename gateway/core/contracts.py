@@ -241,7 +241,8 @@ class Post(Protocol):
         """Have `code` sent to `to`, spelled as `address` does, once the transaction of `connection` is committed.
 
         `connection` is one to the records. It is sent off everybody's way, within a second or so, and never after
-        `expires_at`. `about`: `verify` (it is you), `enrol` (this address is yours), `recover` (you get back in).
+        `expires_at`. `about`: `verify` (it is you), `enrol` (this address is yours), `confirm` (you read what the
+        address of your account gets), `recover` (you get back in).
         `link`: the token of a link that does the same as the code, to come with it; empty: none.
         `language`: `en`, `tr`. Raises `UserError` ERR-THROTTLED, with a `retry_after`, where too many codes were sent
         there; ERR-UNREACHABLE and ERR-PHONE-REFUSED, after the same work, where nothing is sent there.

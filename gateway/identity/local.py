@@ -24,6 +24,7 @@ from gateway.core.words import say
 from gateway.identity.passwords import Passwords, check_strength
 from gateway.identity.session_rows import revoke
 from gateway.identity.users import User, canonical, check_details
+from gateway.store.own_address import confirmed_at
 from gateway.store.sql import Records
 from gateway.store.tables import users
 
@@ -76,15 +77,17 @@ class LocalUsers:
         password: str,
         *,
         email: str = "",
+        email_confirmed: bool = False,
         display_name: str = "",
         groups: Collection[str] = (),
         tenant: str = DEFAULT_TENANT,
     ) -> User:
-        """Make an account.
+        """Make an account. `email_confirmed`: it is known already that they read what is sent to `email`.
 
         Raises `UserError`: ERR-USER-NAME, ERR-USER-EMAIL, ERR-USER-DISPLAY-NAME, ERR-USER-GROUP, ERR-PASSWORD-WEAK,
         ERR-USER-EXISTS.
         """
+        now, confirmed = self._clock.now(), email_confirmed and bool(email)
         user = User(
             tenant=tenant,
             subject=secrets.token_hex(16),
@@ -93,7 +96,8 @@ class LocalUsers:
             display_name=display_name,
             groups=frozenset(groups),
             disabled=False,
-            created_at=self._clock.now(),
+            created_at=now,
+            email_confirmed_at=now if confirmed else 0.0,
         )
         check_details(user.email, user.display_name, user.groups)
         check_strength(password, user.name)
@@ -102,6 +106,8 @@ class LocalUsers:
             "subject": user.subject,
             "name": user.name,
             "email": user.email,
+            "email_confirmed": user.email if confirmed else "",
+            "email_confirmed_at": now if confirmed else None,
             "display_name": user.display_name,
             "groups": sorted(user.groups),
             "password": await self._passwords.hash(password),
@@ -114,7 +120,8 @@ class LocalUsers:
                 await self._records.bump(connection, tenant, user.subject)
         except IntegrityError as error:
             raise UserError("ERR-USER-EXISTS", say("There is a user {user} already.", user=user.name), 409) from error
-        await self._tell(Kind.USER_ADDED, user, groups=sorted(user.groups))
+        told = {"email_confirmed": True} if confirmed else {}
+        await self._tell(Kind.USER_ADDED, user, groups=sorted(user.groups), **told)
         return user
 
     async def disable(self, name: str, tenant: str = DEFAULT_TENANT) -> User:
@@ -213,5 +220,6 @@ def _user(row: Row[Any]) -> User:
         created_at=row.created_at,
         required_from=NEVER if row.mfa_required_from is None else row.mfa_required_from,
         language=row.language,
+        email_confirmed_at=confirmed_at(row),
         generation=row.generation,
     )

@@ -41,6 +41,8 @@ class User:
     """From when on they must have a second factor, by an administrator's word; `NEVER`: nobody said so."""
     language: str = ""
     """What they are written to in; empty: not known yet."""
+    email_confirmed_at: float = 0.0
+    """When it was confirmed that they read what is sent to `email`; 0.0: it was not."""
     generation: int = 0
     """`users.generation` when this was read: whatever ends everything of theirs raises it."""
 

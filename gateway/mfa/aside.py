@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.words import packed, say
 from gateway.store.outbox_table import put
+from gateway.store.own_address import is_confirmed
 from gateway.store.tables import users
 
 LIFETIME: Final = 86_400.0
@@ -88,8 +89,10 @@ class Aside:
 
 
 async def recipient(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:
-    """What a letter to somebody has to know of them: name, address, what they are called, their language."""
-    columns = (users.c.name, users.c.email, users.c.display_name, users.c.language)
+    """What a letter to somebody has to know of them: name, address, whether that is `confirmed`, what they are called,
+    their language.
+    """
+    columns = (users.c.name, users.c.email, users.c.display_name, users.c.language, is_confirmed().label("confirmed"))
     query: Select[Any] = select(*columns).where(users.c.tenant == tenant, users.c.subject == subject)
     found: Row[Any] | None = (await connection.execute(query)).first()
     return found

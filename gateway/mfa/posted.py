@@ -48,6 +48,17 @@ WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
         say("This address is being added to an account. This is the code that confirms that it is yours:"),
         IGNORE,
     ),
+    "confirm": (
+        say("Your code to confirm the address of your account"),
+        say(
+            "Somebody who is signed in to your account wants to confirm that you read what is sent here. This is the "
+            "code:"
+        ),
+        say(
+            "If it was not you, somebody else is signed in to your account: change your password. Tell this code to "
+            "nobody: we never ask for it."
+        ),
+    ),
     "recover": (
         say("Your code to get back into your account"),
         say("Somebody has asked to get back into your account. This is the code:"),

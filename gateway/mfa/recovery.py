@@ -14,7 +14,9 @@ the machine is the last (`sallyport user reset`). Its states and what leads from
   used, another's, cut or made up is one error, after the same work.
 - The delay begins when the letter that tells of it has been taken over by whoever carries it. Where there was none, or
   it was given up, nobody could object, and nothing is sent.
-- Whoever asks is told the same whether there is an address or not. Three times a day, one at a time.
+- The link goes to no address but one that its user has confirmed (`own_address`): that it is their second channel was
+  shown before they lost the first.
+- Whoever asks is told the same whether there is such an address or not. Three times a day, one at a time.
 - Nobody approves what they have asked for themselves, nor anything about their own account; and whoever asked must
   be an administrator still.
 """
@@ -108,7 +110,9 @@ class Letters(Protocol):
     async def ready(
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
     ) -> bool:
-        """The delay is over: with `token` it is ended well, until `until`."""
+        """The delay is over: with `token` it is ended well, until `until`. False too where nobody has confirmed the
+        address.
+        """
         ...
 
     async def done(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:

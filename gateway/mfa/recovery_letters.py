@@ -11,15 +11,18 @@ ended it by that.
 
 For somebody without an address, or with one that takes nothing, the same is written and given up at once: whoever asks
 does not learn which it is by how long it takes.
+
+The link that gets in goes to no address but one that its user has confirmed (`mfa.own_address`). What stops it, and
+says that it was asked for, goes to any: to stop it costs nothing, and whoever reads there may be who has to hear of it.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.agents import recognised
@@ -77,20 +80,28 @@ class RecoveryLetters:
         agent: str,
     ) -> bool:
         """As the protocol says."""
-        if due_at:
+        user = await recipient(connection, tenant, subject)
+        if due_at and (user is None or not user.confirmed):
+            said = say(
+                "Somebody who knows your password says that all your second factors are lost. It was never confirmed "
+                "that you read what is sent to this address, so no link that removes them will come."
+            )
+        elif due_at:
             said = say(
                 "Somebody who knows your password says that all your second factors are lost. If nobody objects, we "
                 "will write to you again on {when}, with a link that removes them.",
                 when=_when(due_at),
             )
-            advice = say("If this was not you, somebody knows your password. Stop it here, then change your password:")
-            facts: list[tuple[str, str]] = [(say("Browser"), recognised(agent) or say("not known"))]
-            facts += [(say("Address"), address)] if address else []
         else:
             said = say(
                 "An administrator asked to remove all second factors from your account, because they are lost. Another "
                 "administrator has to agree."
             )
+        if due_at:
+            advice = say("If this was not you, somebody knows your password. Stop it here, then change your password:")
+            facts: list[tuple[str, str]] = [(say("Browser"), recognised(agent) or say("not known"))]
+            facts += [(say("Address"), address)] if address else []
+        else:
             advice = say("If you know nothing of this, stop it here, and tell whoever looks after your account:")
             facts = []
         title = say("Somebody asks to get back into your account")
@@ -101,7 +112,7 @@ class RecoveryLetters:
                 brief=say("Not you? Sign in and confirm that it is you: that stops it."), at=at,
             )  # fmt: skip
         return await self._put(
-            connection, tenant, subject, ASKED, title, said, advice,
+            connection, tenant, subject, user, ASKED, title, said, advice,
             [(say("When"), _when(at)), *facts], f"recover/cancel?token={quote(token, safe='')}", at, until,
         )  # fmt: skip
 
@@ -127,8 +138,11 @@ class RecoveryLetters:
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
     ) -> bool:
         """As the protocol says."""
+        user = await recipient(connection, tenant, subject)
+        if user is None or not user.confirmed:
+            return False
         return await self._put(
-            connection, tenant, subject, "recovery_ready", say("Get back into your account"),
+            connection, tenant, subject, user, "recovery_ready", say("Get back into your account"),
             say(
                 "It was asked for to remove all second factors from your account, and nobody has objected. The link "
                 "below does that, once, and asks for your password; then you set up a new one."
@@ -158,6 +172,7 @@ class RecoveryLetters:
         connection: AsyncConnection,
         tenant: str,
         subject: str,
+        user: Row[Any] | None,
         kind: str,
         title: str,
         said: str,
@@ -167,7 +182,6 @@ class RecoveryLetters:
         at: float,
         until: float,
     ) -> bool:
-        user = await recipient(connection, tenant, subject)
         if not self._mail or user is None:
             return False
         content = {

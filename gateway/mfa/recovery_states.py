@@ -12,7 +12,7 @@ pending   approved      done    another administrator
 (open)    void          ended   another password, a disabled account, everything ended: `users.generation` is another
 (open)    refused       ended   an administrator; whoever asked may take it back like that
 (open)    expired       ended   nobody has gone on in time
-(open)    unreachable   ended   there is nowhere to send the link to
+(open)    unreachable   ended   there is nowhere to send the link to: no address, or none that is confirmed
 done      (any)         done    ERR-RECOVERY
 ended     (any)         ended   ERR-RECOVERY
 ```

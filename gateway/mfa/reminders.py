@@ -21,6 +21,7 @@ from gateway.core.events import Event, Kind, Severity
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.backup_codes import FEW
 from gateway.mfa.demands import NO_DEVICE, Demands
+from gateway.store.own_address import is_confirmed
 from gateway.store.sql import Records
 from gateway.store.tables import backup_codes, factors, kept, users
 
@@ -42,15 +43,24 @@ class Reminders:
     """Looks, and tells."""
 
     def __init__(
-        self, records: Records, claims: KeyValue, clock: Clock, ledger: Ledger, demands: Demands, *, single: bool = True
+        self,
+        records: Records,
+        claims: KeyValue,
+        clock: Clock,
+        ledger: Ledger,
+        demands: Demands,
+        *,
+        by_email: bool = False,
     ) -> None:
-        """`claims` are in the same records. `single`: whether a device that is lost leaves no way in by oneself."""
+        """`claims` are in the same records. `by_email`: whether an address that is confirmed gets somebody back in who
+        has lost their device.
+        """
         self._records = records
         self._claims = claims
         self._clock = clock
         self._ledger = ledger
         self._demands = demands
-        self._single = single
+        self._by_email = by_email
         self._looked_at = float("-inf")
 
     async def turn(self) -> int:
@@ -62,8 +72,7 @@ class Reminders:
 
     async def look(self) -> int:
         """Remind whoever has to be; of how many. Raises `StoreAway`."""
-        count = await self._of_codes() + await self._of_what_is_due()
-        return count + (await self._of_single_ones() if self._single else 0)
+        return await self._of_codes() + await self._of_what_is_due() + await self._of_single_ones()
 
     async def _of_codes(self) -> int:
         now = self._clock.now()
@@ -101,10 +110,11 @@ class Reminders:
         codes = exists().where(
             factors.c.tenant == users.c.tenant, factors.c.subject == users.c.subject, factors.c.kind.in_(NO_DEVICE)
         )
+        back_in = [~is_confirmed()] if self._by_email else []
         query = (
             select(users.c.tenant, users.c.subject, users.c.name)
             .join(factors, device)
-            .where(_reached(), ~_told(SINGLE, now), ~codes.correlate(users))
+            .where(_reached(), ~_told(SINGLE, now), ~codes.correlate(users), *back_in)
             .group_by(users.c.tenant, users.c.subject, users.c.name)
             .having(func.count(factors.c.id) == 1, func.max(factors.c.created_at) <= now - SETTLED)
             .limit(AT_ONCE)

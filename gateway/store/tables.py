@@ -85,6 +85,9 @@ users = Table(
     Column("quiet", Boolean, nullable=False, server_default=false()),
     Column("preferred_factor", Text, nullable=False, server_default=text("''")),  # asked for first; empty: none
     Column("language", Text, nullable=False, server_default=text("''")),  # of what is written to them; empty: unknown
+    # the address they are known to read, and since when: whatever changes `email` leaves that one unconfirmed
+    Column("email_confirmed", Text, nullable=False, server_default=text("''")),
+    Column("email_confirmed_at", Float),
     UniqueConstraint("tenant", "name"),
 )
 

@@ -31,6 +31,7 @@ NOTICES = {
     "recovery-stopped": say(
         "It is stopped. If you did not ask for it, somebody else knows your password: have it changed."
     ),
+    "confirmed-address": say("Your e-mail address is confirmed."),
     "preferred": say("From now on you are asked for that first."),
     "confirmed": say("Thank you. For the next five minutes you can change things here; please press the button again."),
 }
@@ -172,6 +173,9 @@ async def _page(
         notice=notice,
         error=error.detail if error else "",
         me=identity,
+        unconfirmed=desk.own_address is not None
+        and bool(identity.email)
+        and not (await desk.own_address.standing(identity)).confirmed_at,
         recovering=await desk.recoveries.of(identity) is not None,
         administers=desk.enrolment.administers(identity),
         hears=desk.deliveries is not None,

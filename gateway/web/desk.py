@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.mfa.enrolment import Enrolment
     from gateway.mfa.factors import Factors
     from gateway.mfa.interrupted import InterruptedRequests
+    from gateway.mfa.own_address import OwnAddress
     from gateway.mfa.recovery import Recoveries
     from gateway.mfa.stepup import StepUps
     from gateway.mfa.trusted_devices import TrustedDevices
@@ -61,6 +62,8 @@ class Desk:
     """Told after every proof, so that the place it came from is less strange next time."""
     trusted: TrustedDevices | None = None
     """Browsers that people trust; None: none can be."""
+    own_address: OwnAddress | None = None
+    """Has the addresses of accounts confirmed; None where nothing rests on it."""
     security_keys: SecurityKeys | None = None
     """Where they are configured."""
     addresses: Mapping[str, Addresses] = field(default_factory=dict)

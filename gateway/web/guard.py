@@ -44,7 +44,7 @@ BODY = 64 * 1024
 
 GUESSING = (
     "login", "verify/", "enrol/", "enrol-key", "enrol-code/", "recover", "api/v1/mfa/verify", "api/v1/mfa/setup/",
-    "api/v1/mfa/webauthn/", "api/v1/mfa/recovery", "api/v1/mfa/send",
+    "api/v1/mfa/webauthn/", "api/v1/mfa/recovery", "api/v1/mfa/send", "account/email", "api/v1/email",
 )  # fmt: skip
 
 OPEN = frozenset(

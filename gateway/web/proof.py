@@ -25,7 +25,7 @@ FRESH = 300.0
 DOUBT = 0.5
 """Risk score from which on nobody binds a first factor; where policies usually ask for a second one."""
 UNUSUAL = say(
-    "This sign-in looks unusual, so a second factor cannot be set up from here. Use a browser or a network "
+    "This sign-in looks unusual, so nothing can be set up from here. Use a browser or a network "
     "that you have signed in from before, or ask whoever looks after your account."
 )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,24 @@ def test_adding_with_a_password_from_standard_input(sallyport: Sallyport) -> Non
         "disabled": False,
     }
     assert sallyport.events() == [("user_added", "ann")]
+
+
+def test_an_address_is_not_confirmed_but_where_the_operator_says_so(sallyport: Sallyport) -> None:
+    sallyport(
+        "user", "add", "ann", "--email", "ann@example.com", "--email-confirmed", "--password-stdin", stdin=PASSWORD
+    )
+    sallyport("user", "add", "bob", "--email", "bob@example.com", "--password-stdin", stdin=PASSWORD)
+    sallyport("user", "add", "eve", "--password-stdin", stdin=PASSWORD)
+    ann, bob, eve = sallyport("user", "list", "--json").json
+    assert ann["email_confirmed_at"] == ann["created_at"]
+    assert bob["email_confirmed_at"] is eve["email_confirmed_at"] is None
+    shown = [sallyport("user", "show", name).out for name in ("ann", "bob", "eve")]
+    assert re.search(r"^email +ann@example.com, confirmed 20\d\d-\d\d-\d\d", shown[0], re.MULTILINE)
+    assert re.search(r"^email +bob@example.com, not confirmed$", shown[1], re.MULTILINE)
+    assert re.search(r"^email +-$", shown[2], re.MULTILINE)
+    said = sallyport("user", "add", "kim", "--email-confirmed", "--password-stdin", stdin=PASSWORD)
+    assert (said.code, "give it with --email" in said.err) == (2, True)
+    assert sallyport("user", "show", "kim").code == 1
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", ""])

@@ -41,7 +41,7 @@ from tests.rig.postgres import EITHER, either
 
 ANN = somebody("ann")
 GOOD, DEAD, DENIED = "+4915112345678", "+4915112345679", "+905591234567"
-MAIL, BOUNCED = "ann@example.com", "gone@example.com"
+MAIL, BOUNCED, UNCONFIRMED = "ann@example.com", "gone@example.com", "new@example.com"
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def test_a_code_for_an_address_that_somebody_types(codes: Codes, monkeypat
 
 
 @both
-@pytest.mark.parametrize("why", ["no address", "bounced"])
+@pytest.mark.parametrize("why", ["no address", "bounced", "not confirmed"])
 async def test_a_recovery_that_is_asked_for(room: Room, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     letters = RecoveryLetters(
         room.sealer, Addressees(room.sealer, room.mac), site="https://gate/.sallyport/", issuer="gate"
@@ -207,10 +207,11 @@ async def test_a_recovery_that_is_asked_for(room: Room, monkeypatch: pytest.Monk
     )  # fmt: skip
     await room.bind()
     work = []
-    for email in (MAIL, MAIL, "" if why == "no address" else BOUNCED):
+    for email in (MAIL, MAIL, {"no address": "", "bounced": BOUNCED, "not confirmed": UNCONFIRMED}[why]):
         room.clock.advance(15 * 86_400.0)
         async with room.records.begin() as connection:
-            await connection.execute(update(users).values(email=email))
+            confirmed = {"email_confirmed": "" if email == UNCONFIRMED else email, "email_confirmed_at": 1.0}
+            await connection.execute(update(users).values(email=email, **confirmed))
             if email == BOUNCED:
                 await suppress(connection, DEFAULT_TENANT, Suppressed("email", BOUNCED, "bounced", 1.0))
         await ways.turn()

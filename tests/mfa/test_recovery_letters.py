@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from sqlalchemy import select
@@ -32,6 +33,7 @@ ANN = somebody("ann")
 ROOT = somebody("root", groups=frozenset({"admins"}), session="root's")
 CARL = somebody("carl", groups=frozenset({"admins"}), session="carl's")
 NUMBER = "+4915112345678"
+MAIL = "ann@example.com"
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ async def home(room: Room) -> Home:
                 )
             )  # fmt: skip
     home = Home(room)
-    await home.ann(email="ann@example.com")
+    await home.ann(email=MAIL, email_confirmed=MAIL, email_confirmed_at=1.0)
     await room.bind()
     await home.bind()
     room.clock.advance(60)
@@ -134,6 +136,65 @@ async def test_who_recovers_by_mail_is_heard_of_on_the_telephone(home: Home) -> 
     assert (done.target, done.kind, done.state) == (NUMBER, "recovered", "waiting"), "told as it was unbound"
     async with home.room.records.read() as connection:
         assert (await connection.execute(factors.select().where(factors.c.subject == "s-ann"))).first() is None
+
+
+@both
+@pytest.mark.parametrize("values", [{"email_confirmed": ""}, {"email": "ann@example.org"}])
+async def test_the_link_goes_to_no_address_that_nobody_has_confirmed(home: Home, values: dict[str, str]) -> None:
+    """Never, or it is another one since: what stops it goes there still, and says so."""
+    await home.ann(**values)
+    begun = await home.recoveries.ask(ANN)
+    assert begun.state == "waiting"
+    (letter,) = await home.to("email")
+    assert (letter.kind, letter.target) == ("recovery_asked", values.get("email", MAIL))
+    url = home.room.sealer.unseal(letter.sealed, **place_of(DEFAULT_TENANT, letter.token)).decode()
+    written = write({**letter.content, "link": url})
+    assert "It was never confirmed that you read what is sent to this address" in written.text
+    assert "we will write to you again" not in written.text
+    assert [row.kind for row in await home.to("sms")] == ["recovery_asked"]
+    async with home.room.records.begin() as connection:
+        await connection.execute(outbox.update().values(state="sent", settled_at=home.room.clock.now()))
+    home.room.clock.advance(DAY)
+    await home.recoveries.turn()
+    assert [row.kind for row in await home.to("email")] == ["recovery_asked"]
+    found = await home.recoveries.find(DEFAULT_TENANT, begun.id)
+    assert found is not None
+    assert (found.state, found.outcome) == ("ended", "unreachable")
+    token = url.partition("token=")[2]
+    with pytest.raises(UserError, match="ERR-RECOVERY"):
+        await home.recoveries.use(ANN, token)
+
+
+@both
+async def test_who_confirms_it_in_the_delay_gets_the_link(home: Home) -> None:
+    await home.ann(email_confirmed="")
+    await home.recoveries.ask(ANN)
+    async with home.room.records.begin() as connection:
+        await connection.execute(outbox.update().values(state="sent", settled_at=home.room.clock.now()))
+    await home.ann(email_confirmed=MAIL)
+    home.room.clock.advance(DAY)
+    await home.recoveries.turn()
+    assert [(row.kind, row.target) for row in await home.to("email")][-1] == ("recovery_ready", MAIL)
+
+
+@both
+async def test_an_address_that_changes_in_the_delay_gets_no_link(home: Home) -> None:
+    await home.recoveries.ask(ANN)
+    async with home.room.records.begin() as connection:
+        await connection.execute(outbox.update().values(state="sent", settled_at=home.room.clock.now()))
+    await home.ann(email="ann@example.org")
+    home.room.clock.advance(DAY)
+    await home.recoveries.turn()
+    assert [row.kind for row in await home.to("email")] == ["recovery_asked"]
+
+
+async def test_who_stops_it_need_not_have_confirmed_anything(home: Home) -> None:
+    await home.ann(email_confirmed="")
+    await home.recoveries.ask(ANN)
+    (letter,) = await home.to("email")
+    url = home.room.sealer.unseal(letter.sealed, **place_of(DEFAULT_TENANT, letter.token)).decode()
+    assert "recover/cancel?" in url
+    assert (await home.recoveries.cancel(unquote(url.partition("token=")[2]))).outcome == "cancelled"
 
 
 async def test_who_is_recovered_by_administrators_is_told_too(home: Home) -> None:

@@ -32,10 +32,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
 both = pytest.mark.parametrize("place", EITHER, indirect=True)
 
 
-def reminders(room: Room, *demands: Demand, single: bool = True) -> Reminders:
+def reminders(room: Room, *demands: Demand, by_email: bool = False) -> Reminders:
     demanded = Demands(room.records, room.clock, room.ledger, demands)
     kv = SqlKeyValue(room.records, room.clock)
-    return Reminders(room.records, kv, room.clock, room.ledger, demanded, single=single)
+    return Reminders(room.records, kv, room.clock, room.ledger, demanded, by_email=by_email)
 
 
 async def change(room: Room, **values: object) -> None:
@@ -120,7 +120,12 @@ async def alone(room: Room) -> Room:
 async def test_one_device_alone(alone: Room) -> None:
     assert await reminders(alone).look() == 0
     alone.clock.advance(2)
-    assert await reminders(alone, single=False).look() == 0, "there is a way back by e-mail"
+    await change(alone, email_confirmed="ann@example.com")
+    assert await reminders(alone, by_email=True).look() == 0, "there is a way back by e-mail"
+    await change(alone, email_confirmed="ann@example.org")
+    assert await reminders(alone, by_email=True).look() == 1, "there is none"
+    await alone.kv.drop("default/reminder-single/s-ann")
+    alone.ledger.events.clear()
     looked = await asyncio.gather(*(reminders(alone).look() for _ in range(4)))
     assert sum(looked) == 1
     (event,) = alone.ledger.of(Kind.FACTOR_SINGLE)
@@ -187,13 +192,14 @@ async def test_a_second_factor_is_due_soon(room: Room, demand: Demand, before: f
 
 async def test_who_has_set_one_up_is_not_told_that_it_is_due(room: Room) -> None:
     await seen(room, WEEKS)
+    await change(room, email_confirmed="ann@example.com")
     await room.bind()
     room.clock.advance(WEEKS.grace - 60)
-    assert await reminders(room, WEEKS, single=False).look() == 0
+    assert await reminders(room, WEEKS, by_email=True).look() == 0
     keys = replace(WEEKS, factors=frozenset({"webauthn"}))
     await Demands(room.records, room.clock, room.ledger, [keys]).enrol_by(FINANCE)
     room.clock.advance(keys.grace - 60)
-    assert await reminders(room, keys, single=False).look() == 1, "another kind is demanded"
+    assert await reminders(room, keys, by_email=True).look() == 1, "another kind is demanded"
 
 
 @pytest.mark.parametrize("values", [{"email": ""}, {"disabled": True}, {"quiet": True}, {"groups": ["staff"]}])

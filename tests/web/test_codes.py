@@ -13,6 +13,7 @@ from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
 from gateway.mfa.codes.binding import Addresses
 from gateway.mfa.email import Email
+from gateway.mfa.own_address import OwnAddress
 from gateway.mfa.sms import Sms
 from gateway.mfa.trusted_devices import TrustedDevices
 from gateway.store.sql_key_value import SqlKeyValue
@@ -34,12 +35,14 @@ def sending(house: House, clock: ManualClock, post: RecordingPost) -> House:
     """The house, with both factors built in; before its first visitor."""
     desk, records = house.desk, house.records
     sealer = desk.factors._built["totp"].sealer  # type: ignore[attr-defined]
-    made = [factor(records, sealer, desk.mac, clock, post) for factor in (Sms, Email)]
+    made = Sms(records, sealer, desk.mac, clock, post), Email(records, sealer, desk.mac, clock, post)
     desk.factors._built = {**desk.factors._built, **{one.name: one for one in made}}
     desk.factors.names = tuple(desk.factors._built)
     kv = SqlKeyValue(records, clock)
     bound = {one.name: Addresses(one, desk.enrolment, desk.factors.attempts, kv, clock, desk.ledger) for one in made}
     object.__setattr__(desk, "addresses", bound)
+    own = OwnAddress(made[1], desk.enrolment, desk.factors.attempts, clock, desk.ledger)
+    object.__setattr__(desk, "own_address", own)
     return house
 
 

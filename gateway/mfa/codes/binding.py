@@ -21,6 +21,7 @@ from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity, Proof
+from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_id, new_token
@@ -30,7 +31,9 @@ from gateway.mfa.codes import code as codes
 from gateway.mfa.codes.code import LIFETIME, Question
 from gateway.mfa.codes.factor import ENROL, SentCode, TooSoon
 from gateway.mfa.enrolment import Enrolment, one_line
+from gateway.mfa.own_address import confirmed
 from gateway.mfa.sealed import place_of
+from gateway.store.own_address import confirm
 from gateway.store.sql_key_value import write
 from gateway.store.tables import factors, kept
 
@@ -128,17 +131,24 @@ class Addresses:
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "code"})
             raise UserError("ERR-MFA-INVALID", say("That code is not right, too old, or a newer one was sent."))
 
+        own = False
+
         async def bind(connection: AsyncConnection) -> str:
+            nonlocal own
             gone = await connection.execute(delete(kept).where(kept.c.key == _place(self._setup, identity, setup_id)))
             if not await codes.claim(connection, question, sent) or gone.rowcount != 1:
                 raise _over()  # of two right codes at once, one binds
             await self._room_for(connection, identity, waiting["address"])
             await self._attempts.succeeded(connection, tenant, subject, f"{self.factor.name}_setup")
+            # Where it is the account's too, it is confirmed by the same code.
+            own = await confirm(connection, tenant, subject, waiting["address"], now)
             return await self._insert(connection, tenant, subject, waiting["address"], label, now)
 
         backup = await self._enrolment.bind(
             identity, self.factor.name, bind, had_factors=waiting["had_factors"], place=place
         )
+        if own:
+            await tell(self._ledger, confirmed(identity, place))
         return Proof(self.factor.name, now), backup
 
     async def _send(

@@ -133,6 +133,23 @@ class CodeSetup(Answers):
     again_in: int = Field(description="Seconds until another code may be asked for.")
 
 
+class OwnAddress(Answers):
+    """The address of the caller's account."""
+
+    address: str = Field(description="Empty: it has none.", examples=["ann@example.org"])
+    confirmed_at: datetime | None = Field(
+        description="When it was confirmed that the caller reads it; null: it is not."
+    )
+    sent: bool = Field(description="Whether a code that was sent there in this session can be answered.")
+    again_in: int = Field(description="Seconds until a code may be asked for.")
+
+
+class ConfirmAddress(Takes):
+    """The code that came to the address."""
+
+    code: Code
+
+
 class KeyAnswer(Takes):
     """A security key's answer to a challenge."""
 
