@@ -80,7 +80,7 @@ PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "account/preference", account.prefer),
     ("POST", "account/backup-codes", account.new_backup_codes),
     ("GET", "account/email", own_address.show),
-    ("POST", "account/email", own_address.confirm),
+    ("POST", "account/email/confirm", own_address.confirm),
     ("POST", "account/email/send", own_address.send),
     ("POST", "account/recovery/stop", account.stop_recovery),
     ("POST", "account/trusted-devices/forget-all", account.forget_all_trusted),

@@ -14,6 +14,7 @@ import pytest_asyncio
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT
 from gateway.mfa.recovery import DAY
+from gateway.store.tables import users
 from tests.house.visitor import OURS, Phone, Visitor, location
 from tests.rig.gateway import PASSWORD, Gateway, running
 from tests.rig.mail import MailServer, mail_server
@@ -83,7 +84,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             },
         }
         async with running(tmp_path, policy=POLICY, config=config) as gateway:
-            await gateway.app.users.add("bob", PASSWORD, email="bob@good.test")
+            await gateway.app.users.add("bob", PASSWORD, email="bob@good.test", email_confirmed=True)
             visitor = Visitor(gateway.port)
             await visitor.sign_in()
             phone, _ = await visitor.enrol(gateway.clock)
@@ -123,6 +124,56 @@ async def test_two_letters_a_day_apart_and_in_again_with_a_new_factor(house: Hou
     for outcome in ("asked", "ready", "used"):
         assert f'sallyport_recoveries_total{{outcome="{outcome}",way="email"}} 1.0' in said
     assert (await bob.get(await house.link(GO_ON))).status == 410, "once"
+
+
+async def test_whether_the_address_is_confirmed_is_told_to_nobody_who_asks(house: House) -> None:
+    """The pages word for word and the letter at once; and then none with a link."""
+    pages, events = [], []
+    for confirmed in (True, False):
+        if not confirmed:
+            async with house.gateway.app.records.begin() as connection:  # type: ignore[union-attr]
+                await connection.execute(users.update().values(email_confirmed=""))
+        thief = house.visit()
+        await thief.sign_in()
+        before = await thief.get("recover")
+        await thief.fill(before, "recover")
+        after = await thief.get("recover")
+        await house.letter(STOP)
+        asked = await thief.get("recover")
+        pages.append([re.sub(r'name="csrf" value="[^"]*"', "", page.body.decode()) for page in (before, after, asked)])
+        await house.delay()
+        events.append(await house.told(Kind.RECOVERY_READY))
+        if confirmed:  # the other one has ended by itself
+            await thief.fill(await thief.get(await house.link(STOP)), "recover/cancel")
+    times = re.compile(r"\d+ \w+ \d{4}, \d\d:\d\d UTC")
+    first, second = ([times.sub("", page) for page in each] for each in pages)
+    assert first == second
+    assert events == [1, 1], "the second one had no link"
+    assert [each["Subject"] for each in house.mail.box].count(STOP) == 2
+
+
+async def test_who_confirms_the_address_first_gets_back_in_by_it(house: House) -> None:
+    """From the button on the account page, over the letter with the code, to the link."""
+    async with house.gateway.app.records.begin() as connection:  # type: ignore[union-attr]
+        await connection.execute(users.update().values(email_confirmed="", email_confirmed_at=None))
+    bob = house.visit()
+    await bob.sign_in()
+    challenge = location(await bob.fill(await bob.get("account"), "account/email/send"))
+    assert challenge.startswith(f"{OURS}verify/"), "a second factor first"
+    await bob.fill(await bob.get(challenge), challenge.removeprefix(OURS), code=house.phone.code)
+    assert location(await bob.fill(await bob.get("account"), "account/email/send")) == f"{OURS}account/email"
+    letter = await house.letter("Your code to confirm the address of your account")
+    (code,) = set(re.findall(r"\b\d{6}\b", letter.get_body(("plain",)).get_content()))  # type: ignore[union-attr]
+    done = await bob.fill(await bob.get("account/email"), "account/email/confirm", code=code)
+    assert location(done) == f"{OURS}account?done=confirmed-address"
+    assert (await house.letter("The e-mail address of your account was confirmed"))["To"] == "bob@good.test"
+    house.gateway.clock.advance(60)  # a factor that is shown later would end it
+    await house.asked(bob)
+    await house.delay()
+    await follow(bob, await house.link(GO_ON))
+    log = (house.folder / "access.log").read_bytes()
+    house.gateway.app._access_log.close()
+    assert code.encode() not in log
 
 
 async def test_letters_are_in_the_language_of_whom_they_are_for(house: House) -> None:

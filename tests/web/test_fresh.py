@@ -61,7 +61,7 @@ OTHERWISE: dict[Path, str] = {
     ("POST", "enrol/{setup}"): "whoever was fresh at the beginning may end, within ten minutes",
     ("POST", "enrol-code/{factor}/{setup}"): "whoever was fresh at the beginning may end, within ten minutes",
     ("POST", "enrol-code/{factor}/{setup}/send"): "the same code to the same address, for who began",
-    ("POST", "account/email"): "whoever was fresh at the beginning may end, within ten minutes",
+    ("POST", "account/email/confirm"): "whoever was fresh at the beginning may end, within ten minutes",
     ("POST", "email/confirm"): "whoever was fresh at the beginning may end, within ten minutes",
     ("POST", "mfa/setup/{id}/send"): "the same code to the same address, for who began",
     ("POST", "verify/{ticket}/send"): "it asks for the proof",

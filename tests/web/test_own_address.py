@@ -52,11 +52,11 @@ async def test_from_the_account_page_and_back(
 
     soon = await bob.fill(page, "account/email/send")
     assert (soon.status, soon.headers["Retry-After"], "Codes were sent already" in soon.text) == (429, "31", True)
-    wrong = await bob.fill(page, "account/email", code="x")
+    wrong = await bob.fill(page, "account/email/confirm", code="x")
     assert (wrong.status, "newer one was sent" in wrong.text) == (400, True)
     clock.advance(30)
     assert (await bob.fill(wrong, "account/email/send")).status == 303
-    done = await bob.fill(wrong, "account/email", code=post.last)
+    done = await bob.fill(wrong, "account/email/confirm", code=post.last)
     assert (done.status, done.location) == (303, f"{P}account?done=confirmed-address")
     account = await bob.get("account?done=confirmed-address")
     assert "Your e-mail address is confirmed." in account.text
@@ -119,7 +119,7 @@ async def test_an_address_that_has_changed_is_not_confirmed_by_the_code_of_the_o
     page = await bob.get("account/email")
     await change(house, email="bob@example.org")
     assert (await bob.get("account/email")).status == 303
-    told = await bob.fill(page, "account/email", code=post.last)
+    told = await bob.fill(page, "account/email/confirm", code=post.last)
     assert told.status == 400
     assert MAIL not in told.text
     assert NOT_YET in (await bob.get("account")).text
@@ -167,7 +167,7 @@ async def test_bound_as_a_factor_it_is_confirmed(bob: Browser, post: RecordingPo
 
 
 async def test_without_a_form_of_ours_nothing_is_sent_or_confirmed(bob: Browser, post: RecordingPost) -> None:  # noqa: F811
-    for path in ("account/email/send", "account/email"):
+    for path in ("account/email/send", "account/email/confirm"):
         answer = await bob.post(path, {"code": "123456"})
         assert (answer.status, "ERR-CSRF" in answer.text) == (403, True)
     assert not post.box
