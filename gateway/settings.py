@@ -870,7 +870,9 @@ class Mfa(Strict):
         None, "Browsers that people may trust, instead of a second factor, for rules that allow it; left out: none."
     )
     recovery: Recovery | None = setting(
-        None, "A way back in by e-mail for people who have lost every second factor; left out: none. Needs `notify`."
+        None,
+        "A way back in by e-mail, to an address they have confirmed, for people who have lost every second factor; left "
+        "out: none. Needs `notify`.",
     )
     order: tuple[Literal["webauthn", "totp", "sms", "email", "backup_code"], ...] = setting(
         (),
