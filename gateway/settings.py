@@ -871,8 +871,8 @@ class Mfa(Strict):
     )
     recovery: Recovery | None = setting(
         None,
-        "A way back in by e-mail, to an address they have confirmed, for people who have lost every second factor; left "
-        "out: none. Needs `notify`.",
+        "A way back in by e-mail, to an address they have confirmed, for people who have lost every second factor; "
+        "left out: none. Needs `notify`.",
     )
     order: tuple[Literal["webauthn", "totp", "sms", "email", "backup_code"], ...] = setting(
         (),

@@ -27,6 +27,7 @@ from gateway.mfa.backup_codes import BackupCodes
 from gateway.mfa.totp import Totp
 from gateway.store import upgrade
 from gateway.store.database import Database
+from gateway.store.own_address import confirm, own_address
 from gateway.store.place import SQLITE, Place
 from gateway.store.schema import State
 from gateway.store.sql import Records, connect, standing
@@ -141,6 +142,16 @@ async def test_addresses_that_were_suppressed_before_count_as_mailboxes(database
         assert await is_suppressed(connection, "a", "email", "ann+1@X.example")
         assert await is_suppressed(connection, "a", "email", "BOB+1@x.example")
         assert not await is_suppressed(connection, "a", "email", "bob@x.example")
+
+
+async def test_nobodys_address_is_confirmed_by_an_upgrade(database: Database) -> None:
+    insert = "INSERT INTO users (tenant, subject, name, email, display_name, groups, password, disabled, created_at)"
+    await made_by(database, 14, f"{insert} VALUES ('a', 's', 'ann', 'ann@x.example', '', '[]', '', false, 1)")
+    assert await upgrade.upgrade(database, lambda step: None) == SCHEMA_VERSION - 14
+    async with database.alone() as connection:
+        assert await own_address(connection, "a", "s") == ("ann@x.example", 0.0)
+        assert await confirm(connection, "a", "s", "ann@x.example", 2.0)
+        assert await own_address(connection, "a", "s") == ("ann@x.example", 2.0)
 
 
 async def test_a_database_of_version_1_goes_on_with_its_data(old: Place, caplog: pytest.LogCaptureFixture) -> None:
