@@ -325,6 +325,8 @@ def _about_mail(row: Mapping[str, Any]) -> bool:
 def _worth(kind: str, detail: Mapping[str, Any]) -> bool:
     if kind == Kind.SIGN_IN:
         return bool(detail.get("new_browser"))
+    if kind == Kind.ADDRESS_CONFIRMED:
+        return not detail.get("factor")  # of which they are told anyway
     if kind in (Kind.SESSION_ENDED, Kind.SESSIONS_ENDED, Kind.TRUSTED_DEVICE_REVOKED):
         return bool(detail.get("by"))
     return kind in WORDS

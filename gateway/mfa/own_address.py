@@ -140,9 +140,10 @@ class OwnAddress:
         self._ledger.note(place.event(kind, severity, who=identity, detail=told))
 
 
-def confirmed(identity: Identity, place: Place) -> Event:
-    """What the ledger is told of it; from there its owner is, by other ways too."""
-    return place.event(Kind.ADDRESS_CONFIRMED, Severity.NOTICE, who=identity)
+def confirmed(identity: Identity, place: Place, *, factor: str = "") -> Event:
+    """What the ledger is told of it; from there its owner is, where it was not by a `factor` that was bound."""
+    detail = {"factor": factor} if factor else {}
+    return place.event(Kind.ADDRESS_CONFIRMED, Severity.NOTICE, who=identity, detail=detail)
 
 
 def _question(identity: Identity, address: str) -> Question:

@@ -30,8 +30,8 @@ AGAIN = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED")
 
 async def send(request: web.Request) -> web.Response:
     """A code on its way."""
-    own = asked_of(request)
     identity = await fresh_to_bind(request)
+    own = asked_of(request)
     await forms.read(request, "account", identity.session_id)
     try:
         await own.send(identity, language=request[CALLER].language, place=request[CALLER].place)
@@ -44,7 +44,7 @@ async def send(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """What came? Where none is on its way, or it is over, the account page says how to have one sent."""
-    own, identity = asked_of(request), await request[CALLER].signed_in()
+    identity, own = await request[CALLER].signed_in(), asked_of(request)
     if not (await own.standing(identity)).sent:
         return redirect(f"{request.app[DESK].prefix}account")
     return await _page(request, identity)
@@ -52,7 +52,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def confirm(request: web.Request) -> web.Response:
     """The code. Whoever was allowed to begin may end: a message takes a while."""
-    own, identity = asked_of(request), await request[CALLER].signed_in()
+    identity, own = await request[CALLER].signed_in(), asked_of(request)
     form = await forms.read(request, "account", identity.session_id)
     try:
         await own.confirm(identity, form.get("code", ""), request[CALLER].place)

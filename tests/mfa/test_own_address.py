@@ -307,7 +307,8 @@ async def test_bound_as_a_factor_it_is_confirmed_by_the_same_code(room: Room, ow
     assert await confirmed(room) == ("", None)
     await room.addresses["email"].confirm(somebody(), setup.id, room.post.last)
     assert await confirmed(room) == (MAIL, NOW)
-    assert len(room.ledger.of(Kind.ADDRESS_CONFIRMED)) == 1
+    (told,) = room.ledger.of(Kind.ADDRESS_CONFIRMED)
+    assert dict(told.detail) == {"factor": "email"}, "a new factor is told of; not twice"
     assert (await own.standing(somebody())).confirmed_at == NOW
 
 

@@ -148,7 +148,7 @@ class Addresses:
             identity, self.factor.name, bind, had_factors=waiting["had_factors"], place=place
         )
         if own:
-            await tell(self._ledger, confirmed(identity, place))
+            await tell(self._ledger, confirmed(identity, place, factor=self.factor.name))
         return Proof(self.factor.name, now), backup
 
     async def _send(

@@ -15,7 +15,8 @@ from gateway.web.proof import fresh_to_bind
 
 async def show(request: web.Request, _: Empty) -> OwnAddress:
     """How it stands with it."""
-    found = await asked_of(request).standing(await request[CALLER].signed_in())
+    me = await request[CALLER].signed_in()
+    found = await asked_of(request).standing(me)
     return OwnAddress(
         address=found.address,
         confirmed_at=moment(found.confirmed_at) if found.confirmed_at else None,
@@ -26,15 +27,16 @@ async def show(request: web.Request, _: Empty) -> OwnAddress:
 
 async def send(request: web.Request, _: Empty) -> OwnAddress:
     """A code on its way."""
-    own, caller = asked_of(request), request[CALLER]
-    await own.send(await fresh_to_bind(request), language=caller.language, place=caller.place)
+    me, caller = await fresh_to_bind(request), request[CALLER]
+    await asked_of(request).send(me, language=caller.language, place=caller.place)
     return await show(request, Empty())
 
 
 async def confirm(request: web.Request, body: ConfirmAddress) -> OwnAddress:
     """The code that came. Whoever was allowed to begin may end."""
-    own, caller = asked_of(request), request[CALLER]
-    await own.confirm(await caller.signed_in(), body.code, caller.place)
+    caller = request[CALLER]
+    me = await caller.signed_in()
+    await asked_of(request).confirm(me, body.code, caller.place)
     return await show(request, Empty())
 
 
