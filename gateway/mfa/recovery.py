@@ -14,8 +14,8 @@ the machine is the last (`sallyport user reset`). Its states and what leads from
   used, another's, cut or made up is one error, after the same work.
 - The delay begins when the letter that tells of it has been taken over by whoever carries it. Where there was none, or
   it was given up, nobody could object, and nothing is sent.
-- The link goes to no address but one that its user has confirmed (`own_address`): that it is their second channel was
-  shown before they lost the first.
+- The link goes to no address but one that its user had confirmed (`own_address`) before it was asked for, and is dead
+  once that is not the account's any more.
 - Whoever asks is told the same whether there is such an address or not. Three times a day, one at a time.
 - Nobody approves what they have asked for themselves, nor anything about their own account; and whoever asked must
   be an administrator still.
@@ -47,6 +47,7 @@ from gateway.mfa.recovery_states import (
     Recovery,
     State,
     Way,
+    address_stands,
     claim,
     every,
     find,
@@ -110,9 +111,7 @@ class Letters(Protocol):
     async def ready(
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
     ) -> bool:
-        """The delay is over: with `token` it is ended well, until `until`. False too where nobody has confirmed the
-        address.
-        """
+        """The delay is over: with `token` it is ended well, until `until`."""
         ...
 
     async def done(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:
@@ -449,8 +448,12 @@ class Recoveries:
         )  # fmt: skip
         if ready is None:
             return changed
-        sent = row.cancel and await self._letters.ready(
-            connection, tenant, subject, f"{row.id}.{secret}", at=now, until=ready.expires_at
+        sent = (
+            row.cancel
+            and await first(connection, this(row), address_stands()) is not None
+            and await self._letters.ready(
+                connection, tenant, subject, f"{row.id}.{secret}", at=now, until=ready.expires_at
+            )
         )
         if not sent:  # nobody was told before, or can be told now
             ready = await claim(connection, Input.UNREACHABLE, this(row), now=now, link=None)

@@ -12,8 +12,9 @@ ended it by that.
 For somebody without an address, or with one that takes nothing, the same is written and given up at once: whoever asks
 does not learn which it is by how long it takes.
 
-The link that gets in goes to no address but one that its user has confirmed (`mfa.own_address`). What stops it, and
-says that it was asked for, goes to any: to stop it costs nothing, and whoever reads there may be who has to hear of it.
+The link that gets in goes to no address but one that its user has confirmed, which `mfa.recovery` sees to. What stops
+it, and says that it was asked for, goes to any: to stop it costs nothing, and whoever reads there may be who has to
+hear of it.
 """
 
 from __future__ import annotations
@@ -139,8 +140,6 @@ class RecoveryLetters:
     ) -> bool:
         """As the protocol says."""
         user = await recipient(connection, tenant, subject)
-        if user is None or not user.confirmed:
-            return False
         return await self._put(
             connection, tenant, subject, user, "recovery_ready", say("Get back into your account"),
             say(

@@ -9,10 +9,11 @@ ready     used          done    its owner, signed in afresh with the password, h
 pending   approved      done    another administrator
 (open)    cancelled     ended   whoever has the link of the first letter
 (open)    proven        ended   a second factor was shown, or bound: it is not lost
-(open)    void          ended   another password, a disabled account, everything ended: `users.generation` is another
+(open)    void          ended   another password, a disabled account, everything ended: `users.generation` is another;
+                                or the link is out, and the address that it went to is not the account's any more
 (open)    refused       ended   an administrator; whoever asked may take it back like that
 (open)    expired       ended   nobody has gone on in time
-(open)    unreachable   ended   there is nowhere to send the link to: no address, or none that is confirmed
+(open)    unreachable   ended   there is nowhere to send the link to: no address, or none that was confirmed
 done      (any)         done    ERR-RECOVERY
 ended     (any)         ended   ERR-RECOVERY
 ```
@@ -32,6 +33,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.store.own_address import is_confirmed
 from gateway.store.sql import Records
 from gateway.store.tables import factors, users
 from gateway.store.tables import recoveries as rows
@@ -116,14 +118,19 @@ def overs(now: float) -> tuple[tuple[Input, ColumnElement[bool]], ...]:
     """What ends a recovery without anybody saying so, the weightiest reason first."""
     return (
         (Input.PROVEN, _factor_seen()),
-        (Input.VOID, ~_same_account()),
+        (Input.VOID, or_(~_same_account(), and_(rows.c.state == State.READY, ~address_stands()))),
         (Input.EXPIRED, rows.c.expires_at <= now),
     )
 
 
 def good(now: float) -> tuple[ColumnElement[bool], ...]:
     """That none of these is so."""
-    return ~_factor_seen(), _same_account(), rows.c.expires_at > now
+    return (
+        ~_factor_seen(),
+        _same_account(),
+        or_(rows.c.state != State.READY, address_stands()),
+        rows.c.expires_at > now,
+    )
 
 
 def _factor_seen() -> ColumnElement[bool]:
@@ -148,6 +155,25 @@ def _same_account() -> ColumnElement[bool]:
             users.c.subject == rows.c.subject,
             users.c.disabled.is_(False),
             users.c.generation == rows.c.generation,
+        )
+        .correlate(rows)
+        .exists()
+    )
+
+
+def address_stands() -> ColumnElement[bool]:
+    """Whether the account's address was confirmed when it was asked for, and is the account's still.
+
+    What is confirmed later does not count, be it the same address: whoever does that has a second factor, or an
+    operator who helps, and asks again.
+    """
+    return (
+        select(users.c.subject)
+        .where(
+            users.c.tenant == rows.c.tenant,
+            users.c.subject == rows.c.subject,
+            is_confirmed(),
+            users.c.email_confirmed_at <= rows.c.asked_at,
         )
         .correlate(rows)
         .exists()

@@ -31,10 +31,9 @@ AGAIN = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED")
 async def send(request: web.Request) -> web.Response:
     """A code on its way."""
     identity = await fresh_to_bind(request)
-    own = asked_of(request)
     await forms.read(request, "account", identity.session_id)
     try:
-        await own.send(identity, language=request[CALLER].language, place=request[CALLER].place)
+        await asked_of(request).send(identity, language=request[CALLER].language, place=request[CALLER].place)
     except UserError as error:
         if error.code not in LATER:
             raise
@@ -44,18 +43,18 @@ async def send(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """What came? Where none is on its way, or it is over, the account page says how to have one sent."""
-    identity, own = await request[CALLER].signed_in(), asked_of(request)
-    if not (await own.standing(identity)).sent:
+    identity = await request[CALLER].signed_in()
+    if not (await asked_of(request).standing(identity)).sent:
         return redirect(f"{request.app[DESK].prefix}account")
     return await _page(request, identity)
 
 
 async def confirm(request: web.Request) -> web.Response:
     """The code. Whoever was allowed to begin may end: a message takes a while."""
-    identity, own = await request[CALLER].signed_in(), asked_of(request)
+    identity = await request[CALLER].signed_in()
     form = await forms.read(request, "account", identity.session_id)
     try:
-        await own.confirm(identity, form.get("code", ""), request[CALLER].place)
+        await asked_of(request).confirm(identity, form.get("code", ""), request[CALLER].place)
     except UserError as error:
         if error.code not in AGAIN:
             raise

@@ -145,7 +145,7 @@ class House:
         if self._like is None:
             users = self.app.users
             await users.add("ann", PASSWORD, email="ann@example.com", display_name="Ann Lee", groups=("admins",))
-            await users.add("bob", PASSWORD)
+            await users.add("bob", PASSWORD, email="bob@example.com", email_confirmed=True)
 
     async def _stop(self) -> None:
         await self.app.stop(grace=1.0)

@@ -97,6 +97,8 @@ async def way(room: Room) -> Way_:
                     password="", disabled=False, created_at=0.0,
                 )
             )  # fmt: skip
+        confirmed = dict.fromkeys(("email", "email_confirmed"), users.c.name + "@example.com")
+        await connection.execute(update(users).values(**confirmed, email_confirmed_at=1.0))
     for subject in ("s-ann", "s-carl"):
         await room.bind(subject)
     await room.give_codes()

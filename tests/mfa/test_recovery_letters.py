@@ -166,15 +166,36 @@ async def test_the_link_goes_to_no_address_that_nobody_has_confirmed(home: Home,
 
 
 @both
-async def test_who_confirms_it_in_the_delay_gets_the_link(home: Home) -> None:
+async def test_what_is_confirmed_in_the_delay_counts_the_next_time(home: Home) -> None:
     await home.ann(email_confirmed="")
     await home.recoveries.ask(ANN)
     async with home.room.records.begin() as connection:
         await connection.execute(outbox.update().values(state="sent", settled_at=home.room.clock.now()))
-    await home.ann(email_confirmed=MAIL)
+    await home.ann(email_confirmed=MAIL, email_confirmed_at=home.room.clock.now() + 1)
     home.room.clock.advance(DAY)
     await home.recoveries.turn()
-    assert [(row.kind, row.target) for row in await home.to("email")][-1] == ("recovery_ready", MAIL)
+    assert [row.kind for row in await home.to("email")] == ["recovery_asked"]
+    assert await home.link()
+
+
+@both
+@pytest.mark.parametrize(
+    "values", [{"email": "ann@example.org"}, {"email": ""}, {"email_confirmed": ""}, {"email_confirmed_at": 9e9}]
+)
+async def test_a_link_dies_with_the_address_that_it_went_to(home: Home, values: dict[str, Any]) -> None:
+    token = unquote(await home.link())
+    assert (await home.recoveries.look(ANN, token)).state == "ready"
+    await home.ann(**values)
+    for using in (home.recoveries.look, home.recoveries.use):
+        with pytest.raises(UserError, match="ERR-RECOVERY"):
+            await using(ANN, token)
+    assert await home.recoveries.of(ANN) is None
+    await home.recoveries.turn()
+    (over,) = await home.recoveries.every(DEFAULT_TENANT, over=True)
+    assert (over.state, over.outcome) == ("ended", "void")
+    await home.ann(email=MAIL, email_confirmed=MAIL, email_confirmed_at=1.0)
+    with pytest.raises(UserError, match="ERR-RECOVERY"):
+        await home.recoveries.use(ANN, token)
 
 
 @both

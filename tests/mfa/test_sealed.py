@@ -16,7 +16,7 @@ from gateway.mfa import sealed
 from gateway.mfa.recovery import Recoveries
 from gateway.mfa.sealed import GRACE, Need
 from gateway.store.sql import Records
-from gateway.store.tables import backup_codes, factors, kept
+from gateway.store.tables import backup_codes, factors, kept, users
 from tests.mfa.conftest import MASTER, Room, somebody
 from tests.rig.letters import Letters
 
@@ -125,6 +125,9 @@ async def test_for_the_links_of_open_recoveries(room: Room) -> None:
         unbind=room.enrolment.unbind, revoke=revoke, letters=letters, by_email=True,
     )  # fmt: skip
     await room.bind()
+    async with room.records.begin() as connection:
+        confirmed = {"email": "ann@example.com", "email_confirmed": "ann@example.com", "email_confirmed_at": 1.0}
+        await connection.execute(update(users).where(users.c.name == "ann").values(**confirmed))
     room.clock.advance(DAY)
     begun = await recoveries.ask(somebody())
     assert (await needs(room))["open recoveries"] == Need("open recoveries", 1, begun.expires_at)

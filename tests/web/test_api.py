@@ -29,6 +29,7 @@ BODIES: dict[str, Any] = {
     "users/{user}/recovery": {"reason": "x"},
     "limits/reset": {"rule": "app", "all": True, "reason": "x"},
     "addresses/release": {"address": "ann@example.com"},
+    "email/confirm": {"code": "123456"},
 }
 """What endpoints take, where something has to be said."""
 

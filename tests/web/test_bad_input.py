@@ -26,6 +26,7 @@ from gateway.identity.users import canonical_email
 from gateway.mfa.attempts import RUN
 from gateway.mfa.codes.binding import Addresses
 from gateway.mfa.email import Email
+from gateway.mfa.own_address import OwnAddress
 from gateway.mfa.recovery import Recoveries
 from gateway.mfa.sms import Sms
 from gateway.mfa.webauthn.relying_party import RelyingParty
@@ -178,6 +179,10 @@ CODE_DOORS = (
     Door("api first code to a number",
          lambda rig, bad: rig.api("POST", f"mfa/setup/{rig.sms_setup}/verify", {"code": bad}), 400, "ERR-MFA-INVALID",
          REFUSED),
+    Door("code to the own address", lambda rig, bad: rig.form("account/email/confirm", code=bad), 400, "", REFUSED, FEW,
+         "account"),
+    Door("api code to the own address", lambda rig, bad: rig.api("POST", "email/confirm", {"code": bad}), 400,
+         "ERR-MFA-INVALID", REFUSED),
     Door("new key", new_key, 400, "", REFUSED, FEW, "enrol-key"),
     Door("api new key", new_key_api, 400, "ERR-MFA-INVALID", REFUSED, ("", *ODD[:6], LONG[:9_000])),
     Door("api key", key_api, 400, "ERR-MFA-INVALID", FAILED, FEW),
@@ -234,7 +239,7 @@ async def house(house: House, clock: ManualClock) -> House:
     desk, records = house.desk, house.records
     sealer = desk.factors._built["totp"].sealer  # type: ignore[attr-defined]
     post = AsItIs()
-    made = [factor(records, sealer, desk.mac, clock, post) for factor in (Sms, Email)]
+    made = Sms(records, sealer, desk.mac, clock, post), Email(records, sealer, desk.mac, clock, post)
     kv = SqlKeyValue(records, clock)
     workshop = Workshop(records, sealer, desk.mac, kv, clock, RelyingParty("Sallyport", HERE))
     desk.factors._built |= {"webauthn": workshop.factor, **{one.name: one for one in made}}
@@ -244,6 +249,7 @@ async def house(house: House, clock: ManualClock) -> House:
         addresses={
             one.name: Addresses(one, desk.enrolment, desk.factors.attempts, kv, clock, desk.ledger) for one in made
         },
+        own_address=OwnAddress(made[1], desk.enrolment, desk.factors.attempts, clock, desk.ledger),
         security_keys=workshop.security_keys(desk.enrolment),
         recoveries=Recoveries(
             records, clock, desk.ledger, desk.mac,
@@ -274,6 +280,8 @@ async def rig(house: House, browser: Browser, clock: ManualClock, enrol: Callabl
         clock.advance(60)
         sent = await rig.api("POST", "mfa/send", {"challenge": rig.ticket, "factor": name})
         assert sent.status == 200, sent.text
+    clock.advance(60)
+    assert (await rig.api("POST", "email/send", {})).status == 200
     return rig
 
 

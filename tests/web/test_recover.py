@@ -16,6 +16,7 @@ from gateway.core.identity import Level
 from gateway.core.rule import StepUpDemand
 from gateway.identity.session_rows import revoke
 from gateway.mfa.recovery import DAY, Recoveries
+from gateway.store.tables import users
 from gateway.web.proof import FRESH
 from tests.rig.letters import Letters
 from tests.web.conftest import PASSWORD, Browser, House, P, Phone
@@ -45,6 +46,8 @@ async def house(house: House, letters: Letters) -> House:
     )
     house.desk = replace(desk, recoveries=recoveries)
     await desk.users.add("carl", PASSWORD, email="carl@example.com", groups=["admins"])
+    async with house.records.begin() as connection:
+        await connection.execute(users.update().values(email_confirmed=users.c.email, email_confirmed_at=1.0))
     return house
 
 
