@@ -67,6 +67,7 @@ def make_aside(settings: Settings, keys: KeyRing) -> Aside:
         issuer=_our_name(settings),
         account=f"{settings.public_url}{settings.prefix}account",
         language=settings.pages.language,
+        mail=bool(settings.notify.email),
     )
 
 

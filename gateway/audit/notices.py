@@ -17,8 +17,9 @@ account has no address that is written to, everything goes to those others but w
 Of attempts those are told in which somebody had the password: a sign-in from a new browser, and every fifth wrong
 answer to a second factor. Of wrong passwords nobody is told: anybody could have letters sent by giving some.
 
-(That a recovery was asked for, that it has taken the factors away, and that a factor goes, its address is told by
-`mfa.aside`: in the transaction that does it, for afterwards it is not known any more.)
+(That a recovery was asked for, that it has taken the factors away, that a factor goes, and that an account has another
+address, those other addresses are told by `mfa.aside`: in the transaction that does it, for afterwards they are not
+known any more.)
 """
 
 from __future__ import annotations
@@ -174,10 +175,15 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
     Kind.ADDRESS_CONFIRMED: (
         say("The e-mail address of your account was confirmed"),
         say(
-            "Somebody who was signed in to your account confirmed that they read what is sent to its e-mail address. "
-            "From now on that address and your password get back in when every second factor is lost."
+            "It was confirmed that you read what is sent to the e-mail address of your account, so it may be used to "
+            "get back in when every second factor is lost."
         ),
         NOT_YOU,
+    ),
+    Kind.ADDRESS_CHANGED: (
+        say("Your account has another e-mail address"),
+        say("Messages about your account come to this address from now on, and not to the one it had before."),
+        ASK,
     ),
     Kind.PASSWORD_CHANGED: (
         say("Your password was changed"),
@@ -201,7 +207,7 @@ WORDS: Final[Mapping[Kind, tuple[Said, Said, Said]]] = {
 MORE: Final = frozenset({Kind.SIGN_IN, Kind.BACKUP_CODES_FEW, Kind.FACTOR_SINGLE, Kind.MFA_DUE})
 """Those that are not about a change, and that somebody may do without."""
 
-ONLY_BY_MAIL: Final = MORE | {Kind.RECOVERED}
+ONLY_BY_MAIL: Final = MORE | {Kind.RECOVERED, Kind.ADDRESS_CHANGED}
 """What nobody but the mailbox of the account is told from here."""
 OPENS: Final = frozenset(
     {

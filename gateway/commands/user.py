@@ -72,6 +72,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     how.add_argument("--grace", default="0s", metavar="DURATION", help="how long they have, as 7d (default: none)")
     how.add_argument("--lift", action="store_true", help="take it back; what the configuration demands stays")
 
+    writing = actions.add_parser("email", help="write to somebody at another address, or say that theirs is confirmed")
+    _add_name(writing)
+    writing.add_argument("address", metavar="ADDRESS", help="whatever it was before; '' for none")
+    writing.add_argument(
+        "--confirmed", action="store_true", help="you know that they read it: no code has to be sent there first"
+    )
+
     changing = actions.add_parser("passwd", help="give somebody another password, and end their sessions at once")
     _add_name(changing)
     _add_password(changing)
@@ -88,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "require-mfa": _require,
         "disable": _disable,
         "enable": _enable,
+        "email": _set_email,
         "passwd": _passwd,
         "reset": _reset,
     }
@@ -129,6 +137,33 @@ async def _passwd(args: argparse.Namespace) -> None:
         user = await people.set_password(args.user, password)
     print(f"changed the password of {user.name}; every session of theirs is over")
     _show_generated(args, password)
+
+
+async def _set_email(args: argparse.Namespace) -> None:
+    from functools import partial
+
+    from gateway import settings
+    from gateway.core.clock import SystemClock
+    from gateway.core.errors import ConfigError
+    from gateway.crypto.keys import KeyRing
+    from gateway.identity.local import LocalUsers
+    from gateway.identity.passwords import Passwords
+
+    if args.confirmed and not args.address:
+        raise ConfigError("--confirmed: there is no address to be confirmed", "say which one it is")
+    read, clock, passwords = settings.load(args.config, os.environ), SystemClock(), Passwords()
+    moving = None
+    if read.notify.channels:  # whoever read the old address hears of it: a gateway that runs sends it
+        from gateway.post import make_aside
+
+        moving = partial(make_aside(read, KeyRing.open(read.keys, create=False)).moving, at=clock.now())
+    try:
+        async with opened(read) as (records, recorder):
+            people = LocalUsers(records, passwords, clock, recorder)
+            user = await people.set_email(args.user, args.address, confirmed=args.confirmed, by=BY, moving=moving)
+    finally:
+        passwords.close()
+    print(f"{user.name} is written to at {_email(user)}" if user.email else f"{user.name} is written to nowhere")
 
 
 async def _disable(args: argparse.Namespace) -> None:

@@ -65,6 +65,7 @@ class Kind(StrEnum):
     USER_DISABLED = "user_disabled"
     USER_ENABLED = "user_enabled"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name, not a secret
+    ADDRESS_CHANGED = "address_changed"
     ADDRESS_CONFIRMED = "address_confirmed"
     NOTIFICATION_FAILED = "notification_failed"
     MESSAGE_UNDELIVERED = "message_undelivered"

@@ -7,12 +7,13 @@ one argon2 comparison, so that its time tells nothing (OWASP ASVS 6.3.8).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
 from gateway.core.contracts import Ledger
@@ -24,7 +25,7 @@ from gateway.core.words import say
 from gateway.identity.passwords import Passwords, check_strength
 from gateway.identity.session_rows import revoke
 from gateway.identity.users import User, canonical, check_details
-from gateway.store.own_address import confirmed_at
+from gateway.store.own_address import confirm, confirmed_at, own_address
 from gateway.store.sql import Records
 from gateway.store.tables import users
 
@@ -148,6 +149,45 @@ class LocalUsers:
         hashed = await self._passwords.hash(password)
         user = await self._change(name, tenant, {"password": hashed}, end_sessions=True)
         await self._tell(Kind.PASSWORD_CHANGED, user)
+        return user
+
+    async def set_email(
+        self,
+        name: str,
+        email: str,
+        *,
+        confirmed: bool = False,
+        by: str = "",
+        moving: Callable[[AsyncConnection, str, str], Awaitable[None]] | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> User:
+        """Write to them at `email` from now on; empty: nowhere. Another address is not confirmed, unless `confirmed`.
+
+        `moving(connection, tenant, subject)` tells the one they had, in the transaction that takes it away. Raises
+        `UserError` ERR-USER-UNKNOWN, ERR-USER-EMAIL.
+        """
+        check_details(email, "", frozenset())
+        known = await self._row(name, tenant)
+        if known is None:
+            raise _unknown(name)
+        subject, new = known.subject, False
+        this = (users.c.tenant == tenant, users.c.subject == subject)
+        async with self._records.begin(tenant, subject) as connection:
+            before, _ = await own_address(connection, tenant, subject)
+            if before != email:
+                if moving is not None:
+                    await moving(connection, tenant, subject)
+                changed = {"email": email, "email_confirmed": "", "email_confirmed_at": None}
+                await connection.execute(update(users).where(*this).values(changed))
+            if confirmed:
+                new = await confirm(connection, tenant, subject, email, self._clock.now())
+            user = _user((await connection.execute(select(users).where(*this))).one())
+            await self._records.bump(connection, tenant, subject)
+        said = {"by": by} if by else {}
+        if before != email:
+            await self._tell(Kind.ADDRESS_CHANGED, user, **said, **({"email_confirmed": True} if new else {}))
+        elif new:
+            await self._tell(Kind.ADDRESS_CONFIRMED, user, **said)
         return user
 
     async def speak(self, tenant: str, subject: str, language: str) -> None:

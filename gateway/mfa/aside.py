@@ -17,6 +17,7 @@ from gateway.store.outbox_table import put
 from gateway.store.own_address import is_confirmed
 from gateway.store.tables import users
 
+MAIL: Final = "email"
 LIFETIME: Final = 86_400.0
 """Seconds that it is tried to be sent."""
 
@@ -27,10 +28,11 @@ Bound = Callable[[AsyncConnection, str, str, str], Awaitable[Sequence[tuple[str,
 class Aside:
     """Tells them."""
 
-    def __init__(self, bound: Bound, *, issuer: str, account: str, language: str = "en") -> None:
+    def __init__(self, bound: Bound, *, issuer: str, account: str, language: str = "en", mail: bool = True) -> None:
         """`issuer` signs; `account` is the URL of the account page, from the configuration alone; `language` is for
-        people of whom none is known.
+        people of whom none is known. `mail`: whether anybody carries e-mail.
         """
+        self._mail = mail
         self._bound = bound
         self._issuer = issuer
         self._account = account
@@ -48,6 +50,15 @@ class Aside:
             at=at, factor_id=factor_id,
         )  # fmt: skip
 
+    async def moving(self, connection: AsyncConnection, tenant: str, subject: str, *, at: float) -> None:
+        """The account is about to have another address: tell the one it has too."""
+        await self.tell(
+            connection, tenant, subject, "address_changed",
+            title=say("The e-mail address of your account was changed"),
+            said=say("Messages about your account go to another e-mail address from now on."),
+            brief=say("Not your wish? Ask whoever looks after your account."), at=at, own=True,
+        )  # fmt: skip
+
     async def tell(
         self,
         connection: AsyncConnection,
@@ -60,14 +71,18 @@ class Aside:
         brief: str,
         at: float,
         factor_id: str = "",
+        own: bool = False,
     ) -> None:
         """`title`, `said` and what to do (`brief`), to all of them, or that of `factor_id`; not to the mailbox of the
-        account, which is told otherwise.
+        account, which is told otherwise, unless `own`.
         """
         found = await self._bound(connection, tenant, subject, factor_id)
-        user = await recipient(connection, tenant, subject) if found else None
+        user = await recipient(connection, tenant, subject) if found or own else None
         if user is None:
             return
+        found = [one for one in found if one[1].casefold() != user.email.casefold()]
+        if own and self._mail and user.email:
+            found = [(MAIL, user.email), *found]
         content = {
             "title": title,
             "name": user.display_name or user.name,
@@ -81,11 +96,10 @@ class Aside:
             "language": user.language or self._language,
         }
         for channel, address in found:
-            if address.casefold() != user.email.casefold():
-                await put(
-                    connection, tenant=tenant, subject=subject, channel=channel, target=address, kind=kind,
-                    content=packed(content), now=at, lifetime=LIFETIME,
-                )  # fmt: skip
+            await put(
+                connection, tenant=tenant, subject=subject, channel=channel, target=address, kind=kind,
+                content=packed(content), now=at, lifetime=LIFETIME,
+            )  # fmt: skip
 
 
 async def recipient(connection: AsyncConnection, tenant: str, subject: str) -> Row[Any] | None:

@@ -85,6 +85,49 @@ def test_an_address_is_not_confirmed_but_where_the_operator_says_so(sallyport: S
     assert sallyport("user", "show", "kim").code == 1
 
 
+def test_another_address_is_not_confirmed_but_where_the_operator_says_so(sallyport: Sallyport) -> None:
+    def address() -> tuple[str, bool]:
+        (ann,) = sallyport("user", "list", "--json").json
+        return ann["email"], ann["email_confirmed_at"] is not None
+
+    old, new = "ann@example.com", "ann@example.org"
+    sallyport("user", "add", "ann", "--email", old, "--email-confirmed", "--password-stdin", stdin=PASSWORD)
+    said = sallyport("user", "email", "ANN", new)
+    assert (said.code, said.out) == (0, f"ann is written to at {new}, not confirmed\n")
+    assert address() == (new, False)
+    assert sallyport("user", "email", "ann", old).code == 0
+    assert address() == (old, False), "it was, and is no more"
+    assert sallyport("user", "email", "ann", old, "--confirmed").out.startswith(
+        f"ann is written to at {old}, confirmed 2"
+    )
+    assert address() == (old, True)
+    assert sallyport("user", "email", "ann", old).code == 0
+    assert address() == (old, True), "nothing has changed"
+    assert sallyport("user", "email", "ann", new, "--confirmed").code == 0
+    assert address() == (new, True)
+    assert sallyport("user", "email", "ann", "").out == "ann is written to nowhere\n"
+    assert address() == ("", False)
+    assert [kind for kind, _ in sallyport.events()] == [
+        "user_added", "address_changed", "address_changed", "address_confirmed", "address_changed", "address_changed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("ann", "nonsense"), 1, "ERR-USER-EMAIL"),
+        (("nobody", "ann@example.org"), 1, "ERR-USER-UNKNOWN"),
+        (("ann", "", "--confirmed"), 2, "no address"),
+    ],
+)
+def test_an_address_that_cannot_be(sallyport: Sallyport, arguments: tuple[str, ...], code: int, told: str) -> None:
+    sallyport("user", "add", "ann", "--email", "ann@example.com", "--password-stdin", stdin=PASSWORD)
+    said = sallyport("user", "email", *arguments)
+    assert (said.code, told in said.err) == (code, True)
+    assert sallyport("user", "list", "--json").json[0]["email"] == "ann@example.com"
+    assert sallyport.events() == [("user_added", "ann")]
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
 def test_only_the_end_of_the_line_is_cut_off(sallyport: Sallyport, ending: str) -> None:
     sallyport("user", "add", "ann", "--password-stdin", stdin=f" {PASSWORD} {ending}")
@@ -289,7 +332,7 @@ def test_resetting_unbinds_what_was_lost_and_ends_the_sessions(sallyport: Sallyp
     assert sallyport("user", "reset", "nobody").code == 1
 
 
-def test_who_is_reset_hears_of_it_on_their_telephone_and_by_mail(sallyport: Sallyport) -> None:
+def test_who_is_moved_or_reset_hears_of_it_on_their_telephone_and_by_mail(sallyport: Sallyport) -> None:
     """Whoever has talked an operator into it does not have that."""
     file = sallyport.folder / "config.yaml"
     console = "[{console: {}}]"
@@ -320,9 +363,13 @@ def test_who_is_reset_hears_of_it_on_their_telephone_and_by_mail(sallyport: Sall
         return [(row.target, row.kind) for row in rows]
 
     asyncio.run(bind())
+    assert sallyport("user", "email", "ann", "ann@example.org").code == 0
+    assert sallyport("user", "email", "ann", "ann@example.org").code == 0, "nothing changes, and nobody is told"
+    found = [one for one in asyncio.run(told()) if one[1] == "address_changed"]
+    assert [target for target, _ in found] == ["ann@example.com", "+905301234567", "ann@example.org"]
     assert sallyport("user", "reset", "ann").code == 0
     found = [one for one in asyncio.run(told()) if one[1] == "factor_removed"]
-    assert found == [("+905301234567", "factor_removed"), ("ann@example.com", "factor_removed")]
+    assert found == [("+905301234567", "factor_removed"), ("ann@example.org", "factor_removed")]
 
 
 def test_a_second_factor_is_demanded_and_taken_back(sallyport: Sallyport) -> None:

@@ -310,6 +310,29 @@ async def test_an_address_that_goes_is_told_as_it_goes(room: Room, home: Home, h
     assert told == {"remove": everybody[:1], "refused": []}.get(how, everybody)
 
 
+@pytest.mark.parametrize("language", ["en", "tr"])
+async def test_the_address_that_an_account_had_is_told_and_telephones_are(
+    room: Room, home: Home, language: str
+) -> None:
+    await home.bind("spare@example.org", "e1")
+    await home.bind(MAIL.upper(), "e2")
+    await home.ann(language=language)
+    async with room.records.begin(DEFAULT_TENANT, "s-ann") as connection:
+        await aside(room).moving(connection, DEFAULT_TENANT, "s-ann", at=room.clock.now())
+    assert [row.target for row in await home.rows()] == [MAIL, "spare@example.org", NUMBER], "each of them once"
+    (text,) = [short.told(row.content) for row in await home.to("sms")]
+    assert short.septets(text) <= short.ROOM
+    assert "http" not in text
+    letter = write((await home.rows())[0].content)
+    assert letter.subject == {"en": "The e-mail address of your account was changed"}.get(
+        language, "Hesabınızın e-posta adresi değiştirildi"
+    )
+    await home.ann(email="")
+    async with room.records.begin(DEFAULT_TENANT, "s-ann") as connection:
+        await aside(room).moving(connection, DEFAULT_TENANT, "s-ann", at=room.clock.now())
+    assert "" not in {row.target for row in await home.rows()}
+
+
 async def test_what_has_no_address_tells_nobody_as_it_goes(room: Room, home: Home) -> None:
     room.enrolment._aside = aside(room)
     (device,) = [one for one in await room.factors.of(DEFAULT_TENANT, "s-ann") if one.kind == "totp"]
