@@ -32,6 +32,9 @@ from gateway.web.security_keys import KEY_WORDS, elsewhere
 from gateway.web.trusted import offered, prove_and_trust
 from gateway.web.words import LOST, said_of, span, wait_words
 
+SECOND_FACTOR = say("This place asks for a second factor.")
+KNOWN = say("This place asks for a security key that checks who you are, by your finger, face or PIN.")
+
 RETRY = ("ERR-MFA-INVALID", "ERR-MFA-THROTTLED", "ERR-MFA-DISABLED", "ERR-MFA-METHOD", "ERR-MFA-RESEND")
 """Errors after which the challenge goes on."""
 
@@ -146,7 +149,7 @@ async def _ask(
         error=problem,
         trust=span(challenge.demand.trusted) if await offered(request, identity, challenge) else "",
         ticked=ticked,
-        why=say("This place asks for a second factor."),
+        why=KNOWN if challenge.demand.verified or challenge.demand.level >= Level.AAL3 else SECOND_FACTOR,
         lost=LOST.get(request.query.get("lost", ""), ""),
         user=identity.user,
     )

@@ -41,6 +41,11 @@ rules:
     access: authenticated
     upstream: app
     step_up: {level: aal2, factors: [webauthn], trusted_devices: forbid}
+  - name: known
+    match: {paths: [/known/**]}
+    access: authenticated
+    upstream: app
+    step_up: {user_verification: required}
   - {name: trusting, match: {paths: [/trusting/**]}, access: authenticated, upstream: app, step_up: {level: aal2}}
   - {name: everything, access: authenticated, upstream: app, step_up: {level: aal2, max_age: 10m}}
 """
@@ -214,6 +219,8 @@ class Visit:
         self.see("login-kept")
         self.sign_in()
         self.see("resume")
+        browser.go("/known/x")
+        self.see("verify-known")
         browser.go("/trusting/x")
         self.see("verify-key")
         browser.forget_key()

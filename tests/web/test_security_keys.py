@@ -101,6 +101,11 @@ async def test_an_address_that_speaks_of_it_asks_for_it(keyed: House, browser: B
     assert (asked.demand.verified, asked.offered) == (True, ("webauthn",))
     page = (await browser.get(opened.location)).text
     assert ("Use my key" in page, "backup code" in page) == (True, False)
+    assert "asks for a security key that checks who you are, by your finger, face or PIN." in page
+    plain = (await browser.get((await browser.get("dialog?acr_values=aal2")).location)).text
+    assert ("checks who you are" in plain, "asks for a second factor." in plain) == (False, True)
+    strictest = (await browser.get((await browser.get("dialog?acr_values=aal3")).location)).text
+    assert "asks for a security key that checks who you are" in strictest
 
 
 async def test_the_form_of_the_page_answers_too(keyed: House, browser: Browser) -> None:
