@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -40,6 +41,18 @@ def _nothing_left_open() -> Iterator[None]:
     """What a file of tests left open is found at its end, and not in somebody else's."""
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A command says how loud it wants its loggers for as long as its process lives; here others live in it too."""
+    loggers = [logging.getLogger(name) for name in ("sallyport", "sallyport.events")]
+    were = [(each.level, each.propagate, list(each.handlers)) for each in loggers]
+    yield
+    for each, (level, propagate, handlers) in zip(loggers, were, strict=True):
+        each.setLevel(level)
+        each.propagate = propagate
+        each.handlers[:] = handlers
 
 
 @pytest.fixture(scope="module")
