@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import sys
 import time
 import timeit
 import tracemalloc
 from itertools import pairwise
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -303,8 +306,32 @@ def many(rules: int) -> Book:
     return a_book([*entries, an_entry(rules - 1, "rest")])
 
 
+def steps(book: Book, asked: list[Facts]) -> int:
+    """Instructions of Python that looking them up takes: the same whatever else the machine does."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for one in asked:
+            book.find(one)
+    finally:
+        sys.settrace(before)
+    return count
+
+
 def fastest(*books: Book, asked: list[Facts]) -> list[float]:
-    """Microseconds of processor time for a look-up in each book, measured in turns so that noise meets all alike."""
+    """Microseconds of processor time for a look-up in each book, measured in turns so that noise meets all alike.
+
+    Where others use the processor too it is half as much again now and then; what `steps` does not see, the loops of
+    libraries, would be a thousand times as much.
+    """
 
     def run(book: Book) -> float:
         return timeit.timeit(lambda: [book.find(one) for one in asked], number=20, timer=time.thread_time)
@@ -313,16 +340,20 @@ def fastest(*books: Book, asked: list[Facts]) -> list[float]:
     return [min(column) / 20 / len(asked) * 1e6 for column in zip(*rounds, strict=True)]
 
 
+def assert_as_fast(lots: Book, few: Book, asked: list[Facts]) -> None:
+    for book in (lots, few):  # what is remembered is
+        for one in asked:
+            book.find(one)
+    assert steps(lots, asked) <= steps(few, asked) / 0.9
+    with_few, with_lots = fastest(few, lots, asked=asked)
+    assert with_lots <= 3 * with_few, f"{with_lots:.2f} µs a look-up, {with_few:.2f} with few"
+
+
 def test_ten_thousand_rules_are_as_fast_as_ten() -> None:
     few, lots = many(10), many(10_000)
-    known = [facts(f"/s{n}/a/b", host=f"h{n}.example") for n in range(8)] * 10
-    with_few, with_lots = fastest(few, lots, asked=known)
-    assert with_lots <= 1.0, f"{with_lots:.2f} µs a remembered look-up"
-    assert with_lots <= with_few / 0.9
-
-    unknown = [facts("/s7/" + "x" * 300 + str(n), host="h7.example") for n in range(20)]  # too long to be remembered
-    with_few, with_lots = fastest(few, lots, asked=unknown)
-    assert with_lots <= with_few / 0.7, f"{with_lots:.1f} µs a new look-up"
+    assert_as_fast(lots, few, [facts(f"/s{n}/a/b", host=f"h{n}.example") for n in range(8)] * 10)
+    too_long_to_be_remembered = [facts("/s7/" + "x" * 300 + str(n), host="h7.example") for n in range(20)]
+    assert_as_fast(lots, few, too_long_to_be_remembered)
 
 
 def behind_a_wildcard(rules: int, pattern: str) -> Book:
@@ -336,8 +367,7 @@ def test_ten_thousand_rules_that_go_on_with_a_wildcard_are_as_fast_as_ten(patter
     tail = "x" * 300  # too long to be remembered
     path = pattern.format(7).replace("**", "*").replace("*", tail)
     assert names(few.find(facts(path))) == names(lots.find(facts(path))) == ["r7"]
-    with_few, with_lots = fastest(few, lots, asked=[facts(path)] * 20)
-    assert with_lots <= with_few / 0.7, f"{with_lots:.1f} µs a new look-up"
+    assert_as_fast(lots, few, [facts(path)] * 20)
 
 
 def test_a_literal_that_all_rules_share_does_not_tell_them_apart() -> None:
