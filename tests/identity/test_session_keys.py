@@ -27,7 +27,7 @@ from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.faulty import before
 from tests.rig.ledger import Remembered
 from tests.rig.redis import Server, a_server, until, watched
-from tests.rig.sessions import HOUR, MASTER, TERMS, Stores, Timed
+from tests.rig.sessions import HOUR, MASTER, TERMS, Stores, Timed, settled
 
 pytestmark = over("redis")
 
@@ -590,13 +590,6 @@ async def heard(replica: Sessions) -> None:
     assert isinstance(store, SessionKeys)
     assert isinstance(store._redis, Timed)
     await asyncio.wait_for(store._redis.hears.wait(), 5)
-
-
-async def settled(replica: Sessions, token: str) -> None:
-    """Look `token` up until it is near: a message about an earlier change may come in between."""
-    await asyncio.sleep(0.02)
-    assert await replica.find(token) is not None
-    await until(lambda: replica.near(token) is not None)
 
 
 def unknown(replica: Sessions, token: str) -> bool:

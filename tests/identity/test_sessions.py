@@ -23,7 +23,7 @@ from gateway.store.sql import Records
 from gateway.store.tables import users
 from tests.identity.conftest import PASSWORD, Browser, over
 from tests.rig.ledger import Remembered
-from tests.rig.sessions import HOUR, TERMS, Stores
+from tests.rig.sessions import HOUR, TERMS, Stores, settled
 
 pytestmark = over("sqlite", "postgresql", "redis", "cluster")
 
@@ -394,7 +394,7 @@ async def test_what_another_process_changes_is_seen_by_the_next_refresh(
     token, _ = await browser.sign_in(ann)
     other = await stores.replica()
     await other.refresh()
-    assert await other.find(token) is not None
+    await settled(other, token)
     await other.refresh()
     assert other.near(token) is not None
     await sessions.end_all("default", ann.subject)

@@ -43,8 +43,9 @@ class Faulty:
         """What comes instead of so many octets."""
         self.connections = 0
         """How many came, in all."""
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._lines: set[_Line] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._hole: list[socket.socket] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faulty", daemon=True)
@@ -76,13 +77,25 @@ class Faulty:
         asyncio.run_coroutine_threadsafe(work(*given), self._loop).result(10.0)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._came, HERE, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        # Not `start_server`: one that is closed forgets whom it has accepted a moment ago, and leaves them open.
+        self._listener = socket.create_server((HERE, self.port), backlog=100)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            came, _ = listener.accept()
+            came.setblocking(False)
+            task = self._loop.create_task(self._came(came))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _deaf(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def _begin(self, fault: Fault) -> None:
         self._fill()
@@ -104,7 +117,7 @@ class Faulty:
             else:
                 line.changed()
         self._fill()
-        if self._server is None:
+        if self._listener is None:
             await self._listen()
 
     def _fill(self) -> None:
@@ -133,16 +146,20 @@ class Faulty:
     async def _close(self) -> None:
         await self._end()
         await self._deaf()
-        await self._reset()
-        await asyncio.gather(*[line.task for line in self._lines if line.task], return_exceptions=True)
+        while self._tasks:  # also of who was accepted a moment ago
+            await self._reset()
+            await asyncio.wait(self._tasks, timeout=0.02)
+        await asyncio.sleep(0)
 
-    async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _came(self, sock: socket.socket) -> None:
         self.connections += 1
-        line = _Line(self, reader, writer)
-        line.task = asyncio.current_task()
+        line = _Line(self, *await asyncio.open_connection(sock=sock))
         self._lines.add(line)
         try:
-            await line.run()
+            if self.fault == "refused":
+                line.reset()
+            else:
+                await line.run()
         finally:
             self._lines.discard(line)
 
@@ -151,7 +168,6 @@ class _Line:
     """One connection through the proxy."""
 
     def __init__(self, proxy: Faulty, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.task: asyncio.Task[None] | None = None
         self.spoilt = False
         """Whether bytes were lost or changed: what follows could only be misunderstood."""
         self._proxy = proxy

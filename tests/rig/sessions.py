@@ -164,3 +164,14 @@ async def opened(records: Records, clock: ManualClock, where: Where | None) -> A
     """Sessions in the database, or in the Redis at `where`."""
     async with AsyncExitStack() as ending:
         yield Stores(records, clock, where, ending)
+
+
+async def settled(replica: Sessions, token: str) -> None:
+    """Look `token` up until it stays near: what was said of an earlier change may still be on its way, in a cluster
+    from one server to the next."""
+    async with asyncio.timeout(5):
+        while True:
+            assert await replica.find(token) is not None
+            await asyncio.sleep(0.02)
+            if replica.near(token) is not None:
+                return

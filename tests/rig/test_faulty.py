@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -119,3 +121,14 @@ def test_pointed_elsewhere(proxy: Faulty, line: socket.socket) -> None:
         with connected(proxy) as again:
             again.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\nwhich\r\n")
             assert b"other" in again.recv(100)
+
+
+def test_who_comes_in_the_moment_it_ends_is_let_go(server: Server) -> None:
+    """Whatever a loop leaves open is found by whichever test comes next."""
+    for _ in range(20):
+        with before(server.port) as proxy:
+            came = [socket.create_connection(("127.0.0.1", proxy.port), timeout=5.0) for _ in range(5)]
+        for each in came:
+            with each, contextlib.suppress(ConnectionError):
+                assert each.recv(1) == b""
+    gc.collect()
