@@ -150,6 +150,14 @@ async def test_twenty_presses_at_once_are_one_answer(
     assert len(await sending.told(Kind.STEP_UP_PASSED)) == 1
 
 
+async def asked_by_a_rule_that_trusts(house: House, browser: Browser, clock: ManualClock) -> str:
+    """The ticket of a challenge, where browsers can be trusted."""
+    desk = house.desk
+    object.__setattr__(desk, "trusted", TrustedDevices(house.records, clock, desk.ledger, desk.sessions.end_in))
+    demand = StepUpDemand(Level.AAL2, trusted=30 * 86_400.0)
+    return await desk.stepups.begin(await house.identity(browser), demand, return_to="/")
+
+
 @pytest.mark.parametrize("ticked", [True, False])
 async def test_a_browser_can_be_trusted_there_too(
     sending: House,
@@ -158,10 +166,7 @@ async def test_a_browser_can_be_trusted_there_too(
     clock: ManualClock,
     ticked: bool,
 ) -> None:
-    desk = sending.desk
-    object.__setattr__(desk, "trusted", TrustedDevices(sending.records, clock, desk.ledger, desk.sessions.end_in))
-    demand = StepUpDemand(Level.AAL2, trusted=30 * 86_400.0)
-    ticket = await desk.stepups.begin(await sending.identity(ann), demand, return_to="/")
+    ticket = await asked_by_a_rule_that_trusts(sending, ann, clock)
     page = await ann.get(await letter(ann, ticket, post))
     assert "Trust this browser for 30 days" in page.text
     assert "checked" not in page.text
@@ -175,10 +180,7 @@ async def test_where_it_looks_strange_none_is_trusted(
     post: RecordingPost,
     clock: ManualClock,
 ) -> None:
-    desk = sending.desk
-    object.__setattr__(desk, "trusted", TrustedDevices(sending.records, clock, desk.ledger, desk.sessions.end_in))
-    demand = StepUpDemand(Level.AAL2, trusted=30 * 86_400.0)
-    ticket = await desk.stepups.begin(await sending.identity(ann), demand, return_to="/")
+    ticket = await asked_by_a_rule_that_trusts(sending, ann, clock)
     link = await letter(ann, ticket, post)
     sending.risk = Score(0.9, (), None)
     page = await ann.get(link)
