@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 from redis import exceptions
-from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import Connection, UnixDomainSocketConnection
 
 from gateway.store.line import DEADLINE, LATE
 
@@ -206,15 +206,23 @@ class Node:
         return self._link
 
 
-class _Secure(SSLConnection):
-    """One that gives up its handshake, and its farewell, in time: asyncio would hold the socket for half a minute."""
+class _Secure(Connection):
+    """Over TLS, begun on a connection that is there already: whatever ends it, there is something to let go of at once.
+    asyncio, whose handshake is given up when it is just done, and redis-py, whose server refuses it, would only begin
+    the farewell, and keep nothing to end it by."""
 
-    def _connection_arguments(self) -> dict[str, Any]:
-        return {
-            **super()._connection_arguments(),
-            "ssl_handshake_timeout": 0.9 * CONNECT,
-            "ssl_shutdown_timeout": 0.1 * CONNECT,
-        }
+    def __init__(self, tls: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self._tls = tls
+
+    async def disconnect(self, *_: Any, **__: Any) -> None:
+        """At once."""
+        let_go(self)
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]
+        assert self._writer is not None
+        await self._writer.start_tls(self._tls, server_hostname=self.host, ssl_handshake_timeout=0.9 * CONNECT)
 
 
 async def connect(where: Where, address: Address, *, sentinel: bool = False) -> Any:
@@ -234,8 +242,7 @@ async def connect(where: Where, address: Address, *, sentinel: bool = False) -> 
     if address.path:
         connection: Any = UnixDomainSocketConnection(path=address.path, **options)
     elif where.tls:
-        connection = _Secure(host=address.host, port=address.port, **options)
-        connection.ssl_context.context = tls_of(where)
+        connection = _Secure(tls_of(where), host=address.host, port=address.port, **options)
     else:
         connection = Connection(host=address.host, port=address.port, **options)
     try:
