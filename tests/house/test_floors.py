@@ -40,7 +40,7 @@ OPTIONAL = (
     "pyotp",
     "segno",
     "prometheus_client",
-    "argon2",
+    "nacl",
     "webauthn",
     "redis",
     "jwt",
