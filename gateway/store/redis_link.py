@@ -221,8 +221,8 @@ class _Secure(Connection):
 
     async def _connect(self) -> None:
         await super()._connect()  # type: ignore[no-untyped-call]
-        assert self._writer is not None
-        await self._writer.start_tls(self._tls, server_hostname=self.host, ssl_handshake_timeout=0.9 * CONNECT)
+        writer: Any = self._writer
+        await writer.start_tls(self._tls, server_hostname=self.host, ssl_handshake_timeout=0.9 * CONNECT)
 
 
 async def connect(where: Where, address: Address, *, sentinel: bool = False) -> Any:
