@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from time import thread_time
 from typing import Any, Self, TypeVar
 
@@ -47,6 +48,8 @@ class Connection:
         self._threads = threads
         self._long = long
         self._outside: Future[Any] | None = None
+        self.asking: set[sqlite3.Cursor] = set()
+        """Cursors that nobody has closed."""
         self.apart = False
         """Whether all of it goes to a thread."""
 
@@ -89,14 +92,14 @@ class Connection:
             await self._settled()
             closing, self._connection = self._connection, None
             try:
-                await self._elsewhere(_give_up, closing)
+                await self._elsewhere(_give_up, closing, list(self.asking))
             except RuntimeError:  # who lent it has closed already, and its threads have gone
-                _give_up(closing)
+                _give_up(closing, list(self.asking))
 
     def stop(self) -> None:
         """The same, where nobody can wait."""
         if self._connection is not None:
-            _give_up(self._connection)
+            _give_up(self._connection, list(self.asking))
             self._connection = None
 
     async def create_function(self, name: str, narg: int, func: Callable[..., Any], **options: Any) -> None:
@@ -146,7 +149,10 @@ class Connection:
             self.open.execute("PRAGMA busy_timeout = 0")
 
 
-def _give_up(connection: sqlite3.Connection) -> None:
+def _give_up(connection: sqlite3.Connection, asking: Iterable[sqlite3.Cursor]) -> None:
+    for cursor in asking:  # who was cancelled has left a question open, and the file would be kept open for its answer
+        with suppress(sqlite3.ProgrammingError):  # a thread is at it
+            cursor.close()
     if connection.in_transaction:  # which would outlive the connection for as long as somebody keeps a cursor of it
         connection.rollback()
     with _closing:  # the last one puts the log into the file; two at the same moment would each leave it to the other
@@ -159,6 +165,7 @@ class Cursor:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._cursor = connection.open.cursor()
+        connection.asking.add(self._cursor)
         self._statement = ""
 
     async def __aenter__(self) -> Self:
@@ -197,4 +204,5 @@ class Cursor:
 
     async def close(self) -> None:
         """As PEP 249 has it."""
+        self._connection.asking.discard(self._cursor)
         self._cursor.close()

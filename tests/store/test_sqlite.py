@@ -337,6 +337,20 @@ async def test_those_that_are_closed_at_the_same_moment_leave_no_log(tmp_path: P
     assert left == []
 
 
+async def test_a_question_that_a_cancelled_caller_left_open_is_closed_with_the_connection(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """Whoever still has it in hand (a coroutine in a circle of references) would keep the file open, and its log."""
+    await connection.execute("PRAGMA journal_mode=WAL")
+    await connection.execute("CREATE TABLE t (x)")
+    await connection.execute("INSERT INTO t VALUES (1), (2)")
+    cursor = connection.cursor()
+    await cursor.execute("SELECT x FROM t")
+    await connection.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    assert cursor.description is not None  # we have it still
+
+
 async def test_what_has_taken_long_once_is_a_threads_ever_after(connection: Connection) -> None:
     here = threading.get_ident()
     assert await asked(connection, HEAVY) == here
