@@ -40,11 +40,14 @@ class Pool:
         self._returning: set[asyncio.Task[None]] = set()
         """On their way back from somebody who was cancelled."""
         self._epoch = 0
+        self._closed = False
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Lent]:
-        """One that nobody else has. Raises what the engine does."""
+        """One that nobody else has. Raises what the engine does, and `sqlite3.ProgrammingError` when it is closed."""
         async with self._room:
+            if self._closed:  # one opened now would never be closed
+                raise sqlite3.ProgrammingError("it was closed")
             epoch = self._epoch
             lent = self._idle.pop() if self._idle else await self._connect()
             try:
@@ -66,12 +69,17 @@ class Pool:
 
     async def close(self) -> None:
         """Use none any more, and wait for those that are lent: they are soon given back, and closed by that."""
+        self._closed = True
         await self.renew()
+        back = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
-                for _ in range(self._size):
+                while back < self._size:
                     await self._room.acquire()
+                    back += 1
                 await asyncio.gather(*self._returning)
+        for _ in range(back):  # who comes too late is told, and does not wait for ever
+            self._room.release()
 
     async def _connect(self) -> Lent:
         connection = await self._engine.connect()

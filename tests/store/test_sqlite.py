@@ -290,6 +290,17 @@ async def test_who_still_reads_when_it_is_closed_ends_in_peace(records: Records)
         assert await connection.scalar(select(func.count()).select_from(seen)) == 0
 
 
+async def test_who_comes_too_late_opens_nothing(records: Records) -> None:
+    await written(records)
+    await records.close()
+    with pytest.raises(StoreAway, match="it was closed"):
+        await written(records)
+    with pytest.raises(StoreAway, match="it was closed"):
+        async with records.begin():
+            raise AssertionError
+    assert beside(records) == set()
+
+
 # --- one connection -----------------------------------------------------------------------------------------------
 
 
