@@ -40,7 +40,7 @@ from bench.subjects import PASSWORD, LeftOutError
 from gateway.core.clock import SystemClock
 from gateway.core.identity import DEFAULT_TENANT, Proof
 from gateway.crypto.keys import KeyRing
-from gateway.identity.passwords import MEMORY_KIB, PASSES, Passwords
+from gateway.identity.passwords import LANES, MEMORY_KIB, PASSES, Passwords
 from gateway.identity.session_rows import SessionRows
 from gateway.identity.session_store import Lifetimes, Opening, Terms
 from gateway.mfa import otp
@@ -136,7 +136,7 @@ class Verified:
         most = " and ".join(f"{rate:,.0f} (database: {where})" for where, rate in self.capacity.items())
         yield (
             f"p50 / p99 of the gateway's own time, in ms. These cores make {most} sign-ins a second at most, with "
-            f"argon2id at {MEMORY_KIB} KiB, {PASSES} passes, one lane. A verification costs "
+            f"argon2id at {MEMORY_KIB} KiB, {PASSES} passes, {LANES} lane. A verification costs "
             f"{self.rows[0].busy / EACH / len(KINDS) * 1000:.1f} ms of processor time, its challenge included."
         )
         few = min(count for row in self.rows for _, _, count in row.times.values())

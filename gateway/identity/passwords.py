@@ -1,11 +1,9 @@
 """Passwords: argon2id (RFC 9106), off the event loop.
 
-Parameters are OWASP's first choice for argon2id, 19 MiB, two passes, one lane: about 10 ms of one core with libsodium,
-which takes the widest registers that the processor has, and 20 where it has no wide ones. A pool of two threads bounds
-memory (two times 19 MiB) and keeps a flood of sign-ins from taking every core; they stand back for the event loop, so
-that whoever is signed in does not wait for those who sign in. A queue that is full is told to come back later.
-
-A hash is kept as a PHC string. An older one is replaced at the next successful sign-in.
+Parameters are OWASP's first choice for argon2id, 19 MiB, two passes, one lane: about 20 ms of one core. A pool of two
+threads bounds memory (two times 19 MiB) and keeps a flood of sign-ins from taking every core; they stand back for the
+event loop, so that whoever is signed in does not wait for those who sign in. A queue that is full is told to come back
+later. An older hash is replaced at the next successful sign-in.
 
 Strength follows NIST SP 800-63B-4, section 3.1.1: at least 8 characters (a second factor can be asked for), long ones
 welcome, no rules about kinds of characters, none of the passwords everybody tries. Comparison is of RFC 8265
@@ -16,25 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import secrets
 import threading
 import unicodedata
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hmac import compare_digest
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.words import say
 from gateway.identity.common import is_common
 
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
 MEMORY_KIB = 19456
 PASSES = 2
-SALT, TAG = 16, 32
-"""Bytes."""
+LANES = 1
 MIN_LENGTH = 8
 MAX_LENGTH = 128
 THREADS = 2
@@ -53,7 +51,8 @@ class Passwords:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords", initializer=_stand_back)
         self._waiting = 0
         # Well-formed, with today's parameters, and of no password: comparing with it costs what any other costs.
-        self._nobody = _written(secrets.token_bytes(SALT), secrets.token_bytes(TAG))
+        salt, tag = (b64encode(secrets.token_bytes(size)).rstrip(b"=").decode() for size in (16, 32))
+        self._nobody = f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${tag}"
 
     def demand_room(self) -> None:
         """Raises `UserError` ERR-BUSY where another one would not be looked at."""
@@ -62,12 +61,12 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """The password's argon2id hash as a PHC string. Raises `UserError` ERR-BUSY."""
-        return await self._off_the_loop(lambda: _hash(password))
+        return await self._off_the_loop(lambda: _hasher().hash(_bytes(password)))
 
     async def verify(self, hashed: str | None, password: str) -> bool:
         """Whether `password` has this hash. With None the answer is no, after the same work.
 
-        Raises `UserError` ERR-BUSY, `StoreAway` for a hash that is none of ours.
+        Raises `UserError` ERR-BUSY, `StoreAway` for a hash that is none.
         """
         good = await self._off_the_loop(lambda: _matches(hashed or self._nobody, password))
         return good and hashed is not None
@@ -75,7 +74,7 @@ class Passwords:
     @staticmethod
     def outdated(hashed: str) -> bool:
         """Whether the hash was made with other parameters than today's."""
-        return not hashed.startswith(_parameters())
+        return _hasher().check_needs_rehash(hashed)
 
     async def _off_the_loop(self, work: Callable[[], T]) -> T:
         self.demand_room()
@@ -128,38 +127,25 @@ def _opaque(password: str) -> str:
     return unicodedata.normalize("NFC", spaced)
 
 
-def _hash(password: str) -> str:
-    salt = secrets.token_bytes(SALT)
-    return _written(salt, _argon2id(_bytes(password), salt, MEMORY_KIB, PASSES))
-
-
 def _matches(hashed: str, password: str) -> bool:
-    if (read := _PHC(hashed)) is None:
-        raise StoreAway("a stored password hash is damaged")
-    memory, passes, salt, tag = read.groups()
-    made = _argon2id(_bytes(password), b64decode(salt + "=="), int(memory), int(passes))
-    return compare_digest(made, b64decode(tag + "="))
-
-
-def _argon2id(password: bytes, salt: bytes, memory: int, passes: int) -> bytes:
-    """The tag. Raises `StoreAway` where there is no memory for it, or no such parameters."""
-    from nacl.exceptions import CryptoError  # a gateway that only checks sessions does not load it
-    from nacl.pwhash import argon2id
+    from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
     try:
-        return argon2id.kdf(TAG, password, salt, opslimit=passes, memlimit=memory * 1024)
-    except CryptoError as error:
-        raise StoreAway(f"argon2id with {memory} KiB and {passes} passes cannot be computed") from error
+        return _hasher().verify(hashed, _bytes(password))
+    except VerifyMismatchError:
+        return False
+    except (InvalidHashError, VerificationError) as error:
+        raise StoreAway("a stored password hash is damaged") from error
 
 
-def _parameters() -> str:
-    return f"$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p=1$"
+def _hasher() -> PasswordHasher:
+    """Made when first needed: a gateway that only checks sessions does not load argon2."""
+    global _made
+    if _made is None:
+        from argon2 import PasswordHasher
+
+        _made = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
+    return _made
 
 
-def _written(salt: bytes, tag: bytes) -> str:
-    return _parameters() + "$".join(b64encode(each).rstrip(b"=").decode() for each in (salt, tag))
-
-
-_PHC = re.compile(
-    r"\$argon2id\$v=19\$m=([1-9][0-9]{0,6}),t=([1-9][0-9]{0,3}),p=1\$([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})"
-).fullmatch
+_made: PasswordHasher | None = None

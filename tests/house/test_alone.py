@@ -28,7 +28,7 @@ rules:
   - {name: near, match: {networks: [127.0.0.0/8]}, access: public, upstream: app}
 """
 NAVIGATES = b"Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n"
-KNOWS_PEOPLE = ("sqlalchemy", "aiosqlite", "aiohttp", "nacl", "jinja2", "pyotp", "segno", "cryptography",
+KNOWS_PEOPLE = ("sqlalchemy", "aiosqlite", "aiohttp", "argon2", "jinja2", "pyotp", "segno", "cryptography",
                 "gateway.people", "gateway.identity.sessions", "gateway.mfa.stepup", "prometheus_client")  # fmt: skip
 
 

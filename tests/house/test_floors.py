@@ -40,7 +40,7 @@ OPTIONAL = (
     "pyotp",
     "segno",
     "prometheus_client",
-    "nacl",
+    "argon2",
     "webauthn",
     "redis",
     "jwt",
