@@ -87,20 +87,29 @@ class Connection:
             self.open.rollback()
 
     async def close(self) -> None:
-        """Give the file back."""
+        """Give the file back; whoever is cancelled meanwhile has given it back all the same."""
         if self._connection is not None:
             await self._settled()
-            closing, self._connection = self._connection, None
-            try:
-                await self._elsewhere(_give_up, closing, list(self.asking))
-            except RuntimeError:  # who lent it has closed already, and its threads have gone
-                _give_up(closing, list(self.asking))
+        closing, self._connection = self._connection, None
+        if closing is None:
+            return
+        try:
+            self._outside = self._threads.submit(_give_up, closing, list(self.asking))
+        except RuntimeError:  # who lent it has closed already, and its threads have gone
+            _give_up(closing, list(self.asking))
+        else:
+            await asyncio.shield(asyncio.wrap_future(self._outside))
 
     def stop(self) -> None:
-        """The same, where nobody can wait."""
-        if self._connection is not None:
-            _give_up(self._connection, list(self.asking))
-            self._connection = None
+        """The same, where nobody can wait. A thread that is at it does it at its end: before, it would crash."""
+        closing, self._connection = self._connection, None
+        if closing is None:
+            return
+        asking = list(self.asking)
+        if self._outside is None:
+            _give_up(closing, asking)
+        else:
+            self._outside.add_done_callback(lambda _: _give_up(closing, asking))
 
     async def create_function(self, name: str, narg: int, func: Callable[..., Any], **options: Any) -> None:
         """As SQLAlchemy wants one of its own."""
@@ -204,5 +213,5 @@ class Cursor:
 
     async def close(self) -> None:
         """As PEP 249 has it."""
+        self._cursor.close()  # not where a thread is at it; the connection's end closes it then
         self._connection.asking.discard(self._cursor)
-        self._cursor.close()

@@ -54,12 +54,16 @@ class Group:
             if not first:
                 await driver.execute("RELEASE part")
         except BaseException:
-            if first or not driver.in_transaction:
-                self.over = True
-                await self._giving_back.aclose()  # whoever writes next begins anew
-            else:
-                await driver.execute("ROLLBACK TO part")
-                await driver.execute("RELEASE part")
+            undone = False
+            try:
+                if not first and driver.in_transaction:
+                    await driver.execute("ROLLBACK TO part")
+                    await driver.execute("RELEASE part")
+                    undone = True
+            finally:
+                if not undone:  # also for who is cancelled once more: a part that is half done is not kept with others
+                    self.over = True
+                    await self._giving_back.aclose()  # whoever writes next begins anew
             raise
         self._parts += 1
 

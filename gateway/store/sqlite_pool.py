@@ -45,7 +45,9 @@ class Pool:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Lent]:
         """One that nobody else has. Raises what the engine does, and `sqlite3.ProgrammingError` when it is closed."""
-        async with self._room:
+        await self._room.acquire()
+        returning: asyncio.Task[None] | None = None
+        try:
             if self._closed:  # one opened now would never be closed
                 raise sqlite3.ProgrammingError("it was closed")
             epoch = self._epoch
@@ -60,6 +62,11 @@ class Pool:
                     await asyncio.shield(returning)
                 else:
                     await self._take_back(lent, epoch)
+        finally:
+            if returning is None or returning.done():
+                self._room.release()
+            else:  # who was cancelled once more does not wait for it; its place is taken until it is back
+                returning.add_done_callback(lambda _: self._room.release())
 
     async def renew(self) -> None:
         """Use none of those that are open now any more."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.store import sqlite_connection, sqlite_pool
 from gateway.store.sql import Records
+from gateway.store.sqlite import Sqlite
 from gateway.store.sqlite_connection import Connection
 from gateway.store.tables import seen
 
@@ -283,6 +284,65 @@ async def test_who_is_cancelled_while_a_thread_writes_for_them_is_cancelled(reco
     assert "later" in await written(records)
 
 
+async def test_a_part_whose_undoing_is_cancelled_is_not_kept_with_others(records: Records) -> None:
+    database = records._database
+    assert isinstance(database, Sqlite)
+    database._long.add("ROLLBACK TO part")  # it took a thread's time once
+    went_on = asyncio.Event()
+
+    async def write(name: str, *, then: asyncio.Event | None = None) -> None:
+        async with records.begin() as connection:
+            await connection.execute(insert(seen).values(row(name)))
+            if then is not None:
+                then.set()
+                await asyncio.Event().wait()
+
+    first, half = asyncio.create_task(write("first")), asyncio.create_task(write("half", then=went_on))
+    await went_on.wait()
+    with busy(database._threads):
+        for _ in range(2):
+            half.cancel()
+            for _ in range(3):
+                await asyncio.sleep(0)
+    ended = await asyncio.gather(first, half, return_exceptions=True)
+    assert isinstance(ended[1], asyncio.CancelledError)
+    assert await written(records) == ({"first"} if ended[0] is None else set())
+    await write("later")
+    assert "later" in await written(records)
+
+
+async def test_a_connection_that_a_thread_is_at_keeps_its_place(records: Records) -> None:
+    """Also where who had it has gone, and does not wait until it is back."""
+    database = records._database
+    assert isinstance(database, Sqlite)
+    pool, begun, go_on = database._writing, threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    async def borrow() -> None:
+        async with pool.lend() as (_, driver):
+            await driver.run("", work, apart=True)
+
+    borrowing = asyncio.create_task(borrow())
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    for _ in range(2):
+        borrowing.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert borrowing.cancelled()
+    waiting = asyncio.create_task(pool._room.acquire())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    go_on.set()
+    await waiting
+    assert len(pool._idle) == 1
+    pool._room.release()
+
+
 async def test_who_still_reads_when_it_is_closed_ends_in_peace(records: Records) -> None:
     async with records.read() as connection:
         assert await connection.scalar(select(func.count()).select_from(seen)) == 0
@@ -409,6 +469,101 @@ async def test_what_a_cancelled_caller_left_to_a_thread_is_waited_for(connection
     go_on.set()
     await second
     assert order == ["first", "second"]
+
+
+async def until_gone(path: Path) -> bool:
+    """Whether it is, soon."""
+    due = asyncio.get_running_loop().time() + 10.0
+    while path.exists() and asyncio.get_running_loop().time() < due:
+        await asyncio.sleep(0.001)
+    return not path.exists()
+
+
+@contextmanager
+def busy(threads: ThreadPoolExecutor) -> Iterator[None]:
+    """None of them does anything else."""
+    go_on = threading.Event()
+    for _ in range(threads._max_workers):
+        threads.submit(go_on.wait, 10)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+async def left(connection: Connection, work: Callable[[], object]) -> threading.Event:
+    """Have a thread do `work` that nobody waits for any more, once the event is set."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long() -> None:
+        begun.set()
+        go_on.wait(10)
+        work()
+
+    asking = asyncio.create_task(connection.run("", long, apart=True))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    asking.cancel()
+    await asyncio.wait([asking])
+    return go_on
+
+
+async def test_a_connection_is_not_taken_away_from_under_a_thread(connection: Connection, tmp_path: Path) -> None:
+    """Who is cancelled a second time waits for no thread; closing what it works with would end the whole process."""
+    await connection.execute("PRAGMA journal_mode=WAL")
+    await connection.execute("CREATE TABLE t (x)")
+    raw, found = connection.open, list[object]()
+    go_on = await left(connection, lambda: found.extend(raw.execute("SELECT count(*) FROM t")))
+    closing = asyncio.create_task(connection.close())  # waits for the thread
+    await asyncio.sleep(0)
+    connection.stop()
+    assert not connection.is_open
+    go_on.set()
+    await closing
+    assert found == [(0,)]
+    assert await until_gone(tmp_path / "a.db-wal")
+
+
+async def test_a_connection_whose_closing_is_cancelled_is_closed(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        connection = Connection(str(tmp_path / "a.db"), threads, set())
+        await connection.execute("PRAGMA journal_mode=WAL")
+        await connection.execute("CREATE TABLE t (x)")
+        with busy(threads):
+            closing = asyncio.create_task(connection.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+        assert closing.cancelled()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
+async def test_a_cursor_that_a_thread_is_at_is_closed_with_the_connection(
+    connection: Connection, tmp_path: Path
+) -> None:
+    await connection.execute("PRAGMA journal_mode=WAL")
+    await connection.execute("CREATE TABLE t (x)")
+    await connection.execute("INSERT INTO t VALUES (1), (2)")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    await connection.create_function("slow", 0, slow)
+    connection.apart = True
+    cursor = connection.cursor()
+    asking = asyncio.create_task(cursor.execute("SELECT slow(), x FROM t"))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    asking.cancel()
+    await asyncio.wait([asking])
+    with pytest.raises(sqlite3.ProgrammingError):
+        await cursor.close()
+    go_on.set()
+    await connection.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    assert cursor.description is not None  # we have it still
 
 
 async def test_a_closed_connection_says_so(connection: Connection) -> None:
