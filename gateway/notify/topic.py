@@ -2,8 +2,9 @@
 (https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html).
 
 - Signed with SHA-256 (`SignatureVersion` 2, an attribute of the topic): the older way signs SHA-1 and is not read.
-- The certificate is fetched from where the message says, which has to be SNS of the topic's region, over TLS. So nobody
-  can have us ask anybody else. It is kept; what could not be fetched is not asked for again for a while.
+- The certificate is fetched from where the message says, which has to be a certificate of SNS in the topic's region, over
+  TLS. So nobody can have us ask anybody else; nor have SNS, which answers questions of everybody at the same host, say
+  what they have put there: there is no query. It is kept; what could not be fetched is not asked for again for a while.
 - Only the topic of the configuration is heard, and nothing older than an hour, which is how long they try again.
 - A topic asks once whether we want to hear it; that is answered by visiting the URL they give, of the same kind.
 """
@@ -51,7 +52,6 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 T = TypeVar("T")
 
-_CERTIFICATE: Final = re.compile(r"/SimpleNotificationService-[A-Za-z0-9]{1,64}\.pem$")
 _log = logging.getLogger("sallyport.notify")
 
 
@@ -66,7 +66,9 @@ class Topic:
         self._arn = arn
         self._clock = clock
         region = re.escape(arn.split(":")[3])
-        self._theirs = re.compile(rf"https://sns\.{region}\.amazonaws\.com(\.cn)?/[^\s@\\]*")
+        theirs = rf"https://sns\.{region}\.amazonaws\.com(\.cn)?/"
+        self._theirs = re.compile(theirs + r"[^\s@\\]*")
+        self._certificates = re.compile(theirs + r"SimpleNotificationService-[A-Za-z0-9]{1,64}\.pem")
         self._pinned = x509.load_pem_x509_certificate(certificate) if certificate is not None else None
         self._fetch = fetch or fetched
         self._known: dict[str, x509.Certificate] = {}
@@ -104,7 +106,7 @@ class Topic:
             raise Broken("not signed by them") from None
 
     async def _certificate(self, url: str) -> x509.Certificate | None:
-        if not self._theirs.fullmatch(url) or not _CERTIFICATE.search(url):
+        if not self._certificates.fullmatch(url):
             return None
         if url in self._known:  # whoever makes us fetch what is not there keeps nobody else
             return self._known[url]

@@ -269,6 +269,10 @@ async def test_the_certificate_is_fetched_once_and_from_nobody_else(amazon: Amaz
         "https://s3.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem",
         "https://sns.eu-central-1.amazonaws.com/x.pem",
         "https://sns.eu-central-1.amazonaws.com/?Action=Publish&x=/SimpleNotificationService-1.pem?",
+        "https://sns.eu-central-1.amazonaws.com/?Action=GetEndpointAttributes&x=/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com/?/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com/#/SimpleNotificationService-1.pem",
+        "https://sns.eu-central-1.amazonaws.com/x/SimpleNotificationService-1.pem",
         "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem/..",
         "",
     ):
