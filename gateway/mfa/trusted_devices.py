@@ -13,7 +13,12 @@ the token                                            spent, exchanged for the ne
 the token before, from the very browser that spent   the same next token once more
   it, within `GRACE`
 any other token of the series                        the series goes, its sessions end, alarm
+the token, once more than `SESSIONS` can be          the series goes, its sessions end: else whoever signs in often
+  remembered                                           enough has one that nobody knows of any more
 ```
+
+A browser that is trusted anew comes with its cookie too. A spent one betrays the copy then as well; else the thief
+would keep what they have opened, for the series that it belongs to goes with the old cookie.
 
 *The grace* is for two tabs that sign in at once, a button pressed twice, an answer that never arrived: the browser has
 no other token then, and did nothing wrong. It is 30 seconds, about as long as somebody waits before trying again, and
@@ -59,8 +64,8 @@ GRACE = 30.0
 """Seconds for which the browser that spent a token may come with it again."""
 SKEW = 60.0
 """Seconds that a device may seem to have been trusted in the future, after the clock was corrected."""
-SESSIONS = 64
-"""Sessions of one device that are remembered."""
+SESSIONS = 500
+"""Sessions of one device that are remembered; with one more it is trusted no more, and all of them end."""
 MAX_AGENT = 512
 
 
@@ -130,12 +135,13 @@ class TrustedDevices:
             return await _generation(connection, tenant, subject)
 
     async def trust(
-        self, identity: Identity, generation: int, *, replacing: str = "", place: Place = NOWHERE
+        self, identity: Identity, generation: int, *, replacing: str = "", browser: str = "", place: Place = NOWHERE
     ) -> str | None:
         """Trust the browser in which `identity` has just shown a second factor; its cookie.
 
         None where everything of theirs was made void since `generation` was read. `replacing` is the cookie the
-        browser had: a browser is trusted once. One more than may be, and the one that was trusted first goes.
+        browser had, `browser` its random name: a browser is trusted once. One more than may be, and the one that was
+        trusted first goes.
         """
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
         series, token, device = new_token(), new_token(), new_id()
@@ -145,6 +151,15 @@ class TrustedDevices:
         async with self._records.begin(tenant, subject) as connection:
             if generation < 0 or await _generation(connection, tenant, subject) != generation:
                 return None
+            old = (await connection.execute(select(rows).where(mine, rows.c.series == _series(replacing)))).first()
+            told, named = digest(replacing.partition(".")[2]), digest(browser)
+            copied = (
+                old is not None
+                and old.generation == generation
+                and self._good(old, now)
+                and _is_copy(old, told, named, now)
+            )
+            ended = await self._end_sessions(connection, identity, old.sessions) if old is not None and copied else ()
             await connection.execute(
                 delete(rows).where(mine, (rows.c.series == _series(replacing)) | (rows.c.generation != generation))
             )
@@ -166,6 +181,8 @@ class TrustedDevices:
                     sessions=[],
                 )
             )
+        if old is not None and copied:
+            await self._tell_stolen(identity, old, ended, place)
         await tell(self._ledger, _event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place))
         return f"{series}.{token}"
 
@@ -178,7 +195,7 @@ class TrustedDevices:
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
         session = identity.session_id
         this = and_(_of(tenant, subject), rows.c.series == digest(series))
-        stolen, next_token = False, ""
+        next_token = ""
         ended: Sequence[str] = ()
         async with self._records.begin(tenant, subject) as connection:
             row = (await connection.execute(select(rows).where(this).with_for_update())).first()
@@ -194,27 +211,26 @@ class TrustedDevices:
                 "last_used_at": now,
                 "address": place.address,
                 "agent": place.agent[:MAX_AGENT],
-                "sessions": [*row.sessions, session][-SESSIONS:],
+                "sessions": [*row.sessions, session],
             }
+            stolen, worn = _is_copy(row, told, named, now), len(row.sessions) >= SESSIONS
             if hmac.compare_digest(told, row.digest):
                 salt = secrets.token_bytes(32)
                 next_token = _next(token, salt)
                 values |= {"digest": digest(next_token), "spent": told, "salt": salt}
                 values |= {"spent_at": now, "spent_by": named}
-            elif _again(row, told, named, now):
+            elif not stolen:
                 next_token = _next(token, row.salt)
-            else:
-                stolen = True
-            changed = delete(rows).where(this) if stolen else update(rows).where(this).values(values)
+            changed = delete(rows).where(this) if stolen or worn else update(rows).where(this).values(values)
             await connection.execute(changed.where(rows.c.digest == row.digest))
-            if stolen:
+            if stolen or worn:
                 ended = await self._end_sessions(connection, identity, row.sessions)
         if stolen:
-            self._count("stolen")
+            await self._tell_stolen(identity, row, ended, place)
+            return GONE
+        if worn:
+            self._count("void")
             self._tell_ended(identity, ended)
-            last = {"last_address": row.address, "last_used_at": row.last_used_at}
-            alarm = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
-            await tell(self._ledger, replace(alarm, detail={**alarm.detail, **last}))
             return GONE
         self._count("used" if "spent" in values else "repeated")
         self._ledger.note(_event(Kind.TRUSTED_DEVICE_USED, identity, row.id, Severity.INFO, place))
@@ -289,6 +305,13 @@ class TrustedDevices:
             await self._records.bump(connection, identity.tenant, identity.subject)
         return ended
 
+    async def _tell_stolen(self, identity: Identity, row: Row[Any], ended: Sequence[str], place: Place) -> None:
+        self._count("stolen")
+        self._tell_ended(identity, ended)
+        last = {"last_address": row.address, "last_used_at": row.last_used_at}
+        alarm = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
+        await tell(self._ledger, replace(alarm, detail={**alarm.detail, **last}))
+
     def _tell_ended(self, identity: Identity, sessions: Sequence[str]) -> None:
         for session in sessions:
             detail = {"why": "ended"}
@@ -302,6 +325,11 @@ class TrustedDevices:
 
     def _good(self, row: Row[Any], now: float) -> bool:
         return bool(row.created_at - SKEW <= now < self._until(row))
+
+
+def _is_copy(row: Row[Any], told: bytes, named: bytes, now: float) -> bool:
+    """Whether somebody else has spent the token, or it never was one."""
+    return not hmac.compare_digest(told, row.digest) and not _again(row, told, named, now)
 
 
 def _again(row: Row[Any], told: bytes, named: bytes, now: float) -> bool:

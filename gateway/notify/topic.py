@@ -2,9 +2,9 @@
 (https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html).
 
 - Signed with SHA-256 (`SignatureVersion` 2, an attribute of the topic): the older way signs SHA-1 and is not read.
-- The certificate is fetched from where the message says, which has to be a certificate of SNS in the topic's region, over
-  TLS. So nobody can have us ask anybody else; nor have SNS, which answers questions of everybody at the same host, say
-  what they have put there: there is no query. It is kept; what could not be fetched is not asked for again for a while.
+- The certificate is fetched from where the message says, which has to be the path of one at SNS of the topic's region,
+  over TLS. So nobody can have us ask anybody else; nor have SNS, which answers questions of everybody at the same host,
+  say what they have put there. It is kept; what could not be fetched is not asked for again for a while.
 - Only the topic of the configuration is heard, and nothing older than an hour, which is how long they try again.
 - A topic asks once whether we want to hear it; that is answered by visiting the URL they give, of the same kind.
 """

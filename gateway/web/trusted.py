@@ -46,7 +46,9 @@ async def prove_and_trust(
     proven = await prove(request, proof, answer)
     value = None
     with suppress(StoreAway):  # it is asked again next time
-        value = await desk.trusted.trust(proven, generation, replacing=cookie_of(request), place=caller.place)
+        value = await desk.trusted.trust(
+            proven, generation, replacing=cookie_of(request), browser=caller.browser, place=caller.place
+        )
     if value is not None:
         _set(request, answer, value, int(desk.trusted.lifetime))
     return proven, value is not None

@@ -16,6 +16,7 @@ from gateway.core.events import Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, TRUSTED_DEVICE, Proof
 from gateway.crypto.tokens import digest
 from gateway.identity.session_rows import revoke
+from gateway.mfa import trusted_devices as module
 from gateway.mfa.trusted_devices import GONE, GRACE, NOTHING, TrustedDevices, Used
 from gateway.store.place import Place as Where
 from gateway.store.sql import Records
@@ -48,11 +49,13 @@ class Trust:
             records, clock, self.ledger, end, lifetime=lifetime, most=most, count=self.counted.append
         )
 
-    async def trust(self, name: str = "ann", replacing: str = "", agent: str = "Firefox") -> str:
+    async def trust(
+        self, name: str = "ann", replacing: str = "", agent: str = "Firefox", browser: str = "browser-1"
+    ) -> str:
         who = somebody(name)
         generation = await self.devices.generation(who.tenant, who.subject)
         place = Place("192.0.2.1", agent)
-        cookie = await self.devices.trust(who, generation, replacing=replacing, place=place)
+        cookie = await self.devices.trust(who, generation, replacing=replacing, browser=browser, place=place)
         assert cookie is not None
         return cookie
 
@@ -294,6 +297,53 @@ async def test_a_browser_is_trusted_once_and_ten_at_most(records: Records, clock
     bobs = await trust.trust("bob", replacing=cookies[3])
     assert len(await trust.list()) == 3, "another person's stays"
     assert [one.here for one in await trust.devices.list(DEFAULT_TENANT, "s-bob", bobs)] == [True]
+
+
+async def test_a_spent_cookie_betrays_the_copy_also_where_its_browser_is_trusted_anew(
+    trust: Trust, clock: ManualClock
+) -> None:
+    """Else the series would go with the owner's cookie, and what the thief has opened by it would stay, unseen."""
+    cookie = await trust.trust(browser="owner")
+    thief = await trust.use(cookie, "thief", session="thief's")
+    clock.advance(DAY)
+    new = await trust.trust(replacing=cookie, browser="owner")
+    assert trust.ended == ["thief's"]
+    [alarm] = trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+    assert (alarm.severity, alarm.detail["last_address"]) == (Severity.ALARM, "192.0.2.2")
+    assert (await trust.use(thief.cookie or "", "thief")).proof is None
+    assert (await trust.use(new, "owner")).proof is not None
+    assert trust.counted == ["used", "stolen", "void", "used"]
+
+
+async def test_trusting_a_browser_anew_ends_nothing_of_its_own(trust: Trust, clock: ManualClock) -> None:
+    cookie = await trust.trust()
+    kept = (await trust.use(cookie, session="first")).cookie or ""
+    await trust.trust(replacing=kept)
+    lost = await trust.trust(agent="another")
+    await trust.use(lost, session="its answer is lost")
+    clock.advance(GRACE)
+    await trust.trust(replacing=lost)
+    over = await trust.trust(agent="a third")
+    await trust.use(over, session="long ago")
+    clock.advance(31 * DAY)
+    await trust.trust(replacing=over)
+    assert (trust.ended, trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)) == ([], [])
+
+
+async def test_no_session_is_forgotten_while_its_browser_is_trusted(
+    trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thief who signs in again and again has no session that is not known to be theirs any more."""
+    monkeypatch.setattr(module, "SESSIONS", 4)
+    stolen = cookie = await trust.trust()
+    for n in range(4):
+        cookie = (await trust.use(cookie, "thief", session=f"s{n}")).cookie or ""
+    assert await trust.use(cookie, "thief", session="s4") == GONE
+    assert trust.ended == ["s0", "s1", "s2", "s3"]
+    assert await trust.list() == []
+    assert await trust.use(stolen, "owner") == GONE
+    assert not trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN), "nobody knows that they were a thief's"
+    assert [event.session for event in trust.ledger.of(Kind.SESSION_ENDED)] == trust.ended
 
 
 async def test_one_is_trusted_no_more(trust: Trust, clock: ManualClock) -> None:
