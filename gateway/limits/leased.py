@@ -114,8 +114,9 @@ class Lease:
         self.refused_until = 0.0
         self.remaining = 0
         self.reset = 0.0
-        self.asking: Answer[bool] | None = None
-        """Done when more was borrowed or refused: True; False when nobody could be asked."""
+        self.asking: list[Answer[bool]] | None = None
+        """Those who wait for the one question that is on its way: True when more was borrowed or refused, False when
+        nobody could be asked. Each has an answer of their own: who goes away takes it along."""
 
 
 class Leased:
@@ -165,10 +166,13 @@ class Leased:
             if now < lease.refused_until:
                 left = lease.refused_until - now
                 return Quota(limit, False, 0, max(lease.reset, left), left, how)
+            mine: Answer[bool] = Answer()
             if lease.asking is None:
-                lease.asking = Answer()
+                lease.asking = [mine]
                 self._spawn(self._borrow(key, lease, limit, lent.agreed))
-            if not await lease.asking:
+            else:
+                lease.asking.append(mine)
+            if not await mine:
                 return self._away.spend(lent.alone, facts, identity, rule)[0]
 
     def give_back(self, lent: Lent, facts: Facts, identity: Identity | None) -> None:
@@ -208,5 +212,6 @@ class Leased:
             _log.exception("borrowing failed")
         finally:
             asking, lease.asking = lease.asking, None
-            if asking is not None and not asking.done():
-                asking.set_result(reached)
+            for each in asking or ():
+                if not each.done():
+                    each.set_result(reached)

@@ -13,6 +13,7 @@ import pytest
 from gateway.catalog import ALGORITHMS
 from gateway.core.clock import ManualClock
 from gateway.core.decision import Quota
+from gateway.core.eager import run_eagerly
 from gateway.core.rule import Adaptation, Backoff, LimitSpec
 from gateway.limits.leased import LARGEST, terms
 from gateway.limits.limiter import Limiter
@@ -234,6 +235,26 @@ async def test_a_lease_that_is_not_used_ends(alone: Replica, clock: ManualClock)
     clock.advance(1.1)
     await alone.spend(limits, facts())
     assert alone.asked == asked + 1
+
+
+async def test_who_goes_away_takes_nobody_elses_answer_along(replicas: list[Replica]) -> None:
+    """Many wait for one question, in tasks and without; a client that has gone is no reason to leave them waiting."""
+    one, limits = replicas[0], (leased(1000),)
+    gone, stays = (asyncio.create_task(one.spend(limits, facts())) for _ in range(2))
+    said: asyncio.Future[tuple[Quota, ...]] = asyncio.get_running_loop().create_future()
+
+    async def without_a_task() -> None:
+        said.set_result(await one.spend(limits, facts()))
+
+    await asyncio.sleep(0)
+    run_eagerly(without_a_task(), asyncio.ensure_future)
+    gone.cancel()
+    ended = await asyncio.gather(gone, stays, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert not isinstance(ended[1], BaseException)
+    assert ended[1][0].allowed
+    async with asyncio.timeout(5):
+        assert (await said)[0].allowed
 
 
 async def test_what_another_limit_refuses_is_given_back(replicas: list[Replica]) -> None:
