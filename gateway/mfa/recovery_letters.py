@@ -33,11 +33,11 @@ from gateway.crypto.sealing import Sealer
 from gateway.mfa.addressees import Addressees
 from gateway.mfa.aside import Aside, recipient
 from gateway.mfa.posted import place_of
-from gateway.store.outbox_table import new_token, put
+from gateway.store.outbox_table import RESTED_ON, new_token, put
 from gateway.store.tables import outbox
 
 CHANNEL: Final = "email"
-ASKED: Final = "recovery_asked"
+ASKED: Final = RESTED_ON
 
 
 class RecoveryLetters:
@@ -118,7 +118,7 @@ class RecoveryLetters:
         )  # fmt: skip
 
     async def told_at(self, connection: AsyncConnection, tenant: str, subject: str, at: float) -> float:
-        """As the protocol says. What the outbox has forgotten since was sent when it was written."""
+        """As the protocol says."""
         query = (
             select(outbox.c.state, outbox.c.settled_at, outbox.c.delivery)
             .where(
@@ -131,9 +131,8 @@ class RecoveryLetters:
             .order_by(outbox.c.id.desc())  # other mailboxes are told before: the last one is the letter
         )
         row = (await connection.execute(query)).first()
-        if row is None:
-            return at
-        return float(row.settled_at) if row.state == "sent" and row.delivery != "undelivered" else NEVER
+        sent = row is not None and row.state == "sent" and row.delivery != "undelivered"
+        return float(row.settled_at) if row is not None and sent else NEVER
 
     async def ready(
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float

@@ -20,6 +20,11 @@ from gateway.store.tables import outbox
 HOUR: Final = 3600.0
 KEPT: Final = 7 * 86_400.0
 """Seconds that a settled message can be looked up."""
+RESTED_ON: Final = "recovery_asked"
+"""Kind of message that somebody's recovery rests on (`mfa.recovery_letters`): whether it was sent is known for longer
+than a recovery can be open, without the address. Else what failed would be taken for sent, once it is forgotten."""
+RESTED: Final = 61 * 86_400.0
+"""Seconds of that."""
 GIVEN_UP: Final = 86_400.0
 """Seconds after the end of its time that a message which nobody has looked at is given up."""
 MOST_WAITING: Final = 50
@@ -142,7 +147,9 @@ class OutboxTable:
         )
         unsettled = outbox.c.state.in_(("waiting", "sending"))
         async with self._records.begin() as connection:
-            await connection.execute(delete(outbox).where(outbox.c.settled_at < now - KEPT))
+            rested, old = outbox.c.kind == RESTED_ON, outbox.c.settled_at < now - KEPT
+            await connection.execute(delete(outbox).where(old, ~rested | (outbox.c.settled_at < now - RESTED)))
+            await connection.execute(update(outbox).where(old, rested, outbox.c.address != b"").values(address=b""))
             given_up = await connection.execute(
                 update(outbox).where(unsettled, over).values(state="failed", settled_at=now, sealed=None)
             )

@@ -24,6 +24,7 @@ from gateway.mfa.sealed import place_of as factor_at
 from gateway.notify import short
 from gateway.notify.letter import write
 from gateway.notify.numbers import Numbers
+from gateway.store.outbox_table import OutboxTable
 from gateway.store.place import Place as Where
 from gateway.store.tables import factors, outbox, users
 from tests.mfa.conftest import Room, somebody
@@ -94,6 +95,13 @@ class Home:
 
     async def to(self, channel: str) -> list[Any]:
         return [row for row in await self.rows() if row.channel == channel]
+
+    async def settled(self, row: int, state: str, at: float) -> None:
+        """As the outbox leaves it."""
+        shelf = OutboxTable(self.room.records, Addressees(self.room.sealer, self.room.mac))
+        async with self.room.records.begin() as connection:
+            await connection.execute(outbox.update().where(outbox.c.id == row).values(state="sending", tries=1))
+        await shelf.settle(row, 1, state, now=at, due_at=0.0, via="smtp", reference="")
 
     async def link(self) -> str:
         """The token of the second letter, once the first was taken over and the delay is over."""
@@ -265,6 +273,43 @@ async def test_what_arrived_elsewhere_stands_for_no_letter(home: Home) -> None:
     home.room.clock.advance(DAY)
     await home.recoveries.turn()
     assert {row.kind for row in await home.rows()} == {"recovery_asked"}
+
+
+@both
+@pytest.mark.parametrize("what", ["failed", "undelivered"])
+async def test_a_letter_that_never_left_is_not_forgotten(home: Home, what: str) -> None:
+    """A week later nobody has heard of it still, and the outbox has let go of what else is a week old."""
+    await home.bind("spare@example.org", "e1")
+    await home.recoveries.ask(ANN)
+    shelf, now = OutboxTable(home.room.records, Addressees(home.room.sealer, home.room.mac)), home.room.clock.now()
+    for row in await home.rows():
+        own = row.target == "ann@example.com"
+        await home.settled(row.id, "failed" if own and what == "failed" else "sent", now + (0 if own else 600))
+        if own and what == "undelivered":
+            async with home.room.records.begin() as connection:
+                await connection.execute(outbox.update().where(outbox.c.id == row.id).values(delivery=what))
+    home.room.clock.advance(7 * DAY + 300)
+    await shelf.sweep(home.room.clock.now())
+    await home.recoveries.turn()
+    assert not [row for row in await home.rows() if row.kind == "recovery_ready"]
+    (letter,) = [row for row in await home.rows() if row.settled_at == now]
+    assert (letter.kind, letter.target, letter.address) == ("recovery_asked", "a***@example.com", b"")
+    home.room.clock.advance(54 * DAY)
+    await shelf.sweep(home.room.clock.now())
+    assert not [row for row in await home.rows() if row.settled_at == now]
+
+
+async def test_a_letter_that_left_is_known_to_have_left_after_the_longest_delay(room: Room, home: Home) -> None:
+    shelf = OutboxTable(room.records, Addressees(room.sealer, room.mac))
+    home.recoveries.delay = 30 * DAY
+    await home.recoveries.ask(ANN)
+    for row in await home.rows():
+        await home.settled(row.id, "sent", room.clock.now())
+    for days in (29, 1):
+        room.clock.advance(days * DAY)
+        await shelf.sweep(room.clock.now())
+        await home.recoveries.turn()
+        assert [row.kind for row in await home.to("email")][1:] == (["recovery_ready"] if days == 1 else [])
 
 
 async def test_another_mailbox_that_codes_go_to_is_told_in_a_letter(home: Home) -> None:
