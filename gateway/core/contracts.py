@@ -208,7 +208,8 @@ class Callback(Protocol):
     async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
         """What it tells; empty where that is nothing about the end of a message.
 
-        Raises `Broken` for what is not from them, not meant for us, too old, or cannot be read.
+        Raises `Broken` for what is not from them, not meant for us, too old, or cannot be read; `UserError` ERR-BUSY
+        while too many wait to be looked at.
         """
         ...
 

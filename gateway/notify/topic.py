@@ -4,7 +4,8 @@
 - Signed with SHA-256 (`SignatureVersion` 2, an attribute of the topic): the older way signs SHA-1 and is not read.
 - The certificate is fetched from where the message says, which has to be the path of one at SNS of the topic's region,
   over TLS. So nobody can have us ask anybody else; nor have SNS, which answers questions of everybody at the same host,
-  say what they have put there. It is kept; what could not be fetched is not asked for again for a while.
+  say what they have put there. It is kept; what could not be fetched is not asked for again for a while. Few wait for
+  one at a time: whoever makes up messages makes up certificates, and would keep our pages busy with waiting.
 - Only the topic of the configuration is heard, and nothing older than an hour, which is how long they try again.
 - A topic asks once whether we want to hear it; that is answered by visiting the URL they give, of the same kind.
 """
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from gateway.core.clock import Clock
-from gateway.core.errors import Broken
+from gateway.core.errors import Broken, UserError
 from gateway.core.message import Outcome, Report
 from gateway.notify.fetched import fetched
 from gateway.notify.reported import json_object
@@ -39,6 +40,8 @@ REST: Final = 60.0
 """Seconds before a certificate that could not be fetched is asked for again."""
 MOST: Final = 16
 """Certificates remembered, and as many that could not be fetched."""
+WAITING: Final = 16
+"""Messages that wait for a certificate; further ones are told to come again, which SNS does after a 5xx."""
 SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
@@ -75,6 +78,7 @@ class Topic:
         self._failed: dict[str, float] = {}
         """Until when each is left alone."""
         self._fetching = asyncio.Lock()
+        self._waiting = 0
 
     async def read(self, headers: Mapping[str, str], body: bytes) -> Sequence[Report]:
         """As the contract says."""
@@ -110,17 +114,26 @@ class Topic:
             return None
         if url in self._known:  # whoever makes us fetch what is not there keeps nobody else
             return self._known[url]
-        async with self._fetching:
-            if url in self._known or self._clock.monotonic() < self._failed.get(url, 0.0):
-                return self._known.get(url)
-            try:
-                found = x509.load_pem_x509_certificate(await self._fetch(url))
-            except (OSError, ValueError) as error:
-                _log.error("the certificate of %s cannot be fetched: %s", self._arn, type(error).__name__)
-                _remember(self._failed, url, self._clock.monotonic() + REST)
-                return None
-            _remember(self._known, url, found)
-            return found
+        if self._waiting >= WAITING:
+            raise UserError("ERR-BUSY", "Too many messages wait to be looked at.", 503, REST)
+        self._waiting += 1
+        try:
+            async with self._fetching:
+                return await self._fetched(url)
+        finally:
+            self._waiting -= 1
+
+    async def _fetched(self, url: str) -> x509.Certificate | None:
+        if url in self._known or self._clock.monotonic() < self._failed.get(url, 0.0):
+            return self._known.get(url)
+        try:
+            found = x509.load_pem_x509_certificate(await self._fetch(url))
+        except (OSError, ValueError) as error:
+            _log.error("the certificate of %s cannot be fetched: %s", self._arn, type(error).__name__)
+            _remember(self._failed, url, self._clock.monotonic() + REST)
+            return None
+        _remember(self._known, url, found)
+        return found
 
     async def _subscribe(self, url: str) -> None:
         if not self._theirs.fullmatch(url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import hashlib
@@ -23,10 +24,10 @@ from cryptography.x509.oid import NameOID
 
 from gateway.core.clock import ManualClock
 from gateway.core.contracts import Callback
-from gateway.core.errors import Broken
+from gateway.core.errors import Broken, UserError
 from gateway.core.message import Report
 from gateway.notify.fetched import fetched
-from gateway.notify.topic import Topic
+from gateway.notify.topic import WAITING, Topic
 from gateway.notify.twilio import TwilioCallback, signature
 from gateway.notify.vonage import VonageCallback
 from gateway.notify.webhook import WebhookCallback, signed
@@ -295,6 +296,33 @@ async def test_what_cannot_be_fetched_is_left_alone_for_a_while(amazon: Amazon, 
     assert len(asked) == 1
     clock.advance(61)
     assert await topic.read({}, amazon.told(BOUNCE))
+
+
+async def test_few_wait_for_certificates_that_somebody_makes_up(amazon: Amazon, clock: ManualClock) -> None:
+    """Each would keep a connection to our pages for as long as the ones before it take."""
+    asked, answers = list[str](), asyncio.Event()
+
+    async def slow(url: str) -> bytes:
+        asked.append(url)
+        await answers.wait()
+        if url != CERT_URL:
+            raise OSError("not there")
+        return amazon.pem
+
+    topic = Topic(ARN, clock, fetch=slow)
+    made_up = [CERT_URL.replace("0123", f"{number:04}") for number in range(WAITING)]
+    async with asyncio.TaskGroup() as tasks:
+        for url in made_up:
+            tasks.create_task(broken(topic, {}, amazon.told(BOUNCE, SigningCertURL=url)))
+        while not asked:
+            await asyncio.sleep(0)
+        with pytest.raises(UserError) as busy:
+            await topic.read({}, amazon.told(BOUNCE))
+        answers.set()
+    assert (busy.value.code, busy.value.status) == ("ERR-BUSY", 503)
+    assert busy.value.retry_after > 0
+    assert asked == made_up
+    assert await topic.read({}, amazon.told(BOUNCE)), "and afterwards all is well"
 
 
 async def test_a_topic_that_asks_is_told_yes_and_no_other(amazon: Amazon, clock: ManualClock) -> None:
