@@ -339,6 +339,7 @@ class Maker:
         ca: bool = False,
         critical: bool = False,
         fmt: str = "packed",
+        without: x509.ObjectIdentifier | None = None,
     ) -> Callable[[bytes], tuple[str, dict[str, Any]]]:
         leaf = ec.generate_private_key(ec.SECP256R1())
         parts = [(NameOID.COUNTRY_NAME, "SE"), (NameOID.ORGANIZATION_NAME, "Maker")]
@@ -347,7 +348,7 @@ class Maker:
         if model is not None:
             oid = x509.ObjectIdentifier("1.3.6.1.4.1.45724.1.1.4")
             extensions.append((x509.UnrecognizedExtension(oid, b"\x04\x10" + model), critical))
-        subject = x509.Name([x509.NameAttribute(*part) for part in parts])
+        subject = x509.Name([x509.NameAttribute(*part) for part in parts if part[0] != without])
         certificate = self._signed(subject, leaf, extensions).public_bytes(Encoding.DER)
 
         def statement(signed: bytes) -> tuple[str, dict[str, Any]]:
@@ -407,6 +408,10 @@ async def test_a_key_that_vouches_for_itself_is_one_of_no_model(furnish: Furnish
         (MODEL, MAKER.attest(model=bytes(16))),
         (MODEL, MAKER.attest(ca=True)),
         (MODEL, MAKER.attest(critical=True)),
+        (MODEL, MAKER.attest(without=NameOID.COUNTRY_NAME)),
+        (MODEL, MAKER.attest(without=NameOID.ORGANIZATION_NAME)),
+        (MODEL, MAKER.attest(without=NameOID.ORGANIZATIONAL_UNIT_NAME)),
+        (MODEL, MAKER.attest(without=NameOID.COMMON_NAME)),
         (MODEL, MAKER.attest(fmt="fido-u2f")),
         (MODEL, MAKER.attest(fmt="never-heard-of")),
         (bytes(16), MAKER.attest(model=bytes(16))),
@@ -419,6 +424,10 @@ async def test_a_key_that_vouches_for_itself_is_one_of_no_model(furnish: Furnish
         "another model",
         "an authority",
         "critical",
+        "no country",
+        "no organization",
+        "no unit",
+        "no name",
         "u2f",
         "unknown",
         "not listed",
@@ -441,6 +450,44 @@ def test_a_certificate_vouches_in_one_format_only(fmt: str) -> None:
     attestation.check("packed", statement["x5c"], NAME)
     with pytest.raises(NotProven, match="attestation"):
         attestation.check(fmt, statement["x5c"], NAME)
+
+
+def certificate_of(statement: Callable[[bytes], tuple[str, dict[str, Any]]]) -> bytes:
+    der: bytes = statement(b"")[1]["x5c"][0]
+    return der
+
+
+VERSION = b"\xa0\x03\x02\x01"
+OF_NO_MODEL = {
+    "critical": [certificate_of(MAKER.attest(critical=True))],
+    "version 1": [certificate_of(MAKER.attest()).replace(VERSION + b"\2", VERSION + b"\0", 1)],
+    "of a version that there is not": [certificate_of(MAKER.attest()).replace(VERSION + b"\2", VERSION + b"\7", 1)],
+    "cut": [certificate_of(MAKER.attest())[:-1]],
+    "text": ["certificate"],
+    "none": [],
+    "no list": certificate_of(MAKER.attest()),
+}
+
+
+@pytest.mark.parametrize("name", OF_NO_MODEL)
+def test_a_certificate_that_may_not_speak_for_a_model_is_refused_here_too(name: str) -> None:
+    """Section 8.2.1, whatever the library makes of it before."""
+    with pytest.raises(NotProven, match="attestation"):
+        attestation.check("packed", OF_NO_MODEL[name], NAME)
+
+
+async def test_where_no_maker_is_named_no_model_is_taken(furnish: Furnish) -> None:
+    room = furnish(aaguids=frozenset({NAME}), roots=())
+    with pytest.raises(UserError, match="ERR-MFA-KEY-REFUSED"):
+        await room.set_up(Authenticator(aaguid=MODEL), attest=MAKER.attest())
+    assert await room.factors.of(DEFAULT_TENANT, "s-ann") == []
+
+
+async def test_browsers_are_told_the_ways_to_a_key_that_there_are(room: KeyRoom) -> None:
+    """What a browser made up, or a newer one knows, is not handed to the next one."""
+    await room.set_up()
+    _, options = await room.question(room.fresh("ann"))
+    assert [one["transports"] for one in options["allowCredentials"]] == [["usb"]]
 
 
 async def test_a_statement_over_something_else_is_refused(furnish: Furnish) -> None:
