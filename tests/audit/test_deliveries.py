@@ -198,3 +198,15 @@ async def test_a_message_that_an_older_version_has_sent_counts_too(rig: Rig) -> 
     assert await rig.tell("bounced") == "kept"
     (one,) = await every(rig.records, "default")
     assert one.target == "ann@example.com"
+
+
+async def test_who_pretends_to_be_a_sender_is_counted_and_told(rig: Rig) -> None:
+    counted: list[tuple[str, str]] = []
+    deliveries = Deliveries(rig.records, rig.clock, rig.ledger, lambda *what: counted.append(what))
+    deliveries.refused("ses")
+    deliveries.refused("")
+    assert counted == [("ses", "refused"), ("none", "refused")]
+    assert [event.detail for event in rig.ledger.of(Kind.CALLBACK_REFUSED)] == [
+        {"reason": "signature", "sender": "ses"},
+        {"reason": "sender"},
+    ]

@@ -411,6 +411,18 @@ async def test_a_session_stays_while_it_could_be_proven_anew(room: Room, rest: s
     assert (await room.sessions.find(mine) is not None) is stays
 
 
+async def test_nor_does_it_stay_for_what_is_not_offered_any_more(room: Room) -> None:
+    """A telephone beside the app, where the operator no longer has text messages."""
+    await room.bind()
+    (device,) = await room.factors.of(*ANN)
+    await room.bind()
+    async with room.records.begin() as connection:
+        await connection.execute(update(factors).where(factors.c.id != device.id).values(kind="sms"))
+    mine, ann = await signed_in(room, Proof("totp", NOW))
+    assert await room.enrolment.remove(ann, device.id) is False
+    assert await room.sessions.find(mine) is None
+
+
 async def test_what_is_done_is_not_lost_where_the_ledger_takes_nothing_more(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from gateway.core.events import Kind
+from gateway.core.identity import Identity
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.backup_codes import FEW
 from gateway.mfa.demands import NOTICE, Demand, Demands
@@ -165,11 +166,11 @@ HOURS = Demand(groups=frozenset({"finance"}), grace=4 * 3600.0)
 FINANCE = replace(somebody("ann"), groups=frozenset({"finance"}))
 
 
-async def seen(room: Room, demand: Demand) -> None:
+async def seen(room: Room, demand: Demand, who: Identity = FINANCE) -> None:
     """Ann is seen for the first time while it holds."""
     await change(room, email="ann@example.com", groups=["finance"])
     demands = Demands(room.records, room.clock, room.ledger, [demand])
-    assert await demands.enrol_by(FINANCE) == room.clock.now() + demand.grace
+    assert await demands.enrol_by(who) == room.clock.now() + demand.grace
 
 
 @both
@@ -222,3 +223,24 @@ async def test_an_administrators_date_comes_nearer(room: Room) -> None:
     assert await reminders(room).look() == 1
     (event,) = room.ledger.of(Kind.MFA_DUE)
     assert event.detail == {"until": int(due)}
+
+
+@both
+@pytest.mark.parametrize("what", [Kind.BACKUP_CODES_FEW, Kind.MFA_DUE, Kind.FACTOR_SINGLE])
+async def test_who_has_been_told_keeps_nobody_else_from_it(
+    room: Room, what: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more than are told in one look each has their turn; else the first of them would be looked at for ever."""
+    monkeypatch.setattr("gateway.mfa.reminders.AT_ONCE", 1)
+    await change(room, email="someone@example.com")
+    demands = (WEEKS,) if what is Kind.MFA_DUE else ()
+    for name in ("ann", "bob"):
+        if demands:
+            await seen(room, WEEKS, replace(somebody(name), groups=frozenset({"finance"})))
+            continue
+        await room.bind(f"s-{name}")
+        for code in await room.give_codes(f"s-{name}") if what is Kind.BACKUP_CODES_FEW else ():
+            assert await room.judge(room.backup_codes, "default", f"s-{name}", code) is not None
+    room.clock.advance({Kind.BACKUP_CODES_FEW: 0.0, Kind.MFA_DUE: WEEKS.grace - 60}.get(what, SETTLED))
+    assert [await reminders(room, *demands).look() for _ in range(3)] == [1, 1, 0]
+    assert sorted(event.user for event in room.ledger.of(what)) == ["ann", "bob"]

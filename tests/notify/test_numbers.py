@@ -18,7 +18,8 @@ def test_one_spelling(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "+", "ann", "0530 123 45 67 ext. 3", "+90530123456", "+999123456789", "1-800-FLOWERS", "+90530123456789",
-     "1" * 99, "tel:+905301234567;ext=1", "+90\u0000530", "+905301234567,+905301234568"],
+     "1" * 99, "tel:+905301234567;ext=1", "+90\u0000530", "+905301234567,+905301234568",
+     "+90 530 123 45 67 #3", "+1 650 25FLOWR", "+1 650 CALL NOW"],
 )  # fmt: skip
 def test_no_number(text: str) -> None:
     with pytest.raises(UserError, match="ERR-PHONE-INVALID"):

@@ -158,11 +158,42 @@ async def test_all_refuse(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         await rig.outbox.turn()
     assert await rig.states() == ["failed"]
+    assert (rig.counted, rig.tries) == ({"failed": 1}, {"one refused": 1, "two refused": 1})
     (event,) = rig.ledger.events
     assert (event.kind, event.user) == (Kind.NOTIFICATION_FAILED, "ann")
     assert event.detail == {"channel": "email", "kind": "password_changed", "tries": 1, "why": "one: 550; two: 550"}
     assert SECRET_WORDS not in caplog.text
     assert "ann@example.com" not in caplog.text + str(event)
+
+
+async def test_what_one_refuses_waits_for_another_that_is_down(rig: Rig, clock: ManualClock) -> None:
+    rig.first.fails = [Undelivered("550", final=True), Undelivered("550", final=True)]
+    rig.second.fails = [Undelivered("down")]
+    await rig.put()
+    await rig.outbox.turn()
+    assert (await rig.states(), rig.counted) == (["waiting"], {"retried": 1})
+    clock.advance(REST)
+    await rig.outbox.turn()
+    assert (len(rig.second.took), await rig.states()) == (1, ["sent"])
+
+
+async def test_what_each_try_took_and_came_to_is_told(clock: ManualClock) -> None:
+    """Providers that are slow, and those that fail, are known by it."""
+    told: list[tuple[str, str, float]] = []
+
+    class Slow(Carrier):
+        async def send(self, message: Message) -> Receipt:
+            clock.advance(2.5)
+            return await super().send(message)
+
+    one, two, three = (Slow(name) for name in ("one", "two", "three"))
+    route = Route([one, two, three], clock, lambda *tried: told.append(tried))
+    message = Message("id", "code", "ann@example.com", "Title", "Text", "", at=clock.now())
+    one.fails, two.fails = [Undelivered("down")], [Undelivered("550", final=True), Undelivered("cut", unsure=True)]
+    assert (await route.send(message)).via == "three"
+    with pytest.raises(Undelivered):
+        await route.send(message)
+    assert told == [("one", "failed", 2.5), ("two", "refused", 2.5), ("three", "accepted", 2.5), ("two", "unsure", 2.5)]
 
 
 async def test_waits_grow_and_end(rig: Rig, clock: ManualClock) -> None:

@@ -47,6 +47,7 @@ async def test_over_tls_with_a_password(server_tls: ssl.SSLContext, ca: Path) ->
         await sender(rig, tls="starttls", ca=ca, username="gate", password="right").send(letter())
         assert len(rig.box) == 1
         wrong = await failed(sender(rig, tls="starttls", ca=ca, username="gate", password="wrong"))
+    assert wrong.why == "the server answered 535 5.7.8"
     assert (wrong.final, wrong.unsure) == (False, False), "another sender may know the password"
     assert len(rig.box) == 1
     assert "right" not in repr(SmtpServer("h", password="right"))

@@ -56,7 +56,7 @@ class MailServer:
             self.user.encode(),
             self.password.encode(),
         )
-        return AuthResult(success=right)
+        return AuthResult(success=right, handled=False)  # else nobody is answered whose password is wrong
 
 
 @asynccontextmanager

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from sqlalchemy import select, update
+from sqlalchemy import exists, false, select, update
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import NotProven, UserError
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT, Level, Proof, level_of
-from gateway.mfa.webauthn import attestation
+from gateway.mfa.webauthn import attestation, binding
 from gateway.mfa.webauthn.base64url import decode
 from gateway.mfa.webauthn.binding import KEYS
 from gateway.mfa.webauthn.ceremony import LIFETIME
@@ -229,6 +229,21 @@ async def test_two_people_with_one_credential_at_once(room: KeyRoom) -> None:
     )
     assert sorted(type(one) for one in done if isinstance(one, UserError)) == [UserError]
     assert len(await labels(room)) + len(await labels(room, "s-bob")) == 1
+
+
+@BOTH
+async def test_who_is_slower_between_looking_and_writing_is_told_the_same(
+    room: KeyRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody had it when it was looked: the database says that somebody has."""
+    key = await room.set_up()
+    bob = room.fresh("bob")
+    answer = orjson.dumps(key.register(await room.binding.begin(bob))).decode()
+    monkeypatch.setattr(binding, "exists", lambda: exists().where(false()))
+    with pytest.raises(UserError, match="ERR-MFA-KEY-KNOWN"):
+        await room.binding.complete(bob, answer)
+    assert [event.detail["why"] for event in room.ledger.of(Kind.FACTOR_REFUSED)] == ["known"]
+    assert await room.factors.of(DEFAULT_TENANT, "s-bob") == []
 
 
 async def test_a_setup_is_for_one_session_once_and_five_minutes(room: KeyRoom, clock: ManualClock) -> None:
