@@ -16,13 +16,14 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import KeyValue, Ledger, key
+from gateway.core.contracts import Ledger, key
 from gateway.core.events import Event, Kind, Severity
 from gateway.mfa.attempts import LIFE
 from gateway.mfa.backup_codes import FEW
 from gateway.mfa.demands import NO_DEVICE, Demands
 from gateway.store.own_address import is_confirmed
 from gateway.store.sql import Records
+from gateway.store.sql_key_value import SqlKeyValue, claim
 from gateway.store.tables import backup_codes, factors, kept, users
 
 DAY: Final = 86_400.0
@@ -45,7 +46,7 @@ class Reminders:
     def __init__(
         self,
         records: Records,
-        claims: KeyValue,
+        claims: SqlKeyValue,
         clock: Clock,
         ledger: Ledger,
         demands: Demands,
@@ -123,13 +124,18 @@ class Reminders:
             found = (await connection.execute(query)).all()
         return sum([await self._tell(Kind.FACTOR_SINGLE, row, SINGLE, QUARTER, {}) for row in found])
 
-    async def _tell(self, kind: Kind, whom: Any, claim: str, lasts: float, detail: dict[str, Any]) -> bool:
-        """Tell `(tenant, subject, name)`, unless another replica has."""
+    async def _tell(self, kind: Kind, whom: Any, of: str, lasts: float, detail: dict[str, Any]) -> bool:
+        """Tell `(tenant, subject, name)`, unless another replica has. Who stops half way has not claimed it either."""
         tenant, subject, name = whom
-        if not await self._claims.claim(key(tenant, claim, subject), lasts):
-            return False
-        await self._ledger.record(Event(kind, Severity.INFO, tenant, name, detail=detail))
-        return True
+        event = Event(kind, Severity.INFO, tenant, name, detail=detail)
+        async with self._records.begin() as connection:
+            mine = await claim(connection, key(tenant, of, subject), self._clock.now(), lasts)
+            if mine:
+                await self._ledger.enter(connection, event)
+        if mine:
+            self._ledger.tell(event)
+            await self._claims.wrote()
+        return mine
 
 
 def _reached() -> ColumnElement[bool]:
