@@ -142,6 +142,7 @@ class Redis:
         """Let go of every connection."""
         if self._watching is not None:
             self._watching.cancel()
+            await asyncio.wait([self._watching])
         await self._ear.close()
         await self.line.close()
         await self._nodes.close()

@@ -125,8 +125,7 @@ class Sentinels:
 
     async def close(self) -> None:
         """As `Nodes` says."""
-        if self._finding is not None:
-            self._finding.cancel()
+        await _end(self._finding)
         for node in (*self._sentinels, *self.masters()):
             await node.closed()
 
@@ -236,8 +235,7 @@ class Cluster:
 
     async def close(self) -> None:
         """As `Nodes` says."""
-        if self._finding is not None:
-            self._finding.cancel()
+        await _end(self._finding)
         for node in self._nodes.values():
             await node.closed()
 
@@ -279,6 +277,13 @@ def make_nodes(where: Where) -> Nodes:
     if where.kind == "sentinel":
         return Sentinels(where)
     return Cluster(where) if where.kind == "cluster" else OneServer(where)
+
+
+async def _end(finding: asyncio.Task[None] | None) -> None:
+    """Look no more; only then nobody begins to connect to a node that was let go of."""
+    if finding is not None:
+        finding.cancel()
+        await asyncio.wait([finding])
 
 
 def _slot(key: Word) -> int:
