@@ -36,7 +36,6 @@ from gateway.core.contracts import Ledger, Settle
 from gateway.core.errors import StoreAway, UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import Identity
-from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.mac import Mac
 from gateway.crypto.tokens import new_id, new_token
@@ -123,6 +122,10 @@ Unbind = Callable[[AsyncConnection, str, str], Awaitable[None]]
 """Unbinds every factor of `(tenant, subject)` in the caller's transaction."""
 Revoke = Callable[[AsyncConnection, str, str], Awaitable[object]]
 """Ends every session of `(tenant, subject)`, and what rests on them, in the caller's transaction."""
+Changed = tuple[Recovery, Event]
+"""What a transaction makes of a recovery, and the event that it keeps."""
+_COUNTED = {Kind.RECOVERY_ASKED: "asked", Kind.RECOVERY_READY: "ready"}
+"""What these are called in metrics; an end is called by its outcome."""
 
 
 class Recoveries:
@@ -183,11 +186,9 @@ class Recoveries:
                     connection, tenant, subject, Way.EMAIL, State.WAITING, now, now + self.delay,
                     now + self.delay + self.expires, place=place,
                 )  # fmt: skip
-        await self._tell_all(ended)
-        if open_one is not None:
-            return recovery(open_one)
-        await self._asked(begun, identity, place)
-        return begun
+                ended.append(await self._enter(connection, begun, _asked(begun, identity, place)))
+        self._tell(ended)
+        return begun if open_one is None else recovery(open_one)
 
     async def ask_for(self, administrator: Identity, subject: str, reason: str, place: Place = NOWHERE) -> Recovery:
         """Have `administrator` ask for the recovery of `subject`, for another one to approve.
@@ -210,8 +211,8 @@ class Recoveries:
                 connection, tenant, subject, Way.ADMINISTRATORS, State.PENDING, now, now, now + APPROVAL,
                 asked_by=administrator.subject, reason=why, place=place,
             )  # fmt: skip
-        await self._tell_all(ended)
-        await self._asked(begun, administrator, place)
+            ended.append(await self._enter(connection, begun, _asked(begun, administrator, place)))
+        self._tell(ended)
         return begun
 
     # --- the ways to `done` -----------------------------------------------------------------------------------------
@@ -236,18 +237,19 @@ class Recoveries:
         what comes after that: what it raises leaves the link as good as it was. Raises `UserError` ERR-RECOVERY.
         """
         tenant, subject, now = identity.tenant, identity.subject, self._clock.now()
-        done = None
+        done, changed = None, list[Changed]()
         async with self._records.begin(tenant, subject) as connection:
             row = await self._linked(connection, tenant, subject, token)
             if row is not None:
                 done = await claim(connection, Input.USED, *self._usable(row, now), now=now, link=None)
             if done is not None:
                 await self._recover(connection, tenant, subject, now)
+                changed.append(await self._enter(connection, done, _done(done, identity.user, place)))
                 if settle is not None:
                     await settle(connection)
         if done is None:
             raise self._failed(Way.EMAIL, "link", identity, place)
-        await self._done(done, identity.user, place)
+        self._tell(changed)
         return done
 
     async def approve(self, administrator: Identity, recovery_id: str, place: Place = NOWHERE) -> Recovery:
@@ -259,7 +261,7 @@ class Recoveries:
         row = await self._row(tenant, recovery_id)
         if row is not None and me in (row.asked_by, row.subject):
             raise _own()
-        done = None
+        done, changed = None, list[Changed]()
         if row is not None:
             async with self._records.begin(tenant, row.subject) as connection:
                 if await self._administrates(connection, tenant, row.asked_by):
@@ -269,9 +271,10 @@ class Recoveries:
                     )  # fmt: skip
                 if done is not None:
                     await self._recover(connection, tenant, row.subject, now)
+                    changed.append(await self._enter(connection, done, _done(done, administrator.user, place)))
         if done is None:
             raise self._failed(Way.ADMINISTRATORS, "approval", administrator, place)
-        await self._done(done, administrator.user, place)
+        self._tell(changed)
         return done
 
     # --- the ways to `ended` ----------------------------------------------------------------------------------------
@@ -282,8 +285,9 @@ class Recoveries:
         if row is not None:
             async with self._records.begin(row.tenant, row.subject) as connection:
                 ended = await claim(connection, Input.REFUSED, this(row), now=self._clock.now(), by=administrator.user)
+                changed = await self._enter_end(connection, ended, administrator.user, place)
+            self._tell(changed)
             if ended is not None:
-                await self._ended(ended, administrator.user, place)
                 return ended
         raise self._failed(Way.ADMINISTRATORS, "refusal", administrator, place)
 
@@ -300,8 +304,9 @@ class Recoveries:
         if row is not None:
             async with self._records.begin(row.tenant, row.subject) as connection:
                 ended = await claim(connection, Input.CANCELLED, this(row), now=self._clock.now())
+                changed = await self._enter_end(connection, ended, "", place)
+            self._tell(changed)
             if ended is not None:
-                await self._ended(ended, "", place)
                 return ended
         raise self._failed(Way.EMAIL, "cancel", None, place)
 
@@ -313,8 +318,8 @@ class Recoveries:
         mine = and_(of_person(identity.tenant, identity.subject), rows.c.state.in_(OPEN))
         async with self._records.begin(identity.tenant, identity.subject) as connection:
             ended = await claim(connection, Input.PROVEN, mine, now=self._clock.now())
-        if ended is not None:
-            await self._ended(ended, "", place)
+            changed = await self._enter_end(connection, ended, "", place)
+        self._tell(changed)
         return ended is not None
 
     async def turn(self) -> int:
@@ -332,7 +337,7 @@ class Recoveries:
             try:
                 async with self._records.begin(tenant, subject) as connection:
                     settled = await self._settle(connection, tenant, subject, now)
-                await self._tell_all(settled)
+                self._tell(settled)
             except StoreAway:
                 raise
             except Exception:  # of one person, and nobody else's recovery stands still for it; it is tried again
@@ -428,8 +433,12 @@ class Recoveries:
         await connection.execute(update(rows).where(this(row)).values(cancel=cancel if told else ""))
         return begun
 
-    async def _settle(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> list[Recovery]:
+    async def _settle(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> list[Changed]:
         """Do what time, or somebody else, has made due with what is open for one person; what has changed."""
+        changed = await self._due(connection, tenant, subject, now)
+        return [await self._enter(connection, one, _settled(one, "", NOWHERE)) for one in changed]
+
+    async def _due(self, connection: AsyncConnection, tenant: str, subject: str, now: float) -> list[Recovery]:
         mine, changed = of_person(tenant, subject), []
         for given, when in overs(now):
             if (ended := await claim(connection, given, mine, when, now=now)) is not None:
@@ -504,31 +513,21 @@ class Recoveries:
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
-    async def _asked(self, one: Recovery, by: Identity, place: Place) -> None:
-        self._count(one.way, "asked")
-        event = _event(Kind.RECOVERY_ASKED, Severity.ALARM, one, place)
-        detail = {**event.detail, **({"by": by.user, "reason": one.reason} if one.asked_by else {})}
-        await tell(self._ledger, replace(event, detail=detail, session=by.session_id))
+    async def _enter(self, connection: AsyncConnection, one: Recovery, event: Event) -> Changed:
+        """Keep the event of what this transaction has made of `one`: both are kept, or neither is."""
+        await self._ledger.enter(connection, event)
+        return one, event
 
-    async def _done(self, one: Recovery, by: str, place: Place) -> None:
-        self._count(one.way, one.outcome)
-        event = _event(Kind.RECOVERED, Severity.ALARM, one, place)
-        more = {"by": by, "asked_by": one.asker, "reason": one.reason} if one.asked_by else {}
-        await tell(self._ledger, replace(event, detail={**event.detail, **more}))
+    async def _enter_end(
+        self, connection: AsyncConnection, one: Recovery | None, by: str, place: Place
+    ) -> Sequence[Changed]:
+        return () if one is None else [await self._enter(connection, one, _settled(one, by, place))]
 
-    async def _ended(self, one: Recovery, by: str, place: Place) -> None:
-        self._count(one.way, one.outcome)
-        event = _event(Kind.RECOVERY_ENDED, Severity.NOTICE, one, place)
-        more = {"why": one.outcome, **({"by": by} if by else {})}
-        await tell(self._ledger, replace(event, detail={**event.detail, **more}))
-
-    async def _tell_all(self, settled: Sequence[Recovery]) -> None:
-        for one in settled:
-            if one.state is State.READY:
-                self._count(one.way, "ready")
-                await tell(self._ledger, _event(Kind.RECOVERY_READY, Severity.WARNING, one, NOWHERE))
-            else:
-                await self._ended(one, "", NOWHERE)
+    def _tell(self, changed: Sequence[Changed]) -> None:
+        """What was entered is committed."""
+        for one, event in changed:
+            self._count(one.way, _COUNTED.get(event.kind) or one.outcome)
+            self._ledger.tell(event)
 
     def _failed(self, way: Way, what: str, who: Identity | None, place: Place) -> UserError:
         """The one error of what cannot be used, and its one event."""
@@ -554,6 +553,26 @@ def off() -> UserError:
 
 def _own() -> UserError:
     return UserError("ERR-RECOVERY-OWN", say("Another administrator has to do that: this one is yours."), 403)
+
+
+def _asked(one: Recovery, by: Identity, place: Place) -> Event:
+    event = _event(Kind.RECOVERY_ASKED, Severity.ALARM, one, place)
+    detail = {**event.detail, **({"by": by.user, "reason": one.reason} if one.asked_by else {})}
+    return replace(event, detail=detail, session=by.session_id)
+
+
+def _done(one: Recovery, by: str, place: Place) -> Event:
+    event = _event(Kind.RECOVERED, Severity.ALARM, one, place)
+    more = {"by": by, "asked_by": one.asker, "reason": one.reason} if one.asked_by else {}
+    return replace(event, detail={**event.detail, **more})
+
+
+def _settled(one: Recovery, by: str, place: Place) -> Event:
+    if one.state is State.READY:
+        return _event(Kind.RECOVERY_READY, Severity.WARNING, one, place)
+    event = _event(Kind.RECOVERY_ENDED, Severity.NOTICE, one, place)
+    more = {"why": one.outcome, **({"by": by} if by else {})}
+    return replace(event, detail={**event.detail, **more})
 
 
 def _event(kind: Kind, severity: Severity, one: Recovery, place: Place) -> Event:

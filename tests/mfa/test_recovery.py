@@ -215,6 +215,47 @@ async def test_from_asking_to_an_account_that_must_set_up_a_factor(way: Way_) ->
     assert way.counted == [("email", "asked"), ("email", "ready"), ("email", "used")]
 
 
+@pytest.mark.parametrize("step", ["ask", "due", "use", "approve", "cancel"])
+async def test_what_nobody_could_be_told_of_has_not_happened(
+    step: str, way: Way_, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway is stopped between the change and its event: the owner would never hear of it."""
+    token = ""
+    if step in ("due", "cancel"):
+        await way.asked()
+        way.room.clock.advance(DAY)
+    elif step == "use":
+        token = await way.link()
+    elif step == "approve":
+        await way.recoveries.ask_for(ROOT, "s-ann", "lost")
+    before, told, counted = await way.row(), list(way.ledger.events), list(way.counted)
+
+    async def go_on() -> object:
+        if step == "ask":
+            return await way.asked()
+        if step == "due":
+            return await way.recoveries.turn()
+        if step == "use":
+            return await way.recoveries.use(ANN, token, HOME)
+        if step == "approve":
+            return await way.recoveries.approve(CARL, before.id)
+        return await way.recoveries.cancel(way.letters.asked_[0][1])
+
+    async def stopped(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    for name in ("enter", "record"):
+        monkeypatch.setattr(way.ledger, name, stopped)
+    with pytest.raises(asyncio.CancelledError):
+        await go_on()
+    monkeypatch.undo()
+    assert await way.row() == before
+    assert await way.left(factors) == 2
+    assert (way.ledger.events, way.counted) == (told, counted)
+    await go_on()
+    assert len(way.ledger.events) == len(told) + 1
+
+
 async def test_only_macs_of_the_links_are_kept_and_no_event_holds_one(way: Way_) -> None:
     token = await way.link()
     row = await way.row()
