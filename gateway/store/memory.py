@@ -3,9 +3,10 @@
 Every method runs to its end without giving way, which is what makes it one step. Time is monotonic, so setting the
 machine's clock neither revives nor kills anything.
 
-When the shelf is full, counters make room by forgetting the oldest: a flood must not use up memory, and a forgotten
-counter only makes throttling milder. Values and claims are never pushed out: a forgotten claim would let something
-single happen twice. There the flood is refused instead.
+When the shelf is full, counters make room: a flood must not use up memory, and a forgotten counter only makes
+throttling milder. Those that have counted least go, and of these the oldest: who types one name after another pushes
+out what they have typed, and not the count of an account that they guess at. Values and claims are never pushed out: a
+forgotten claim would let something single happen twice. There the flood is refused instead.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class MemoryKeyValue:
             self._counters.pop(key, None)
             if len(self._counters) >= self._capacity:
                 self._sweep(now)
+            if len(self._counters) >= self._capacity:
+                self._forget_some()
         self._counters.keep(key, (expires_at, number + amount))
         return number + amount
 
@@ -82,6 +85,12 @@ class MemoryKeyValue:
         self._sweep(self._clock.monotonic())
         if len(self._values) >= self._capacity:
             raise StoreAway("too many pending values; try again later")
+
+    def _forget_some(self) -> None:
+        """An eighth of the counters, those that say least."""
+        least = sorted(self._counters.items(), key=lambda one: one[1][1])
+        for key, _ in least[: self._capacity // 8 + 1]:
+            del self._counters[key]
 
     def _sweep(self, now: float) -> None:
         """Forget what has expired, at most once a second: a full shelf must not cost a walk for every request."""

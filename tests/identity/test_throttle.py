@@ -7,7 +7,7 @@ import pytest
 from gateway.core.clock import ManualClock
 from gateway.core.contracts import KeyValue
 from gateway.core.errors import StoreAway
-from gateway.identity.throttle import LONGEST_WAIT, REMEMBER, SignInThrottle
+from gateway.identity.throttle import FREE_FOR_ADDRESS, LONGEST_WAIT, REMEMBER, SignInThrottle
 from gateway.store.memory import MemoryKeyValue
 from gateway.store.sql import Records
 from gateway.store.sql_key_value import SqlKeyValue
@@ -41,6 +41,16 @@ async def test_within_ten_wrong_tries_from_one_address(throttle: SignInThrottle)
     waits = [await throttle.admit(f"user{number}", HERE, False) for number in range(12)]
     assert waits[:9] == [0.0] * 9
     assert min(waits[9:]) > 0
+
+
+async def test_a_flood_of_names_does_not_give_an_account_its_free_tries_back(clock: ManualClock) -> None:
+    """From a network that has addresses enough, each for a few names."""
+    throttle = SignInThrottle(MemoryKeyValue(clock, capacity=256))
+    assert [await throttle.admit("ann", f"network {number}", False) for number in range(6)] == [0.0] * 6
+    for number in range(1000):
+        await throttle.admit(f"nobody{number}", f"another {number // FREE_FOR_ADDRESS}", False)
+    tries = [await throttle.admit("ann", f"a third {number}", False) for number in range(6)]
+    assert tries.count(0.0) <= 1, "the wait may be forgotten, and begins anew; the tries are not"
 
 
 async def test_waits_grow_and_are_told_truly(throttle: SignInThrottle, clock: ManualClock) -> None:
