@@ -53,7 +53,6 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import TRUSTED_DEVICE, Identity, Proof
-from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.tokens import digest, new_id, new_token
 from gateway.store.sql import Records
@@ -181,9 +180,12 @@ class TrustedDevices:
                     sessions=[],
                 )
             )
-        if old is not None and copied:
-            await self._tell_stolen(identity, old, ended, place)
-        await tell(self._ledger, _event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place))
+            alarm = await self._alarm(connection, identity, old, place) if old is not None and copied else None
+            added = _event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place)
+            await self._ledger.enter(connection, added)
+        if alarm is not None:
+            self._tell_stolen(identity, alarm, ended)
+        self._ledger.tell(added)
         return f"{series}.{token}"
 
     async def use(self, identity: Identity, cookie: str, browser: str, place: Place = NOWHERE) -> Used:
@@ -225,8 +227,9 @@ class TrustedDevices:
             await connection.execute(changed.where(rows.c.digest == row.digest))
             if stolen or worn:
                 ended = await self._end_sessions(connection, identity, row.sessions)
-        if stolen:
-            await self._tell_stolen(identity, row, ended, place)
+            alarm = await self._alarm(connection, identity, row, place) if stolen else None
+        if alarm is not None:
+            self._tell_stolen(identity, alarm, ended)
             return GONE
         if worn:
             self._count("void")
@@ -274,12 +277,16 @@ class TrustedDevices:
             gone = (await connection.execute(delete(rows).where(these).returning(rows.c.id, rows.c.sessions))).all()
             opened = [session for row in gone for session in row.sessions]
             ended = await self._end_sessions(connection, identity, opened)
+            revoked = [_event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, place) for row in gone]
+            if by:
+                revoked = [replace(event, detail={**event.detail, "by": by}) for event in revoked]
+            for event in revoked:
+                await self._ledger.enter(connection, event)
         if device and not gone:
             raise UserError("ERR-MFA-UNKNOWN", say("You trust no such browser."), 404)
         self._tell_ended(identity, ended)
-        for row in gone:
-            told = _event(Kind.TRUSTED_DEVICE_REVOKED, identity, row.id, Severity.NOTICE, place)
-            await tell(self._ledger, replace(told, detail={**told.detail, "by": by}) if by else told)
+        for event in revoked:
+            self._ledger.tell(event)
         return len(gone)
 
     async def count(self) -> int:
@@ -305,12 +312,18 @@ class TrustedDevices:
             await self._records.bump(connection, identity.tenant, identity.subject)
         return ended
 
-    async def _tell_stolen(self, identity: Identity, row: Row[Any], ended: Sequence[str], place: Place) -> None:
-        self._count("stolen")
-        self._tell_ended(identity, ended)
+    async def _alarm(self, connection: AsyncConnection, identity: Identity, row: Row[Any], place: Place) -> Event:
+        """That there is a copy of its cookie; kept with what takes the trust away."""
         last = {"last_address": row.address, "last_used_at": row.last_used_at}
         alarm = _event(Kind.TRUSTED_DEVICE_STOLEN, identity, row.id, Severity.ALARM, place)
-        await tell(self._ledger, replace(alarm, detail={**alarm.detail, **last}))
+        alarm = replace(alarm, detail={**alarm.detail, **last})
+        await self._ledger.enter(connection, alarm)
+        return alarm
+
+    def _tell_stolen(self, identity: Identity, alarm: Event, ended: Sequence[str]) -> None:
+        self._count("stolen")
+        self._tell_ended(identity, ended)
+        self._ledger.tell(alarm)
 
     def _tell_ended(self, identity: Identity, sessions: Sequence[str]) -> None:
         for session in sessions:

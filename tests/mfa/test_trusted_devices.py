@@ -153,6 +153,36 @@ async def test_nothing_is_forgotten_before_its_sessions_have_ended(trust: Trust,
     assert told == [Kind.SESSION_ENDED, Kind.TRUSTED_DEVICE_STOLEN if how == "stolen" else Kind.TRUSTED_DEVICE_REVOKED]
 
 
+@pytest.mark.parametrize("what", ["trusted", "stolen", "revoked"])
+async def test_what_nobody_could_be_told_of_has_not_happened(
+    what: str, trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway is stopped between the change and its event: there would be no alarm of a copy, and nothing left."""
+    cookie = "" if what == "trusted" else await trust.trust()
+    if what == "stolen":
+        await trust.use(cookie, "thief", session="thief's")
+    before, told = await trust.list(), list(trust.ledger.events)
+
+    async def go_on() -> object:
+        if what == "trusted":
+            return await trust.trust()
+        return await (trust.use(cookie, "owner") if what == "stolen" else trust.devices.revoke(somebody()))
+
+    async def stopped(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    for name in ("enter", "record"):
+        monkeypatch.setattr(trust.ledger, name, stopped)
+    with pytest.raises(asyncio.CancelledError):
+        await go_on()
+    monkeypatch.undo()
+    assert (await trust.list(), trust.ledger.events) == (before, told)
+    await go_on()
+    assert len(await trust.list()) == (what == "trusted")
+    kind = {"trusted": "TRUSTED_DEVICE_ADDED", "stolen": "TRUSTED_DEVICE_STOLEN", "revoked": "TRUSTED_DEVICE_REVOKED"}
+    assert len(trust.ledger.of(Kind[kind[what]])) == 1
+
+
 async def test_any_older_token_is_known_for_what_it_is(trust: Trust, clock: ManualClock) -> None:
     oldest = cookie = await trust.trust()
     for _ in range(5):
