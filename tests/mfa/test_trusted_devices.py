@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import ManualClock
@@ -271,6 +271,16 @@ async def test_it_ends_thirty_days_after_the_factor_was_shown(trust: Trust, cloc
     assert await trust.devices.count() == 0
     assert await trust.use(cookie) == GONE
     assert not trust.ledger.of(Kind.TRUSTED_DEVICE_STOLEN)
+
+
+async def test_what_is_over_is_kept_until_somebody_trusts_a_browser(
+    trust: Trust, records: Records, clock: ManualClock
+) -> None:
+    await trust.trust()
+    clock.advance(30 * DAY)
+    await trust.trust()
+    async with records.read() as connection:
+        assert await connection.scalar(select(func.count()).select_from(trusted_devices)) == 1
 
 
 async def test_an_operator_makes_it_shorter(trust: Trust, records: Records, clock: ManualClock) -> None:

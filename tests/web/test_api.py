@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from gateway.core.clock import ManualClock
 from gateway.core.events import Kind
 from gateway.core.identity import Level
+from gateway.core.rule import StepUpDemand
 from gateway.mfa import otp
 from gateway.web.api.openapi import ENDPOINTS
 from tests.web.conftest import FIREFOX, Browser, House, P, Phone
@@ -168,6 +170,25 @@ async def test_a_challenge_and_its_answer(house: House, browser: Browser, enrol:
     assert (await house.identity(browser)).level is Level.AAL2
     again = await browser.api("POST", "mfa/verify", answer | {"code": codes[0], "factor": "backup_code"})
     assert (again.status, again.json["code"]) == (410, "ERR-MFA-CHALLENGE")
+
+
+@pytest.mark.parametrize(
+    ("body", "demand"),
+    [
+        ({}, StepUpDemand(Level.AAL2)),
+        ({"acr_values": "aal1"}, StepUpDemand(Level.AAL1)),
+        ({"acr_values": "aal3"}, StepUpDemand(Level.AAL3)),
+        ({"max_age": 0}, StepUpDemand(Level.AAL2, max_age=0.0)),
+        ({"max_age": 60, "factors": ["totp"]}, StepUpDemand(Level.AAL2, frozenset({"totp"}), 60.0)),
+    ],
+)
+async def test_a_program_has_asked_what_it_was_told_to(
+    house: House, browser: Browser, body: dict[str, Any], demand: StepUpDemand
+) -> None:
+    await browser.sign_in()
+    asked = await browser.api("POST", "mfa/challenge", body)
+    challenge = await house.desk.stepups.look(asked.json["challenge"], await house.identity(browser))
+    assert replace(challenge.demand, trusted=0.0) == demand
 
 
 async def test_changes_need_a_fresh_proof(browser: Browser, clock: ManualClock, enrol: Callable[..., Any]) -> None:

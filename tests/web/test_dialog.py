@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import UserError
+from gateway.core.identity import Level
 from gateway.core.languages import LANGUAGES
+from gateway.core.rule import StepUpDemand
 from gateway.web.pages import STATIC
 from tests.web.conftest import Browser, House, P
 
@@ -58,6 +60,29 @@ async def test_who_must_set_one_up_is_led_there_and_back(browser: Browser, enrol
     assert (await browser.get(DIALOG)).location == f"{P}dialog/done"
     assert (await browser.get("dialog/done")).status == 200
     assert (await browser.api("GET", "sessions")).status == 200
+
+
+TOTP = frozenset({"totp"})
+ASKED = {
+    "acr_values=aal2": StepUpDemand(Level.AAL2),
+    "acr_values=aal2&max_age=600": StepUpDemand(Level.AAL2, max_age=600.0),
+    "acr_values=aal2&max_age=60&factors=totp": StepUpDemand(Level.AAL2, TOTP, 60.0),
+    "acr_values=aal2&factors=totp,none,webauthn": StepUpDemand(Level.AAL2, TOTP | {"webauthn"}),
+    "acr_values=aal3&user_verification=required": StepUpDemand(Level.AAL3, verified=True),
+    "acr_values=phr": StepUpDemand(Level.AAL2),
+    "acr_values=&max_age=soon": StepUpDemand(Level.AAL2),
+    "acr_values=aal2&max_age=9999999999": StepUpDemand(Level.AAL2),
+}
+
+
+@pytest.mark.parametrize("query", ASKED)
+async def test_it_asks_what_its_address_says(house: House, browser: Browser, query: str) -> None:
+    """All of it: else what a script repeats is refused again. What makes no sense asks for a second factor."""
+    await browser.sign_in("bob")
+    opened = await browser.get(f"{DIALOG}?{query}")
+    before, _, ticket = opened.location.partition("verify/")
+    challenge = await house.desk.stepups.look(ticket, await house.identity(browser))
+    assert (before, challenge.demand, challenge.return_to) == (P, ASKED[query], f"{P}dialog/done")
 
 
 async def test_what_nobody_can_mend_leads_nowhere(browser: Browser) -> None:
