@@ -36,11 +36,10 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
-from gateway.core.contracts import EndAll, Ledger, Settle, key
+from gateway.core.contracts import EndAll, Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import FIRST_FACTORS, NO_SECOND_FACTOR, Identity
-from gateway.core.telling import tell
 from gateway.core.words import say, say_n, sentences
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_token
@@ -275,11 +274,15 @@ class Enrolment:
                 raise _not_yet(Permit.STEP_UP)
             factor_id = await insert(connection)
             codes = await self._backup_codes.renew(connection, tenant, subject, self._clock.now()) if wanted else ()
+            events = [_event(Kind.FACTOR_ENROLLED, identity, {"factor": factor, "id": factor_id}, place)]
+            if codes:
+                events.append(_event(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place))
+            for event in events:
+                await self._ledger.enter(connection, event)
             await self._records.bump(connection, tenant, subject)
         self.count(factor, "completed")
-        await self._tell(Kind.FACTOR_ENROLLED, identity, {"factor": factor, "id": factor_id}, place)
-        if codes:
-            await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place)
+        for event in events:
+            self._ledger.tell(event)
         return codes
 
     async def remove(self, identity: Identity, factor_id: str, place: Place = NOWHERE) -> bool:
@@ -292,10 +295,8 @@ class Enrolment:
         await self.demand(identity)
         tenant, subject = identity.tenant, identity.subject
         mine = and_(rows.c.tenant == tenant, rows.c.subject == subject, rows.c.id == factor_id)
-        kind: str | None = None
 
-        async def unbind(connection: AsyncConnection) -> None:
-            nonlocal kind
+        async def unbind(connection: AsyncConnection) -> Event:
             kind = await connection.scalar(select(rows.c.kind).where(mine))
             if kind is None:
                 raise UserError("ERR-MFA-UNKNOWN", say("You have no such method."), 404)
@@ -320,10 +321,9 @@ class Enrolment:
                     raise _required()
                 if not await self._count_devices(connection, tenant, subject):
                     await self._backup_codes.void(connection, tenant, subject)
+            return _event(Kind.FACTOR_REMOVED, identity, {"factor": kind, "id": factor_id}, place)
 
-        stays = await self._end_with(tenant, subject, unbind, but=identity.session_id)
-        await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": kind, "id": factor_id}, place)
-        return stays
+        return await self._end_with(tenant, subject, unbind, but=identity.session_id)
 
     async def disable(self, identity: Identity, place: Place = NOWHERE) -> None:
         """Unbind everything, and end every session of the user, this one too.
@@ -334,8 +334,8 @@ class Enrolment:
         if self.required(identity):
             raise _required()
         await self.demand(identity)
-        await self._unbind_all(identity.tenant, identity.subject)
-        await self._tell(Kind.FACTOR_REMOVED, identity, {"factor": "all"}, place)
+        removed = _event(Kind.FACTOR_REMOVED, identity, {"factor": "all"}, place)
+        await self._unbind_all(identity.tenant, identity.subject, removed)
 
     async def reset(self, tenant: str, subject: str, *, user: str, by: str) -> None:
         """Unbind everything of somebody else, who is shut out, and end every session of theirs.
@@ -343,11 +343,9 @@ class Enrolment:
         `user` and `by` are the canonical names of whom it is done to and of who does it. Whoever signs in next binds
         the first factor: set a new password with it where the old one may be known.
         """
-        await self._unbind_all(tenant, subject)
-        await tell(
-            self._ledger,
-            Event(Kind.FACTOR_REMOVED, Severity.WARNING, tenant=tenant, user=user, detail={"factor": "all", "by": by}),
-        )
+        detail = {"factor": "all", "by": by}
+        removed = Event(Kind.FACTOR_REMOVED, Severity.WARNING, tenant=tenant, user=user, detail=detail)
+        await self._unbind_all(tenant, subject, removed)
 
     async def regenerate_backup_codes(self, identity: Identity, place: Place = NOWHERE) -> tuple[str, ...]:
         """Ten fresh codes, shown this once; every older one is void.
@@ -361,8 +359,10 @@ class Enrolment:
             if not await self._count_devices(connection, identity.tenant, identity.subject):
                 raise UserError("ERR-MFA-NO-DEVICE", say("Set up another second factor first."), 409)
             codes = await self._backup_codes.renew(connection, identity.tenant, identity.subject, self._clock.now())
+            made = _event(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place)
+            await self._ledger.enter(connection, made)
             await self._records.bump(connection, identity.tenant, identity.subject)
-        await self._tell(Kind.BACKUP_CODES_MADE, identity, {"count": len(codes)}, place)
+        self._ledger.tell(made)
         return codes
 
     def _need(self, factor: str) -> None:
@@ -399,25 +399,31 @@ class Enrolment:
             said = say("You have {count} authenticator apps already. Remove one first.", count=DEVICES)
             raise UserError("ERR-MFA-TOO-MANY", said, 409)
 
-    async def _unbind_all(self, tenant: str, subject: str) -> None:
-        async def unbind(connection: AsyncConnection) -> None:
+    async def _unbind_all(self, tenant: str, subject: str, removed: Event) -> None:
+        async def unbind(connection: AsyncConnection) -> Event:
             if self._aside is not None:
                 await self._aside.removed(connection, tenant, subject, at=self._clock.now())
             await self.unbind(connection, tenant, subject)
+            return removed
 
         await self._end_with(tenant, subject, unbind, but="")
 
-    async def _end_with(self, tenant: str, subject: str, unbind: Settle, *, but: str) -> bool:
-        """`unbind`, and end every session but the one with id `but`; whether that one stays."""
-        stays = False
+    async def _end_with(
+        self, tenant: str, subject: str, unbind: Callable[[AsyncConnection], Awaitable[Event]], *, but: str
+    ) -> bool:
+        """`unbind`, keep the event of it, and end every session but the one with id `but`; whether that one stays."""
+        stays, told = False, list[Event]()
 
         async def first(connection: AsyncConnection) -> bool:
             nonlocal stays
-            await unbind(connection)
+            told.append(await unbind(connection))
+            await self._ledger.enter(connection, told[-1])
             stays = bool(but) and await self._any_left(connection, tenant, subject)
             return stays
 
         await self._end_all(tenant, subject, but=but, first=first)
+        for event in told:
+            self._ledger.tell(event)
         return stays
 
     async def _any_left(self, connection: AsyncConnection, tenant: str, subject: str) -> bool:
@@ -448,11 +454,9 @@ class Enrolment:
             pass  # damaged at rest; as good as gone
         raise UserError("ERR-MFA-SETUP", say("This setup is no longer open. Start it again."), 410)
 
-    async def _tell(self, kind: Kind, identity: Identity, detail: dict[str, Any], place: Place) -> None:
-        await tell(
-            self._ledger,
-            place.event(kind, Severity.NOTICE, who=identity, detail=detail),
-        )
+
+def _event(kind: Kind, identity: Identity, detail: dict[str, Any], place: Place) -> Event:
+    return place.event(kind, Severity.NOTICE, who=identity, detail=detail)
 
 
 async def _has_factors(connection: AsyncConnection, identity: Identity) -> bool:

@@ -366,10 +366,10 @@ async def test_the_sessions_that_rested_on_it_end_in_the_same_step(
     mine, ann = await signed_in(room, Proof("totp", NOW))
     lost = next(one for one in await room.factors.of(*ANN) if one.label == "lost")
 
-    async def die(event: Event) -> None:
+    def die(event: Event) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(room.ledger, "record", die)
+    monkeypatch.setattr(room.ledger, "tell", die)
     change: Awaitable[object]
     if how == "remove":
         change = room.enrolment.remove(ann, lost.id)
@@ -382,6 +382,45 @@ async def test_the_sessions_that_rested_on_it_end_in_the_same_step(
     assert [one.label for one in await room.factors.of(*ANN)] == (["kept"] if how == "remove" else [])
     assert await room.sessions.find(thief) is None
     assert (await room.sessions.find(mine) is not None) is (how == "remove")
+
+
+@pytest.mark.parametrize("how", ["bind", "codes", "remove", "disable", "reset"])
+async def test_what_nobody_could_be_told_of_has_not_happened(
+    room: Room, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway is stopped between the change and its event: the owner would never hear of it."""
+    ann = somebody()
+    if how != "bind":
+        await room.bind(label="there")
+        ann = with_code(ann, NOW)
+    setup = await room.enrolment.begin_totp(ann)
+    before, told = await room.factors.of(*ANN), len(room.ledger.events)
+
+    async def go_on() -> object:
+        if how == "bind":
+            return await room.enrolment.confirm(ann, setup.id, room.code(secret_of(setup)))
+        if how == "codes":
+            return await room.enrolment.regenerate_backup_codes(ann)
+        if how == "remove":
+            return await room.enrolment.remove(ann, before[0].id)
+        if how == "disable":
+            return await room.enrolment.disable(ann)
+        return await room.enrolment.reset(*ANN, user="ann", by="root")
+
+    async def stopped(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    for name in ("enter", "record"):
+        monkeypatch.setattr(room.ledger, name, stopped)
+    with pytest.raises(asyncio.CancelledError):
+        await go_on()
+    monkeypatch.undo()
+    assert await room.factors.of(*ANN) == before
+    assert len(room.ledger.events) == told
+    await go_on()
+    assert await room.factors.of(*ANN) != before
+    kinds = {"bind": [Kind.FACTOR_ENROLLED, Kind.BACKUP_CODES_MADE], "codes": [Kind.BACKUP_CODES_MADE]}
+    assert room.ledger.kinds()[told:] == kinds.get(how, [Kind.FACTOR_REMOVED])
 
 
 async def test_what_may_not_go_ends_no_session(room: Room) -> None:
