@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT
+from gateway.risk.agent import AgentSignal
 from tests.house.visitor import Visitor, as_json, location
 from tests.rig.gateway import PASSWORD, Gateway, running
 from tests.rig.messages import Request
@@ -247,6 +248,51 @@ async def test_a_service_that_is_not_there_gets_it_later(mine: Gateway) -> None:
     assert b"sallyport_interrupted_total" in (text := mine.app.metrics.render()[0])
     for outcome in ("kept", "given_back", "resumed"):
         assert f'sallyport_interrupted_total{{outcome="{outcome}"}} 1.0'.encode() in text
+
+
+SELDOM = """
+rules:
+  - name: pay
+    match: {paths: [/app/**]}
+    access: authenticated
+    limits: [{name: few, key: user, rate: 1/m}]
+    upstream: app
+"""
+
+
+async def test_what_comes_too_often_goes_on_later(tmp_path: Path) -> None:
+    """It waits again: who was counted out in the moment of coming back has lost nothing."""
+    async with running(tmp_path, policy=SELDOM) as gateway:
+        await gateway.app.users.add("bob", PASSWORD)
+        bob = visit(gateway)
+        onward = await sign_in(bob, await interrupted(bob, FILES))
+        assert (await bob.get("/app/")).status == 200
+        await send_on(bob, onward)
+        assert (await bob.get("/app/pay")).status == 429
+        gateway.pass_time(61)
+        await send_on(bob, onward)
+        assert (await bob.get("/app/pay")).status == 200
+        assert [one.method for one in gateway.upstream.requests] == [b"GET", b"POST"]
+        assert gateway.upstream.requests[-1].body == FILES
+        assert b'sallyport_interrupted_total{outcome="given_back"} 1.0' in gateway.app.metrics.render()[0]
+
+
+async def test_a_fault_of_ours_loses_nothing(mine: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = visit(mine)
+    onward = await sign_in(bob, await interrupted(bob, FILES))
+    await send_on(bob, onward)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AgentSignal, "weigh", broken)
+        bob.agent += " another"  # so that it is weighed
+        assert (await bob.get("/app/pay")).status == 500
+    assert mine.upstream.requests == []
+    await send_on(bob, onward)
+    assert (await bob.get("/app/pay")).status == 200
+    assert mine.upstream.only.body == FILES
 
 
 async def test_a_slow_service_holds_it_back(tmp_path: Path) -> None:
