@@ -20,7 +20,6 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import DEFAULT_TENANT, NEVER
-from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.identity.passwords import Passwords, check_strength
 from gateway.identity.session_rows import revoke
@@ -115,27 +114,25 @@ class LocalUsers:
             "disabled": user.disabled,
             "created_at": user.created_at,
         }
+        told = {"email_confirmed": True} if confirmed else {}
+        added = _event(Kind.USER_ADDED, user, groups=sorted(user.groups), **told)
         try:
             async with self._records.begin(tenant, user.subject) as connection:
                 await connection.execute(insert(users).values(row))
+                await self._ledger.enter(connection, added)
                 await self._records.bump(connection, tenant, user.subject)
         except IntegrityError as error:
             raise UserError("ERR-USER-EXISTS", say("There is a user {user} already.", user=user.name), 409) from error
-        told = {"email_confirmed": True} if confirmed else {}
-        await self._tell(Kind.USER_ADDED, user, groups=sorted(user.groups), **told)
+        self._ledger.tell(added)
         return user
 
     async def disable(self, name: str, tenant: str = DEFAULT_TENANT) -> User:
         """Let them in no more, and end all their sessions at once. Raises `UserError` ERR-USER-UNKNOWN."""
-        user = await self._change(name, tenant, {"disabled": True}, end_sessions=True)
-        await self._tell(Kind.USER_DISABLED, user)
-        return user
+        return await self._change(name, tenant, {"disabled": True}, Kind.USER_DISABLED, end_sessions=True)
 
     async def enable(self, name: str, tenant: str = DEFAULT_TENANT) -> User:
         """Let them sign in again; sessions do not come back. Raises `UserError` ERR-USER-UNKNOWN."""
-        user = await self._change(name, tenant, {"disabled": False})
-        await self._tell(Kind.USER_ENABLED, user)
-        return user
+        return await self._change(name, tenant, {"disabled": False}, Kind.USER_ENABLED)
 
     async def set_password(self, name: str, password: str, tenant: str = DEFAULT_TENANT) -> User:
         """Give them another password, and end all their sessions at once.
@@ -147,9 +144,7 @@ class LocalUsers:
             raise _unknown(name)
         check_strength(password, user.name)
         hashed = await self._passwords.hash(password)
-        user = await self._change(name, tenant, {"password": hashed}, end_sessions=True)
-        await self._tell(Kind.PASSWORD_CHANGED, user)
-        return user
+        return await self._change(name, tenant, {"password": hashed}, Kind.PASSWORD_CHANGED, end_sessions=True)
 
     async def set_email(
         self,
@@ -182,12 +177,16 @@ class LocalUsers:
             if confirmed:
                 new = await confirm(connection, tenant, subject, email, self._clock.now())
             user = _user((await connection.execute(select(users).where(*this))).one())
+            said, event = {"by": by} if by else {}, None
+            if before != email:
+                event = _event(Kind.ADDRESS_CHANGED, user, **said, **({"email_confirmed": True} if new else {}))
+            elif new:
+                event = _event(Kind.ADDRESS_CONFIRMED, user, **said)
+            if event is not None:
+                await self._ledger.enter(connection, event)
             await self._records.bump(connection, tenant, subject)
-        said = {"by": by} if by else {}
-        if before != email:
-            await self._tell(Kind.ADDRESS_CHANGED, user, **said, **({"email_confirmed": True} if new else {}))
-        elif new:
-            await self._tell(Kind.ADDRESS_CONFIRMED, user, **said)
+        if event is not None:
+            self._ledger.tell(event)
         return user
 
     async def speak(self, tenant: str, subject: str, language: str) -> None:
@@ -195,7 +194,9 @@ class LocalUsers:
         async with self._records.begin(tenant, subject) as connection:
             await connection.execute(_SPEAK, {"of_tenant": tenant, "of_subject": subject, "language": language})
 
-    async def _change(self, name: str, tenant: str, values: dict[str, Any], *, end_sessions: bool = False) -> User:
+    async def _change(
+        self, name: str, tenant: str, values: dict[str, Any], kind: Kind, *, end_sessions: bool = False
+    ) -> User:
         known = await self._row(name, tenant)
         if known is None:
             raise _unknown(name)
@@ -208,7 +209,10 @@ class LocalUsers:
             if end_sessions:
                 _, generation = await revoke(connection, tenant, row.subject)
                 user = replace(user, generation=generation)
+            event = _event(kind, user)
+            await self._ledger.enter(connection, event)
             await self._records.bump(connection, tenant, row.subject)
+        self._ledger.tell(event)
         return user
 
     async def _row(self, name: str, tenant: str) -> Row[Any] | None:
@@ -221,8 +225,9 @@ class LocalUsers:
         async with self._records.begin(row.tenant, row.subject) as connection:
             await connection.execute(update(users).where(*this).values(password=hashed))
 
-    async def _tell(self, kind: Kind, user: User, **detail: Any) -> None:
-        await tell(self._ledger, Event(kind, Severity.NOTICE, user.tenant, user.name, detail=detail))
+
+def _event(kind: Kind, user: User, **detail: Any) -> Event:
+    return Event(kind, Severity.NOTICE, user.tenant, user.name, detail=detail)
 
 
 # Built once: building a statement costs more than running it.

@@ -32,7 +32,6 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import Event, Kind, Severity
 from gateway.core.identity import NEVER, Identity
-from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.mfa.attempts import LIFE
 from gateway.store.sql import Records
@@ -136,13 +135,13 @@ class Demands:
         `user` and `by` are the canonical names of whom it is said and of who says so. Raises `UserError`
         ERR-USER-UNKNOWN, `StoreAway`.
         """
-        await self._say(tenant, subject, at)
-        await self._tell(Kind.MFA_REQUIRED, tenant, user, {"by": by, "from": int(at)})
+        detail: dict[str, str | int] = {"by": by, "from": int(at)}
+        await self._say(tenant, subject, at, Event(Kind.MFA_REQUIRED, Severity.NOTICE, tenant, user, detail=detail))
 
     async def lift(self, tenant: str, subject: str, *, user: str, by: str) -> None:
         """Take that word back; what the configuration demands of them stays. Raises likewise."""
-        await self._say(tenant, subject, None)
-        await self._tell(Kind.MFA_REQUIREMENT_LIFTED, tenant, user, {"by": by})
+        lifted = Event(Kind.MFA_REQUIREMENT_LIFTED, Severity.NOTICE, tenant, user, detail={"by": by})
+        await self._say(tenant, subject, None, lifted)
 
     async def counts(self) -> dict[str, float]:
         """How many people must have a second factor (`required`), and have none that will do: in time (`due`), or not
@@ -200,13 +199,15 @@ class Demands:
                     found[who] = min(at, found.get(who, at))
         return sorted(found.items(), key=lambda each: each[1])
 
-    async def _say(self, tenant: str, subject: str, at: float | None) -> None:
+    async def _say(self, tenant: str, subject: str, at: float | None, event: Event) -> None:
         this = (users.c.tenant == tenant, users.c.subject == subject)
         async with self._records.begin(tenant, subject) as connection:
             done = await connection.execute(update(users).where(*this).values(mfa_required_from=at))
             if done.rowcount != 1:
                 raise UserError("ERR-USER-UNKNOWN", say("There is no such user."), 404)
+            await self._ledger.enter(connection, event)
             await self._records.bump(connection, tenant, subject)
+        self._ledger.tell(event)
 
     async def _begin(
         self, tenant: str, subject: str, demands: Sequence[Demand], named: Collection[str]
@@ -223,9 +224,6 @@ class Demands:
                         )
                         since[name] = now
         return since
-
-    async def _tell(self, kind: Kind, tenant: str, user: str, detail: dict[str, str | int]) -> None:
-        await tell(self._ledger, Event(kind, Severity.NOTICE, tenant=tenant, user=user, detail=detail))
 
 
 async def must_have(connection: AsyncConnection, tenant: str, subject: str, at: float) -> None:

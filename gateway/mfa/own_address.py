@@ -24,7 +24,6 @@ from gateway.core.contracts import Ledger
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Event, Kind, Place, Severity
 from gateway.core.identity import Identity
-from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.mfa import otp
 from gateway.mfa.attempts import Attempts
@@ -122,11 +121,14 @@ class OwnAddress:
             new = right and await confirm(connection, tenant, subject, address, now)
             if right:
                 await self._attempts.succeeded(connection, tenant, subject, OWN)
+            event = confirmed(identity, place)
+            if new:
+                await self._ledger.enter(connection, event)
         if not right:
             self._note(Kind.FACTOR_REFUSED, identity, place, {"why": "code"})
             raise UserError("ERR-MFA-INVALID", say("That code is not right, too old, or a newer one was sent."))
         if new:
-            await tell(self._ledger, confirmed(identity, place))
+            self._ledger.tell(event)
 
     def _note(
         self,

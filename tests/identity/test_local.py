@@ -37,6 +37,37 @@ async def test_adding_and_finding(people: LocalUsers, clock: ManualClock, ledger
     assert (event.kind, event.user, event.detail) == (Kind.USER_ADDED, "ann", {"groups": ["a", "b"]})
 
 
+@pytest.mark.parametrize("what", ["add", "disable", "password", "address"])
+async def test_what_nobody_could_be_told_of_has_not_happened(
+    people: LocalUsers, ledger: Remembered, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway is stopped between the change and its event: whose account it is would never hear of it."""
+    await people.add("ann", PASSWORD)
+    before, told = await people.all(), len(ledger.events)
+
+    async def go_on() -> object:
+        if what == "add":
+            return await people.add("bob", PASSWORD)
+        if what == "disable":
+            return await people.disable("ann")
+        if what == "password":
+            return await people.set_password("ann", "another horse battery")
+        return await people.set_email("ann", "ann@example.com")
+
+    async def stopped(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    for name in ("enter", "record"):
+        monkeypatch.setattr(ledger, name, stopped)
+    with pytest.raises(asyncio.CancelledError):
+        await go_on()
+    monkeypatch.undo()
+    assert (await people.all(), len(ledger.events)) == (before, told)
+    assert await people.verify("ann", PASSWORD) is not None
+    await go_on()
+    assert len(ledger.events) == told + 1
+
+
 async def test_tenants_do_not_meet(people: LocalUsers) -> None:
     here = await people.add("ann", PASSWORD)
     there = await people.add("ann", "another horse battery", tenant="acme")

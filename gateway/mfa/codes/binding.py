@@ -21,7 +21,6 @@ from gateway.core.contracts import KeyValue, Ledger, key
 from gateway.core.errors import UserError
 from gateway.core.events import NOWHERE, Kind, Place, Severity
 from gateway.core.identity import Identity, Proof
-from gateway.core.telling import tell
 from gateway.core.words import say
 from gateway.crypto.sealing import Unsealable
 from gateway.crypto.tokens import digest, new_id, new_token
@@ -131,7 +130,7 @@ class Addresses:
             self._tell(Kind.FACTOR_REFUSED, identity, place, {"why": "code"})
             raise UserError("ERR-MFA-INVALID", say("That code is not right, too old, or a newer one was sent."))
 
-        own = False
+        own, event = False, confirmed(identity, place, factor=self.factor.name)
 
         async def bind(connection: AsyncConnection) -> str:
             nonlocal own
@@ -142,13 +141,15 @@ class Addresses:
             await self._attempts.succeeded(connection, tenant, subject, f"{self.factor.name}_setup")
             # Where it is the account's too, it is confirmed by the same code.
             own = await confirm(connection, tenant, subject, waiting["address"], now)
+            if own:
+                await self._ledger.enter(connection, event)
             return await self._insert(connection, tenant, subject, waiting["address"], label, now)
 
         backup = await self._enrolment.bind(
             identity, self.factor.name, bind, had_factors=waiting["had_factors"], place=place
         )
         if own:
-            await tell(self._ledger, confirmed(identity, place, factor=self.factor.name))
+            self._ledger.tell(event)
         return Proof(self.factor.name, now), backup
 
     async def _send(
