@@ -25,7 +25,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
     """How it is served: on a socket that only the wire knows.
 
     The wire has parsed and bounded the head already and writes the access log; compressed bodies are refused, so
-    nothing is ever unpacked here.
+    nothing is ever unpacked here. Who goes away does not stop what they began: it is done or not done, and told.
     """
     return web.AppRunner(
         app,
@@ -35,5 +35,6 @@ def make_runner(app: web.Application) -> web.AppRunner:
         max_field_size=64 * 1024,
         keepalive_timeout=600.0,
         handle_signals=False,
+        handler_cancellation=False,
         shutdown_timeout=5.0,
     )
