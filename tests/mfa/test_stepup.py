@@ -124,6 +124,14 @@ async def test_a_session_has_a_few_challenges_open_and_the_oldest_goes(room: Roo
         assert (await room.stepups.look(ticket, ann)).return_to == f"/{number}"
 
 
+async def test_a_question_takes_no_place_of_one_that_is_open_for_long(room: Room) -> None:
+    ann = somebody()
+    first = await room.stepups.begin(ann, AAL2, return_to="/first")
+    room.clock.advance(stepup.LIFETIME - 1)
+    await room.stepups.begin(ann, AAL2, return_to="/second")
+    assert (await room.stepups.look(first, ann)).return_to == "/first"
+
+
 # -- answering --------------------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,7 @@ async def test_a_form_wants_this_browsers_token(browser: Browser, visit: Callabl
 
     await browser.sign_in()
     logout = (await browser.get("logout")).form("logout").fields["csrf"]
+    assert (await browser.post("account/sessions/extend", {"csrf": logout})).status == 403
     await browser.sign_in("ann", query="?reauth=1&next=/")
     assert (await browser.post("logout", {"csrf": logout})).status == 403
     assert (await browser.get("whoami")).json["user"] == "ann"

@@ -129,6 +129,7 @@ async def test_case_114_what_is_wrong_is_not_set_up(room: KeyRoom, name: str) ->
         await room.binding.complete(ann, orjson.dumps(answer).decode())
     (event,) = room.ledger.of(Kind.FACTOR_REFUSED)
     assert event.detail == {"factor": "webauthn", "why": why}
+    assert room.setups == [("webauthn", "started"), ("webauthn", "failed")]
     assert await room.factors.of(DEFAULT_TENANT, "s-ann") == []
 
 
