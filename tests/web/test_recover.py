@@ -136,15 +136,14 @@ async def test_a_link_is_used_up_only_by_who_is_signed_in_with_it(
     async def full(*_: Any, **__: Any) -> Any:
         raise StoreAway("disk full")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(house.desk.sessions._store, "open", full)
-        away = await browser.fill(page, "recover/link")
-    assert (away.status, browser.cookies["sallyport"]) == (503, mine)
-    assert await house.desk.factors.usable("default", (await house.identity(browser)).subject) != ()
-    assert await house.told(Kind.RECOVERED) == []
-    with monkeypatch.context() as broken:
-        broken.setattr(house.ledger, "record", full)
-        done = await browser.fill(page, "recover/link")
+    for whose, what in ((house.desk.sessions._store, "open"), (house.ledger, "enter")):
+        with monkeypatch.context() as broken:
+            broken.setattr(whose, what, full)
+            away = await browser.fill(page, "recover/link")
+        assert (away.status, browser.cookies["sallyport"]) == (503, mine)
+        assert await house.desk.factors.usable("default", (await house.identity(browser)).subject) != ()
+        assert await house.told(Kind.RECOVERED) == []
+    done = await browser.fill(page, "recover/link")
     assert (done.status, done.location.startswith(f"{P}enrol-first?")) == (303, True)
     assert [proof.factor for proof in (await house.identity(browser)).session.proofs] == ["password"]  # type: ignore[union-attr]
     assert len(await house.told(Kind.RECOVERED)) == 1
