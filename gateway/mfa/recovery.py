@@ -72,6 +72,7 @@ HOUR = 3600.0
 KEPT = 30 * DAY
 """Seconds that a recovery can be looked up when it is over."""
 AT_ONCE = 100
+NOBODY = ("", "")
 """Recoveries that one turn looks at."""
 LONGEST = 500
 """Characters of a reason."""
@@ -163,6 +164,8 @@ class Recoveries:
         self._letters = letters
         self._administrators = frozenset(administrators)
         self._count = count
+        self._looked = NOBODY
+        """At whom last, where there were more: those whose letter never left stay due, and nobody waits behind them."""
         self._swept_at = clock.now()
 
     # --- asking -----------------------------------------------------------------------------------------------------
@@ -330,9 +333,12 @@ class Recoveries:
         now = self._clock.now()
         due = and_(rows.c.state == State.WAITING, rows.c.due_at <= now)
         look_at = or_(due if self.by_email else rows.c.id == "", *(when for _, when in overs(now)))
-        query = select(rows.c.tenant, rows.c.subject).where(rows.c.state.in_(OPEN), look_at).distinct().limit(AT_ONCE)
+        tenant, subject = self._looked
+        further = or_(rows.c.tenant > tenant, and_(rows.c.tenant == tenant, rows.c.subject > subject))
+        query = select(rows.c.tenant, rows.c.subject).where(rows.c.state.in_(OPEN), look_at, further).distinct()
         async with self._records.read(long=True) as connection:
-            whose = (await connection.execute(query)).all()
+            whose = (await connection.execute(query.order_by(*query.selected_columns).limit(AT_ONCE))).all()
+        self._looked = tuple(whose[-1]) if len(whose) == AT_ONCE else NOBODY
         for tenant, subject in whose:
             try:
                 async with self._records.begin(tenant, subject) as connection:

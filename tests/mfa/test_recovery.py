@@ -13,6 +13,7 @@ from gateway.core.errors import UserError
 from gateway.core.events import Kind, Place, Severity
 from gateway.core.identity import DEFAULT_TENANT, NEVER, Identity
 from gateway.identity.session_rows import revoke
+from gateway.mfa import recovery
 from gateway.mfa.recovery import A_DAY, APPROVAL, DAY, KEPT, Recoveries
 from gateway.mfa.recovery_states import ENDINGS, NEXT, OPEN, Input, Recovery, State, Way
 from gateway.store.place import Place as Where
@@ -441,6 +442,22 @@ async def test_and_before_the_delay_is_over_no_link_is_sent(what: str, way: Way_
     await way.recoveries.turn()
     assert way.letters.ready_ == []
     assert (await way.row()).outcome == "void"
+
+
+@both
+async def test_nobody_waits_behind_those_whose_letter_never_left(way: Way_, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "AT_ONCE", 1)
+    way.letters.unsent.add("s-ann")
+    await way.asked()
+    await way.asked(CARL)
+    way.room.clock.advance(DAY)
+    for _ in range(2):
+        assert await way.recoveries.turn() == 1
+    assert [subject for subject, *_ in way.letters.ready_] == ["s-carl"]
+    assert await way.recoveries.turn() == 0, "all were looked at"
+    way.letters.unsent.clear()
+    assert await way.recoveries.turn() == 1
+    assert [subject for subject, *_ in way.letters.ready_] == ["s-carl", "s-ann"]
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.identity import NEVER
+
 
 @dataclass
 class Letters:
@@ -17,6 +19,8 @@ class Letters:
     nowhere: bool = False
     late: float = 0.0
     """Seconds until the first one is taken over."""
+    unsent: set[str] = field(default_factory=set)
+    """Whose first one nobody ever takes over."""
     fails: bool = False
 
     async def asked(
@@ -36,7 +40,7 @@ class Letters:
         return not self.nowhere
 
     async def told_at(self, connection: AsyncConnection, tenant: str, subject: str, at: float) -> float:
-        return at + self.late
+        return NEVER if subject in self.unsent else at + self.late
 
     async def ready(
         self, connection: AsyncConnection, tenant: str, subject: str, token: str, *, at: float, until: float
