@@ -409,7 +409,6 @@ async def postgresql(server: PostgreSQL) -> AsyncIterator[Laboratory]:
         def read_only(yes: bool) -> None:
             standby.configure(default_transaction_read_only="on" if yes else "off")
             standby.reload()
-            time.sleep(0.2)  # each of its processes reads that when it has a moment; none can be asked whether it has
 
         rows = [*through("PostgreSQL", proxy)]
         rows.append(Doing("PostgreSQL", "crash", "away", server.stop_at_once, server.start))
