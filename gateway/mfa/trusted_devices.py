@@ -152,13 +152,12 @@ class TrustedDevices:
                 return None
             old = (await connection.execute(select(rows).where(mine, rows.c.series == _series(replacing)))).first()
             told, named = digest(replacing.partition(".")[2]), digest(browser)
-            copied = (
-                old is not None
-                and old.generation == generation
-                and self._good(old, now)
-                and _is_copy(old, told, named, now)
-            )
-            ended = await self._end_sessions(connection, identity, old.sessions) if old is not None and copied else ()
+            alarm: Event | None = None
+            ended: Sequence[str] = ()
+            good = old is not None and old.generation == generation and self._good(old, now)
+            if old is not None and good and _is_copy(old, told, named, now):
+                ended = await self._end_sessions(connection, identity, old.sessions)
+                alarm = await self._alarm(connection, identity, old, place)
             await connection.execute(
                 delete(rows).where(mine, (rows.c.series == _series(replacing)) | (rows.c.generation != generation))
             )
@@ -180,7 +179,6 @@ class TrustedDevices:
                     sessions=[],
                 )
             )
-            alarm = await self._alarm(connection, identity, old, place) if old is not None and copied else None
             added = _event(Kind.TRUSTED_DEVICE_ADDED, identity, device, Severity.NOTICE, place)
             await self._ledger.enter(connection, added)
         if alarm is not None:

@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 from gateway.store.line import Line
 from gateway.store.redis_channel import Ear
 from gateway.store.redis_checks import PATIENCE, examine, not_fit
-from gateway.store.redis_link import Word, seen, why
+from gateway.store.redis_link import Word, ended, seen, why
 from gateway.store.redis_nodes import Cluster, Failed, Sentinels, make_nodes
 from gateway.store.redis_where import Address, Where
 
@@ -140,9 +140,7 @@ class Redis:
 
     async def close(self) -> None:
         """Let go of every connection."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await ended(self._watching)
         await self._ear.close()
         await self.line.close()
         await self._nodes.close()

@@ -284,6 +284,13 @@ def seen(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
+async def ended(task: asyncio.Task[Any] | None) -> None:
+    """Cancel it, and wait until it has let go of what it had."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 def why(error: BaseException) -> str:
     """What went wrong, in a few words without secrets."""
     cause: BaseException | None = error

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from gateway.store.redis_link import Link, Lost, Node, Word, seen, why
+from gateway.store.redis_link import Link, Lost, Node, Word, ended, seen, why
 from gateway.store.redis_where import Address, Where
 
 _log = logging.getLogger("sallyport")
@@ -125,7 +125,7 @@ class Sentinels:
 
     async def close(self) -> None:
         """As `Nodes` says."""
-        await _end(self._finding)
+        await ended(self._finding)  # only then nobody begins to connect to a node that was let go of
         for node in (*self._sentinels, *self.masters()):
             await node.closed()
 
@@ -235,7 +235,7 @@ class Cluster:
 
     async def close(self) -> None:
         """As `Nodes` says."""
-        await _end(self._finding)
+        await ended(self._finding)  # only then nobody begins to connect to a node that was let go of
         for node in self._nodes.values():
             await node.closed()
 
@@ -277,13 +277,6 @@ def make_nodes(where: Where) -> Nodes:
     if where.kind == "sentinel":
         return Sentinels(where)
     return Cluster(where) if where.kind == "cluster" else OneServer(where)
-
-
-async def _end(finding: asyncio.Task[None] | None) -> None:
-    """Look no more; only then nobody begins to connect to a node that was let go of."""
-    if finding is not None:
-        finding.cancel()
-        await asyncio.wait([finding])
 
 
 def _slot(key: Word) -> int:

@@ -325,22 +325,14 @@ async def test_another_address_that_is_bound_confirms_nothing(room: Room, own: O
     assert not room.ledger.of(Kind.ADDRESS_CONFIRMED)
 
 
-async def test_what_nobody_could_be_told_of_is_not_confirmed(
-    room: Room, own: OwnAddress, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_nobody_could_be_told_of_is_not_confirmed(room: Room, own: OwnAddress) -> None:
     """A gateway is stopped between the change and its event; the code is good still."""
-
-    async def stopped(*_: object) -> None:
-        raise asyncio.CancelledError
 
     ann = somebody()
     await own.send(ann)
     code = room.post.box[-1].code
-    for name in ("enter", "record"):
-        monkeypatch.setattr(room.ledger, name, stopped)
-    with pytest.raises(asyncio.CancelledError):
+    with room.ledger.stopped():
         await own.confirm(ann, code)
-    monkeypatch.undo()
     assert (await confirmed(room))[0] == ""
     await own.confirm(ann, code)
     assert (await confirmed(room))[0] == MAIL
