@@ -138,6 +138,7 @@ class Endpoint:
             raise
         if not made.usable:  # it has ended before we could look at it
             raise ConnectionResetError("closed at once")
+        self.open.add(made)  # from here on, and not while it counts as one that is being made
         return made
 
     async def dial(self, protocol: Callable[[], _P], seconds: float) -> _P:
@@ -185,11 +186,15 @@ class Endpoint:
         )
         return (await connecting)[1]
 
-    def lost(self, connection: UpstreamConnection) -> None:
-        """A connection has ended."""
+    def dropped(self, connection: UpstreamConnection) -> None:
+        """A connection is of no more use: it takes nobody's room, and nobody takes it."""
         self.open.discard(connection)
         if connection in self.unused:
             self.unused.remove(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """A connection has ended."""
+        self.dropped(connection)
         if self.waiting:
             self.upstream.wake()
 

@@ -108,7 +108,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.usable = True
         name = transport.get_extra_info("peername")
         self.peer = name[:2] if isinstance(name, tuple) else None
-        self.endpoint.open.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
@@ -333,6 +332,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Drop the connection; nobody is told."""
         self.usable = False
         self.exchange = None
+        self.endpoint.dropped(self)
         self._transport.abort()
 
     def expire(self) -> None:

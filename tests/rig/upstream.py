@@ -150,8 +150,12 @@ class RecordingUpstream:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition()` holds; it is asked whenever something came, was answered or ended."""
-        async with asyncio.timeout(PATIENCE), self._changed:
-            await self._changed.wait_for(condition)
+        try:
+            async with asyncio.timeout(PATIENCE), self._changed:
+                await self._changed.wait_for(condition)
+        except TimeoutError:
+            came = [(each.method, each.target, each.complete) for each in self.requests]
+            raise AssertionError(f"it did not come to that: {len(self.lines)} connections, {came}") from None
 
     async def came(self, count: int = 1) -> None:
         """Wait until `count` requests have been read whole."""

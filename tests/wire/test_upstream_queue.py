@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.rig.client import PATIENCE
 from tests.rig.gateway import request
 from tests.rig.messages import Request, Response
-from tests.rig.upstream import Line, ok
-from tests.wire.services_at import Several, settled, several, until
+from tests.rig.upstream import Line, echo, ok
+from tests.wire.services_at import Several, settled, several, status, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -143,6 +144,35 @@ async def test_a_pool_is_shared_by_all_places(tmp_path: Path) -> None:
     async with several(tmp_path, 2, connections=1, queue={"length": 0}) as service:
         assert await service.ask(6) == [200] * 6
         assert service.counts == [3, 3]
+        assert sum(len(endpoint.open) for endpoint in service.endpoints) == 1
+
+
+async def test_a_connection_counts_once_from_beginning_to_end(tmp_path: Path) -> None:
+    """Also in the turn of the loop in which it has been made, and whoever asked for it does not know yet."""
+    async with several(tmp_path, 1, connections=2, queue={"length": 0}) as service:
+        keeper = Gatekeeper(service)
+        asked = keeper.ask(b"1")
+        counted = set()
+        async with asyncio.timeout(PATIENCE):
+            while not keeper.held:
+                counted.add(service.upstream._size)
+                await asyncio.sleep(0)
+        assert counted == {0, 1}
+        keeper.let_go()
+        assert (await asked).status == 200
+
+
+async def test_a_connection_that_was_dropped_makes_room_at_once(tmp_path: Path) -> None:
+    """What is sent again finds the room of what failed, where nobody may wait."""
+    async with several(tmp_path, 1, connections=1, queue={"length": 0}, retries={"on": ["503"]}) as service:
+        busy = [status(b"503 Service Unavailable")]
+
+        async def at_first(received: Request, line: Line) -> None:
+            await (busy.pop() if busy else echo)(received, line)
+
+        service.places[0].script = at_first
+        assert await service.ask() == [200]
+        assert service.counts == [2]
         assert sum(len(endpoint.open) for endpoint in service.endpoints) == 1
 
 
