@@ -18,6 +18,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from gateway.wire import websocket
+from gateway.wire.last_words import unread
 from gateway.wire.websocket import FrameReader, Violation
 
 if TYPE_CHECKING:
@@ -206,6 +207,11 @@ class Side(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            for data in unread(self.transport):
+                if self._finished:
+                    break
+                self.data_received(data)
         self.lost = self._finished = True
         self.tunnel.lost(self)
 

@@ -17,6 +17,7 @@ import httptools
 from gateway.core.header_names import HOP_BY_HOP, folded
 from gateway.wire import familiar
 from gateway.wire.headers import is_our_cookie
+from gateway.wire.last_words import unread
 from gateway.wire.retries import UNWELL
 from gateway.wire.terms import Terms, kept_to_them
 from gateway.wire.upstream_tls import ended_well
@@ -111,6 +112,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
+        if error is not None and self.exchange is not None:
+            for data in unread(self._transport):
+                self.data_received(data)
         self.endpoint.lost(self)
         exchange, self.exchange = self.exchange, None
         if exchange is None:
@@ -153,7 +157,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._switches:
+            if self._switches and self.usable:
                 exchange.switch(self, data[upgrade.args[0] :])
                 return
             broken = True
@@ -209,10 +213,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = None
         if self.endpoint.watched:
             self.endpoint.answered(exchange.status)
-        if not again:
+        if not (again and self.usable):
             self.usable = False
             self._transport.close()
-        exchange.finish(self if again else None)
+        exchange.finish(self if self.usable else None)
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
