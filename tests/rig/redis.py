@@ -139,7 +139,12 @@ class Server:
                 yield f"{name} {each}"
 
     def _listens(self) -> bool:
+        """At every door: that of a path is opened after that of the port."""
         with contextlib.suppress(OSError), socket.create_connection((HERE, self.port), timeout=1):
+            path = self._options.get("unixsocket")
+            if isinstance(path, str):
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.connect(path)
             return True
         return False
 
