@@ -111,6 +111,7 @@ class Shared:
         self._batches: dict[int, Batch] = {}
         self._over: Near[bytes, float] = Near(REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._forgettings = 0
         self.unasked = 0
         """Requests that were refused because their limit was known to be over."""
 
@@ -147,6 +148,7 @@ class Shared:
     def forget(self) -> None:
         """Believe of no counter that it is over: some may have been reset."""
         self._over.clear()
+        self._forgettings += 1
 
     async def close(self) -> None:
         """Wait for what was asked."""
@@ -175,11 +177,12 @@ class Shared:
     async def _ask(self, batch: Batch) -> None:
         question = orjson.dumps({"l": batch.specs, "q": batch.questions})
         keys = list(batch.keys)
+        before = self._forgettings
         try:
             numbers = await self._run(keys, (question,))
             at = 0
             for asked, places in zip(batch.asked, batch.questions, strict=True):
-                quotas, at = self._quotas(asked, places, keys, numbers, at)
+                quotas, at = self._quotas(asked, places, keys, numbers, at, before)
                 if not asked.answer.done():
                     asked.answer.set_result(quotas)
         except StoreAway:
@@ -193,16 +196,20 @@ class Shared:
             for asked in batch.asked:
                 if not asked.answer.done():
                     asked.answer.set_exception(StoreAway(f"shared: {type(error).__name__} while counting"))
+        finally:  # also where this task is ended: who waits for an answer would wait for ever
+            for asked in batch.asked:
+                if not asked.answer.done():
+                    asked.answer.set_exception(StoreAway("shared: nobody counts any more"))
 
     def _quotas(
-        self, asked: Asked, places: list[int], keys: list[bytes], numbers: list[int], at: int
+        self, asked: Asked, places: list[int], keys: list[bytes], numbers: list[int], at: int, before: int
     ) -> tuple[Quotas, int]:
         quotas = []
         number = 1
         for limit in asked.place.held:
             said, remaining, reset, retry = numbers[at : at + 4]
             at += 4
-            if said == 2 and not limit.shadow:
+            if said == 2 and not limit.shadow and before == self._forgettings:  # it may be from before a reset
                 wait = min(retry / 1e6, SOON) if limit.adapt is not None else retry / 1e6
                 self._over.keep(keys[places[number] - 1], self._now() + wait)
             number += 2

@@ -14,6 +14,7 @@ from gateway.catalog import ALGORITHMS
 from gateway.core.clock import ManualClock
 from gateway.core.decision import Quota
 from gateway.core.eager import run_eagerly
+from gateway.core.errors import StoreAway
 from gateway.core.rule import Adaptation, Backoff, LimitSpec
 from gateway.limits.leased import LARGEST, terms
 from gateway.limits.limiter import Limiter
@@ -96,6 +97,32 @@ async def test_a_limit_that_is_over_is_not_asked_about_again(replicas: list[Repl
     await one.spend(limits, facts())
     assert one.asked == 3
     assert other.asked == 0
+
+
+async def test_what_was_asked_before_a_reset_is_not_believed_after_it(replicas: list[Replica], server: Server) -> None:
+    """Who resets is heard on another connection, so it may be before the answer that was given before."""
+    one, limits = replicas[0], (limit(rate=1, window=LONG),)
+    assert (await one.spend(limits, facts()))[0].allowed
+    asked = one.asked
+    late = asyncio.create_task(one.spend(limits, facts()))
+    while one.asked == asked:
+        await asyncio.sleep(0)
+    one.counting.forget()
+    assert not (await late)[0].allowed
+    server.ask("FLUSHALL")
+    assert (await one.spend(limits, facts()))[0].allowed
+
+
+async def test_whoever_waits_for_a_count_that_is_ended_is_told(replicas: list[Replica]) -> None:
+    """They wait for an answer, not for a task: what ends the one would leave the others waiting for ever."""
+    one, limits = replicas[0], (limit(rate=1, window=LONG),)
+    waiting = asyncio.create_task(one.spend(limits, facts()))
+    while not one.asked:
+        await asyncio.sleep(0)
+    for counting in one.shared._tasks:
+        counting.cancel()
+    with pytest.raises(StoreAway):
+        await asyncio.wait_for(waiting, 5.0)
 
 
 async def test_shadow_limits_count_and_refuse_nobody(replicas: list[Replica]) -> None:
