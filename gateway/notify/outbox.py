@@ -29,7 +29,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -186,6 +186,8 @@ class Outbox:
                 self._end()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks = []
+        with suppress(StoreAway):  # else it is sent once more
+            await self._settle_late()
         for route in self._routes.values():
             await route.close()
 
@@ -206,11 +208,16 @@ class Outbox:
         async with lane.turning:
             await self._settle_late()
             due = await self._shelf.due(self._clock.now(), AT_ONCE, lane.channel, lane.codes)
-            claimed = [
-                found for row in due if row not in self._unsettled and (found := await self._claim(row)) is not None
-            ]
-            if claimed:
+            claimed: list[Parcel] = []
+            try:
+                for row in due:
+                    found = None if row in self._unsettled else await self._claim(row)
+                    if found is not None:
+                        claimed.append(found)
+            except StoreAway:  # nobody else would look at those before `LEASE` is over
                 await asyncio.gather(*map(self._deliver, claimed))
+                raise
+            await asyncio.gather(*map(self._deliver, claimed))
             return len(claimed)
 
     async def _keep(self) -> int:

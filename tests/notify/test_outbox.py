@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -396,3 +397,46 @@ def test_backoff_grows_to_an_hour() -> None:
     assert 4.0 <= backoff(1) <= 6.0
     assert 16.0 <= backoff(2) <= 24.0
     assert 2880.0 <= backoff(50) <= 4320.0
+
+
+async def test_what_was_claimed_before_the_database_went_away_is_sent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody looked at it for minutes, and a code would be worth nothing by then."""
+    for subject in ("1", "2"):
+        await rig.put(f"{subject}@example.com", subject)
+    claim, claimed = OutboxTable.claim, []
+
+    async def once(shelf: OutboxTable, row: int, *more: Any) -> Any:
+        if claimed:
+            raise StoreAway("gone")
+        claimed.append(row)
+        return await claim(shelf, row, *more)
+
+    monkeypatch.setattr(OutboxTable, "claim", once)
+    with pytest.raises(StoreAway):
+        await rig.outbox.turn()
+    monkeypatch.undo()
+    assert [message.to for message in rig.first.took] == ["1@example.com"]
+    assert await rig.states() == ["sent", "waiting"]
+
+
+async def test_what_was_sent_while_the_database_was_away_is_settled_before_the_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks next would send it once more."""
+    await rig.put()
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreAway("gone")
+
+    monkeypatch.setattr(OutboxTable, "settle", away)
+    assert await rig.outbox.turn() == 1
+    assert await rig.states() == ["sending"]
+    await rig.another().close()  # which knows nothing of it
+    monkeypatch.undo()
+    await rig.outbox.close()
+    assert await rig.states() == ["sent"]
+    rig.clock.advance(LEASE + 1)
+    assert await rig.another().turn() == 0
+    assert rig.first.asked == 1
