@@ -12,7 +12,6 @@ long again, once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -53,15 +52,16 @@ class Line:
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._listeners: list[Changed] = []
+        self._closed = False
 
     def listen(self, changed: Changed) -> None:
         """Have `changed` called with True when the store is back, with False when it is away."""
         self._listeners.append(changed)
 
     def check(self) -> None:
-        """Raises `StoreAway` at once while the store is away."""
-        if not self.up:
-            raise StoreAway(f"{self.name}: {self.why}")
+        """Raises `StoreAway` at once while the store is away, and when it is closed."""
+        if not self.up or self._closed:
+            raise StoreAway(f"{self.name}: {self.why or 'closed'}")
 
     @asynccontextmanager
     async def bounded(self, deadline: float | None = None) -> AsyncIterator[None]:
@@ -80,6 +80,8 @@ class Line:
 
     def failed(self, why: str) -> None:
         """A call has failed in a way that says the store is away."""
+        if self._closed:  # whoever is late; a probe would go on for ever, and connect anew
+            return
         if self._probing is not None and self._probing.done() and not self._probing.cancelled():
             self._probing = None
         self.why = why
@@ -92,11 +94,11 @@ class Line:
             self._probing = asyncio.get_running_loop().create_task(self._until_back(), name=f"probe of {self.name}")
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Ask no more, and have nobody ask."""
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probing
+            await asyncio.wait([self._probing])
 
     async def _until_back(self) -> None:
         while not self.up:

@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 from gateway.store.line import Line
 from gateway.store.redis_channel import Ear
 from gateway.store.redis_checks import PATIENCE, examine, not_fit
-from gateway.store.redis_link import Word, ended, seen, why
+from gateway.store.redis_link import Closed, Word, ended, seen, why
 from gateway.store.redis_nodes import Cluster, Failed, Sentinels, make_nodes
 from gateway.store.redis_where import Address, Where
 
@@ -140,9 +140,9 @@ class Redis:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        await self.line.close()  # first: who is told that it is closed must not make us look whether it is back
         await ended(self._watching)
         await self._ear.close()
-        await self.line.close()
         await self._nodes.close()
 
     def listen_at(self) -> Sequence[Address]:
@@ -167,8 +167,13 @@ class Redis:
             self.line.failed(said)
             raise StoreAway(f"{self.line.name}: {said}") from None
         except Failed as error:
+            raise self._away(error) from None
+
+    def _away(self, error: BaseException) -> StoreAway:
+        """What to raise for one of `Failed`, which is told to the line where it says anything of the server."""
+        if not isinstance(error, Closed):
             self.line.failed(why(error))
-            raise StoreAway(f"{self.line.name}: {why(error)}") from None
+        return StoreAway(f"{self.line.name}: {why(error)}")
 
     async def _redirected(self, nodes: Cluster, said: str, key: Word, command: tuple[Word, ...], due: float) -> Any:
         """Ask where the cluster says, again and again while keys are on their way, until `due`.
@@ -179,6 +184,7 @@ class Redis:
         try:
             async with asyncio.timeout_at(due):
                 while True:
+                    self.line.check()  # it may be closed by now
                     code, _, rest = said.partition(" ")
                     if code == "TRYAGAIN":  # some of its keys have moved, some have not
                         await asyncio.sleep(AGAIN)
@@ -203,8 +209,7 @@ class Redis:
         except Failed as error:
             if isinstance(error, ResponseError):
                 raise
-            self.line.failed(why(error))
-            raise StoreAway(f"{self.line.name}: {why(error)}") from None
+            raise self._away(error) from None
 
     async def _probe(self) -> None:
         """Whether every server that is written to can be written to: a replica, or one that is full, answers too."""

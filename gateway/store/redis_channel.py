@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from gateway.core.errors import StoreAway
-from gateway.store.redis_link import Lost, connect, let_go, why
+from gateway.store.redis_link import Lost, connect, ended, let_go, seen, why
 
 if TYPE_CHECKING:
     from gateway.store.redis import Redis
@@ -63,14 +63,12 @@ class Ear:
 
     async def _more(self, connection: Any, name: bytes) -> None:
         with contextlib.suppress(OSError, RedisError):  # the next connection listens to all
-            await connection.send_command("SUBSCRIBE", name)
+            await _say(connection, "SUBSCRIBE", name)
 
     async def close(self) -> None:
         """Listen no more."""
-        if self._listening is not None:
-            self._listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listening
+        for task in (self._listening, *self._asked):
+            await ended(task)
 
     async def _listen(self) -> None:
         while True:
@@ -97,6 +95,7 @@ class Ear:
             await connection.send_command("SUBSCRIBE", *self._topics)
             self._seen = asyncio.get_running_loop().time()
             asking = asyncio.create_task(self._ask(connection, address), name="asking whether Redis is there")
+            asking.add_done_callback(seen)  # what it stumbles over, who listens does too
             while True:
                 reply = await connection.read_response(disable_decoding=True)
                 self._seen = asyncio.get_running_loop().time()
@@ -118,7 +117,7 @@ class Ear:
                 return
             if now - max(self._seen, asked_at) >= ASK_EVERY:
                 asked_at = now
-                await connection.send_command("PING")
+                await _say(connection, "PING")
 
     def _take(self, reply: Any) -> None:
         match reply:
@@ -131,6 +130,12 @@ class Ear:
                     _call(lost)
             case _:
                 pass
+
+
+async def _say(connection: Any, *command: str | bytes) -> None:
+    """Unless it is gone: redis-py would connect anew then, and nobody would let go of that."""
+    if connection.is_connected:
+        await connection.send_command(*command)
 
 
 def _call(listener: Callable[..., None], *message: bytes) -> None:

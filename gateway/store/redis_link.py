@@ -21,7 +21,7 @@ import ssl
 from collections import deque
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hiredis
 from redis import exceptions
@@ -45,8 +45,15 @@ _NOT_YET = object()
 """What the parser says of an answer that is not whole. It would say False, which may be an answer."""
 
 
+_T = TypeVar("_T")
+
+
 class Lost(Exception):  # noqa: N818 - the state is the name
     """The connection is gone, with why."""
+
+
+class Closed(Lost):
+    """We have let go of it ourselves, which says nothing of the server."""
 
 
 class Link(asyncio.Protocol):
@@ -56,6 +63,7 @@ class Link(asyncio.Protocol):
         """`deadline`: seconds that a call waits, unless it says otherwise."""
         self.broken = ""
         """Why it is not open any more."""
+        self._lost: type[Lost] = Lost
         self._connection = connection
         self._deadline = deadline
         self._loop = asyncio.get_running_loop()
@@ -74,7 +82,7 @@ class Link(asyncio.Protocol):
         """Send it. The answer, or raises `Lost`; an error of the server's is `redis.exceptions.ResponseError`."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self.broken:
-            answer.set_exception(Lost(self.broken))
+            answer.set_exception(self._lost(self.broken))
             return answer
         due = self._loop.time() + (seconds or self._deadline)
         self._waiting.append((answer, due))
@@ -83,9 +91,14 @@ class Link(asyncio.Protocol):
         self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
         return answer
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._waiting)
+
     def close(self) -> None:
-        """Break it off."""
-        self._break("closed")
+        """Break it off. Who waits for an answer is told `Closed`."""
+        self._break("closed", Closed)
 
     def data_received(self, data: bytes) -> None:
         """Answers, or the beginning of one."""
@@ -137,17 +150,17 @@ class Link(asyncio.Protocol):
         else:
             self._break(f"no answer within {self._deadline * 1000:g} ms")
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: str, lost: type[Lost] = Lost) -> None:
         if self.broken:
             return
-        self.broken = why
+        self.broken, self._lost = why, lost
         if self._timer is not None:
             self._timer.cancel()
         let_go(self._connection)
         waiting, self._waiting = self._waiting, deque()
         for answer, _ in waiting:
             if not answer.done():
-                answer.set_exception(Lost(why))
+                answer.set_exception(lost(why))
 
 
 class Node:
@@ -159,6 +172,7 @@ class Node:
         self._sentinel = sentinel
         self._link: Link | None = None
         self._connecting: asyncio.Task[Link] | None = None
+        self._over = False
 
     @property
     def link(self) -> Link | None:
@@ -166,21 +180,25 @@ class Node:
         link = self._link
         return link if link is not None and not link.broken else None
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for it."""
+        link = self.link
+        return (link is not None and link.busy) or (self._connecting is not None and not self._connecting.done())
+
     async def reach(self, seconds: float) -> Link:
-        """The link, after `seconds` at most; many who ask wait for the same. Raises as `connect` does.
+        """The link, after `seconds` at most; many who ask wait for the same. Raises as `connect` does, and `Closed`.
 
         Connecting goes on when nobody waits any more: who asks next finds it done.
         """
         if (link := self.link) is not None:
             return link
+        if self._over:
+            raise Closed("closed")
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect(), name=f"connecting to {self.address}")
             self._connecting.add_done_callback(seen)
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(self._connecting)
-        except TimeoutError:
-            raise TimeoutError(f"no connection to {self.address} in time") from None
+        return await outcome(self._connecting, seconds, f"no connection to {self.address} in time")
 
     async def ask(self, *command: Word, seconds: float = 0.0) -> Any:
         """One question, connecting included. Raises `Lost`, or as `connect` does."""
@@ -195,7 +213,8 @@ class Node:
             self._link.close()
 
     async def closed(self) -> None:
-        """Let go of it, and wait until a connection that was being made is let go of as well."""
+        """Let go of it for good, and wait until a connection that was being made is let go of as well."""
+        self._over = True
         self.close()
         if self._connecting is not None:
             await asyncio.wait([self._connecting])
@@ -282,6 +301,20 @@ def seen(task: asyncio.Future[Any]) -> None:
     """Somebody has looked at how it ended; else asyncio would say that nobody did."""
     if not task.cancelled():
         task.exception()
+
+
+async def outcome(task: asyncio.Task[_T], seconds: float, late: str = "") -> _T:
+    """What a task answers for which several wait, within `seconds`; it goes on, whoever stops waiting.
+
+    Raises what it does, `TimeoutError` with `late`, and `Closed` where it was ended: that must not look like the end of
+    those who wait, or nobody would tell them anything.
+    """
+    await asyncio.wait([task], timeout=seconds)
+    if not task.done():
+        raise TimeoutError(late)
+    if task.cancelled():
+        raise Closed("closed")
+    return task.result()
 
 
 async def ended(task: asyncio.Task[Any] | None) -> None:

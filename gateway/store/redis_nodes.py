@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from gateway.store.redis_link import Link, Lost, Node, Word, ended, seen, why
+from gateway.store.redis_link import Link, Lost, Node, Word, ended, outcome, seen, why
 from gateway.store.redis_where import Address, Where
 
 _log = logging.getLogger("sallyport")
@@ -116,8 +116,7 @@ class Sentinels:
                 self._find(max(seconds, self._where.deadline)), name="finding the master"
             )
             self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
-        async with asyncio.timeout(seconds):
-            await asyncio.shield(self._finding)
+        await outcome(self._finding, seconds)
 
     def masters(self) -> Mapping[Node, str]:
         """As `Nodes` says."""
@@ -191,8 +190,7 @@ class Cluster:
                 self._find(max(seconds, self._where.deadline)), name="finding the masters"
             )
             self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
-        async with asyncio.timeout(seconds):
-            await asyncio.shield(self._finding)
+        await outcome(self._finding, seconds)
 
     def masters(self) -> Mapping[Node, str]:
         """As `Nodes` says."""
@@ -258,7 +256,7 @@ class Cluster:
         self._slots = slots
         keep = {*slots, *(self.at(address) for address in self._where.addresses)}
         for address, node in list(self._nodes.items()):
-            if node not in keep:
+            if node not in keep and not node.busy:  # who is on their way to it was sent there: keys are moving
                 del self._nodes[address]
                 node.close()
         await asyncio.gather(*(node.reach(seconds) for node in dict.fromkeys(slots)))

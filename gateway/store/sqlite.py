@@ -116,9 +116,9 @@ class Sqlite:
 
     async def close(self) -> None:
         """Close every connection, once what was written is on the disk."""
-        await self.line.close()
         async with self._after_the_group():
             await asyncio.gather(self._reading.close(), self._writing.close())
+        await self.line.close()
         self._threads.shutdown(wait=False)
 
     @asynccontextmanager

@@ -141,13 +141,16 @@ class Connection:
 
     async def _settled(self) -> None:
         while self.waits and self._outside is not None:
-            for ended in (await asyncio.wait([asyncio.wrap_future(self._outside)]))[0]:
-                if not ended.cancelled():
-                    ended.exception()  # whoever asked for it has gone
+            ended = asyncio.wrap_future(self._outside)
+            ended.add_done_callback(_seen)  # whoever asked for it has gone, and who waits here may go as well
+            await asyncio.wait([ended])
         self._outside = None
 
     async def _elsewhere(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        self._outside = self._threads.submit(work, *arguments)
+        try:
+            self._outside = self._threads.submit(work, *arguments)
+        except RuntimeError:  # the threads have gone: who has lent it has closed, and did not wait for ever
+            raise sqlite3.ProgrammingError("it was closed") from None
         return await asyncio.wrap_future(self._outside)
 
     def _patiently(self, work: Callable[[], _T]) -> _T:
@@ -156,6 +159,11 @@ class Connection:
             return work()
         finally:
             self.open.execute("PRAGMA busy_timeout = 0")
+
+
+def _seen(ended: asyncio.Future[Any]) -> None:
+    if not ended.cancelled():
+        ended.exception()
 
 
 def _give_up(connection: sqlite3.Connection, asking: Iterable[sqlite3.Cursor]) -> None:

@@ -79,14 +79,16 @@ class Pool:
         self._closed = True
         await self.renew()
         back = 0
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
-                while back < self._size:
-                    await self._room.acquire()
-                    back += 1
-                await asyncio.gather(*self._returning)
-        for _ in range(back):  # who comes too late is told, and does not wait for ever
-            self._room.release()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    while back < self._size:
+                        await self._room.acquire()
+                        back += 1
+                    await asyncio.gather(*self._returning)
+        finally:
+            for _ in range(back):  # who comes too late is told, and does not wait for ever
+                self._room.release()
 
     async def _connect(self) -> Lent:
         connection = await self._engine.connect()

@@ -12,6 +12,7 @@ import pytest
 from gateway.core.clock import ManualClock
 from gateway.core.errors import StoreAway
 from gateway.store.redis import Redis
+from gateway.store.redis_link import let_go
 from gateway.store.redis_where import Where
 from tests.rig.faulty import FAULTS, Fault, Faulty, before
 from tests.rig.redis import Server, a_server, needs_redis, until
@@ -75,6 +76,31 @@ async def test_more_topics_interrupt_nobody(one_redis: Server, clock: ManualCloc
     await until(lambda: first.heard and second.heard)
     assert (first.lost, second.lost) == (1, 1)
     await redis.close()
+
+
+async def test_a_connection_that_ends_when_a_topic_comes_is_not_made_anew_beside_the_next(
+    one_redis: Server, clock: ManualClock
+) -> None:
+    """redis-py would connect to say something, and nobody would let go of that."""
+    redis = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    first = Listener(redis)
+    await until(lambda: first.lost)
+    gone = redis._ear._connection
+    second = Listener(redis, "limits")
+    let_go(gone)
+    await until(lambda: second.lost)
+    assert not gone.is_connected
+    assert (first.lost, second.lost) == (2, 1)
+    await redis.close()
+
+
+async def test_nothing_that_is_asked_for_outlives_who_listens(one_redis: Server, clock: ManualClock) -> None:
+    redis = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    first = Listener(redis)
+    await until(lambda: first.lost)
+    Listener(redis, "limits")
+    await redis.close()
+    assert [task.get_name() for task in asyncio.all_tasks() if "listening" in task.get_name()] == []
 
 
 async def test_prefixes_do_not_meet(one_redis: Server, clock: ManualClock) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.exceptions import ResponseError
 
 from gateway.core.clock import ManualClock
+from gateway.core.errors import StoreAway
 from gateway.store.redis import Redis, Script
 from gateway.store.redis_link import tls_of
 from gateway.store.redis_where import Where
@@ -131,7 +133,7 @@ async def test_a_unix_socket_and_a_database(tmp_path: Path, clock: ManualClock) 
 
 async def test_certificates_are_read_again(secure_redis: Secure, clock: ManualClock) -> None:
     """A client certificate that has ended is replaced on disk; the next connection shows the new one."""
-    redis = await Redis.open(secure_redis.where, clock=clock)
+    redis = await Redis.open(replace(secure_redis.where, deadline=5.0), clock=clock)
     before = tls_of(redis.where)
     assert tls_of(redis.where) is before
     secure_redis.authority.make("client", "gateway")
@@ -153,3 +155,30 @@ async def test_what_a_call_costs_is_far_below_100_microseconds(one: Redis) -> No
             await one.run(COUNT, [key], [1])
         best = min(best, (time.process_time() - began) / 400)
     assert best < 100e-6, f"{best * 1e6:.0f} µs"
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_whoever_asks_while_it_is_closed_is_told_and_nothing_connects_anew(
+    turns: int, one_redis: Server, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That we hang up does not make us look whether the server is back: that would connect, and nobody would close it.
+
+    However far the call has come: not begun, on its way, answered.
+    """
+    redis = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    await redis.execute("DEL", "a")
+    caplog.clear()
+    asking = [asyncio.create_task(redis.execute("GET", "a")) for _ in range(3)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await redis.close()
+    for told in await asyncio.gather(*asking, return_exceptions=True):
+        assert told is None or isinstance(told, StoreAway)
+    with pytest.raises(StoreAway):
+        await redis.execute("GET", "a")
+    with pytest.raises(StoreAway):
+        await redis.run(COUNT, ["a"], [1])
+    await asyncio.sleep(0)
+    left = [task.get_name() for task in asyncio.all_tasks()]
+    assert [one for one in left if one.startswith(("probe of", "connecting to"))] == []
+    assert caplog.messages == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -188,6 +189,34 @@ async def test_who_reads_on_and_on_is_not_waited_for_without_end(
         assert await connection.scalar(select(func.count()).select_from(seen)) == 0
 
 
+async def test_who_needs_a_thread_when_there_are_none_any_more_is_told(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_on() -> None:
+        async with records.read(long=True) as connection:
+            await records.close()
+            await connection.scalar(select(func.count()).select_from(seen))
+
+    monkeypatch.setattr(sqlite_pool, "FAREWELL", 0.01)
+    with pytest.raises(StoreAway, match="it was closed"):
+        await read_on()
+
+
+async def test_a_close_that_is_given_up_keeps_nobody_waiting(records: Records) -> None:
+    database = records._database
+    assert isinstance(database, Sqlite)
+    async with asyncio.timeout(5), records.read():
+        closing_it = asyncio.create_task(database._reading.close())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        late = asyncio.create_task(written(records))
+        await asyncio.sleep(0)
+        closing_it.cancel()
+        await asyncio.wait([closing_it])
+        with pytest.raises(StoreAway, match="it was closed"):
+            await late
+
+
 def beside(records: Records) -> set[str]:
     """What SQLite has put beside the file."""
     path = records.place.path
@@ -353,9 +382,9 @@ async def test_who_still_reads_when_it_is_closed_ends_in_peace(records: Records)
 async def test_who_comes_too_late_opens_nothing(records: Records) -> None:
     await written(records)
     await records.close()
-    with pytest.raises(StoreAway, match="it was closed"):
+    with pytest.raises(StoreAway, match="closed"):
         await written(records)
-    with pytest.raises(StoreAway, match="it was closed"):
+    with pytest.raises(StoreAway, match="closed"):
         async with records.begin():
             raise AssertionError
     assert beside(records) == set()
@@ -506,6 +535,33 @@ async def left(connection: Connection, work: Callable[[], object]) -> threading.
     asking.cancel()
     await asyncio.wait([asking])
     return go_on
+
+
+async def test_what_fails_when_nobody_waits_for_it_any_more_is_no_complaint(connection: Connection) -> None:
+    """Who asked has gone, and so has who waited to ask the next thing."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(10)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    first = asyncio.create_task(connection.run("", work, apart=True))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    second = asyncio.create_task(connection.run("", lambda: None))
+    await asyncio.sleep(0)
+    for task in (first, second):
+        task.cancel()
+        await asyncio.wait([task])
+    go_on.set()
+    await connection.run("", lambda: None)
+    del first, second, task
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_connection_is_not_taken_away_from_under_a_thread(connection: Connection, tmp_path: Path) -> None:
