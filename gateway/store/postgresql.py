@@ -51,6 +51,8 @@ CONNECT = 1.0
 """Seconds for a connection, when somebody waits for none."""
 FAREWELL = 0.02
 """Seconds for a polite end of a connection."""
+LAST = 1.0
+"""Seconds for what is on its way when it is closed."""
 COMMIT = 1.0
 """Seconds for a transaction after its first answer."""
 LONG = 5.0
@@ -197,12 +199,30 @@ class PostgreSQL:
             yield connection
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, once those who have one are done with it; shortly, and whoever has it then."""
+        await self._quiet()
+        await self.line.close()
         if self._wondering is not None:
             self._wondering.cancel()
             await asyncio.gather(self._wondering, return_exceptions=True)
-        await self.line.close()
         await self.engine.dispose()
+        for connection in list(self._open):  # what is given back from now on is given to a pool that is gone
+            if not connection.is_closed():
+                connection.terminate()
+
+    async def _quiet(self) -> None:
+        """Wait until nobody has a connection. Who stands in line behind that is not kept there."""
+        back = 0
+        try:
+            async with asyncio.timeout(LAST):
+                while back < POOL:
+                    await self._slots.acquire()
+                    back += 1
+        except TimeoutError:
+            pass
+        finally:
+            for _ in range(back):
+                self._slots.release()
 
     @asynccontextmanager
     async def _turn(self, tenant: str, subject: str) -> AsyncIterator[None]:
@@ -315,10 +335,13 @@ class PostgreSQL:
             return int(driver.get_server_version().major) if driver is not None else 0
 
     async def _fill(self, more: int) -> None:
-        made = await asyncio.gather(*(self.engine.connect().start() for _ in range(more)), return_exceptions=True)
-        for connection in made:
-            if isinstance(connection, AsyncConnection):
-                await connection.close()
+        asked = [self.engine.connect() for _ in range(more)]
+        try:
+            made = await asyncio.gather(*(each.start() for each in asked), return_exceptions=True)
+        finally:  # also where it takes too long, and some are there
+            for each in asked:
+                if each.sync_connection is not None:
+                    await each.close()
         for failed in made:
             if isinstance(failed, BaseException):
                 raise failed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import event, insert, select, text
 
 from gateway.core.clock import ManualClock
 from gateway.core.errors import ConfigError, StoreAway
@@ -229,6 +229,79 @@ async def test_who_gives_up_leaves_nothing_behind(records: Records) -> None:
         async with records.begin("t", "ann") as connection:
             await connection.execute(select(seen))
     assert len(opened_by(records)) <= POOL + 1
+
+
+async def test_who_has_a_connection_when_it_is_closed_is_waited_for(records: Records) -> None:
+    """What they give back afterwards would be given to a pool that is gone, and stay open."""
+    before = opened_by(records)
+    has, may_end = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with records.begin("t", "ann") as connection:
+            has.set()
+            await may_end.wait()
+            await connection.execute(insert(seen).values(row("ann")))
+
+    writing = asyncio.create_task(write())
+    await has.wait()
+    closing = asyncio.create_task(records.close())
+    done, _ = await asyncio.wait([closing], timeout=0.05)
+    assert not done
+    may_end.set()
+    await writing
+    await closing
+    assert before
+    assert {connection.is_closed() for connection in before} == {True}
+    with pytest.raises(StoreAway):
+        await everybody(records)
+    assert opened_by(records) == set()
+
+
+async def test_who_keeps_a_connection_when_it_is_closed_is_hung_up_on(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody looks whether the database is back."""
+
+    async def read_on() -> None:
+        async with records.read() as connection:
+            await records.close()
+            assert opened_by(records) == set()
+            await connection.execute(select(seen))
+
+    monkeypatch.setattr(postgresql, "LAST", 0.02)
+    with pytest.raises(StoreAway):
+        await read_on()
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("probe of")] == []
+    with pytest.raises(StoreAway):
+        await everybody(records)
+
+
+async def test_who_is_ended_while_connections_are_made_leaves_none_behind(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are there already, and some are not yet."""
+    database = records._database
+    assert isinstance(database, PostgreSQL)
+    connect_to, asked, there = database._connect_to, [], []
+
+    async def two(host: str, port: int) -> Any:
+        asked.append(host)
+        if len(asked) > 2:
+            await asyncio.Event().wait()
+        return await connect_to(host, port)
+
+    monkeypatch.setattr(database, "_connect_to", two)
+    await database.engine.dispose()
+    event.listen(database.engine.sync_engine, "checkout", lambda *_: there.append(1))
+    filling = asyncio.create_task(database._fill(POOL))
+    async with asyncio.timeout(BACK_WITHIN):
+        while len(there) < 2:
+            await asyncio.sleep(0.001)
+    filling.cancel()
+    await asyncio.wait([filling])
+    assert filling.cancelled()
+    assert database.engine.pool.status().startswith("Pool size: 5  Connections in pool: 2 Current Overflow: -3")
+    assert len(opened_by(records)) == 2
 
 
 def test_a_server_that_is_too_old_is_told() -> None:
