@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from redis.crc import key_slot
@@ -166,8 +167,9 @@ async def test_slots_move_under_load(clustered: Redis, redis_cluster: Masters) -
         assert int(await clustered.execute("GET", f"{clustered.prefix}k:{key}")) == load.told[key]
 
 
-async def test_exactly_one_claims_while_its_slot_moves(clustered: Redis, redis_cluster: Masters) -> None:
-    kv = RedisKeyValue(clustered)
+async def test_exactly_one_claims_while_its_slot_moves(redis_cluster: Masters, clock: ManualClock) -> None:
+    patient = await Redis.open(replace(redis_cluster.where, deadline=5.0), clock=clock)
+    kv = RedisKeyValue(patient)
     slot = key_slot(b"claimed")
     to = (redis_cluster.owner(slot) + 1) % 3
     moving = asyncio.create_task(asyncio.to_thread(redis_cluster.move, slot, to))
@@ -177,6 +179,7 @@ async def test_exactly_one_claims_while_its_slot_moves(clustered: Redis, redis_c
         assert claims.count(True) == 1
         rounds += 1
     await moving
+    await patient.close()
 
 
 @pytest.mark.parametrize(
