@@ -16,6 +16,7 @@ from gateway.core.clock import ManualClock
 from gateway.store.place import Place
 from gateway.store.sql import Records
 from tests.rig import argon2, once
+from tests.rig.awake import Awake
 from tests.rig.gateway import Gateway, running
 from tests.rig.ledger import Remembered
 from tests.rig.postgres import LEFT_OUT, Server, started
@@ -72,6 +73,14 @@ def clock() -> ManualClock:
 def ledger() -> Remembered:
     """Events in a list."""
     return Remembered()
+
+
+@pytest.fixture
+async def awake() -> AsyncIterator[Awake]:
+    """Seconds in which the loop of this test could work."""
+    clock = Awake()
+    yield clock
+    clock.end()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class Kept:
             try:
                 sessions = in_rows(records, clock, ledger)
                 if self.server is not None:
-                    redis = await Redis.open(Where.parse(self.server.url), clock=clock)
+                    where = replace(Where.parse(self.server.url), deadline=PATIENT)
+                    redis = await Redis.open(where, clock=clock)
                     store = SessionKeys(redis, records, keys.sealer, TERMS)
                     sessions = Sessions(store, records, clock, ledger, TERMS)
                 return await work(LocalUsers(records, passwords, clock, ledger), sessions)

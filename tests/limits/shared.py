@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from gateway.catalog import ALGORITHMS
@@ -21,6 +22,7 @@ from gateway.limits.scripts import script
 from gateway.limits.shared import Shared
 from gateway.store.redis import Redis, Script
 from gateway.store.redis_where import Where
+from tests.rig.once import PATIENT
 
 SPEND = Script(script("spend", ALGORITHMS))
 LEND = Script(script("lease", ALGORITHMS))
@@ -43,8 +45,9 @@ class Replica:
 
     @classmethod
     async def of(cls, url: str, clock: Clock | None = None) -> Replica:
+        """Over the Redis at `url`, which has time to answer: what is tested is not how soon it is given up."""
         clock = clock or SystemClock()
-        return cls(await Redis.open(Where.parse(url), clock=clock), clock)
+        return cls(await Redis.open(replace(Where.parse(url), deadline=PATIENT), clock=clock), clock)
 
     async def spend(
         self, limits: tuple[LimitSpec, ...], facts: Facts, identity: Identity | None = None, rule: str = "r"

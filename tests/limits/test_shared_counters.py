@@ -16,6 +16,7 @@ from gateway.sharing import TOPIC, shared_counters
 from gateway.store.redis import Redis
 from tests.limits.conftest import facts, limit, somebody
 from tests.limits.shared import Replica
+from tests.rig.once import PATIENT
 from tests.rig.redis import Server, a_cluster, a_server, needs_redis, secure
 
 pytestmark = needs_redis
@@ -142,7 +143,7 @@ async def test_many_are_gone_through_and_nothing_else_is_touched(
 
 async def test_over_a_cluster_every_slot_is_looked_at() -> None:
     with a_cluster() as masters:
-        redis = await Redis.open(masters.where, clock=SystemClock())
+        redis = await Redis.open(replace(masters.where, deadline=PATIENT), clock=SystemClock())
         replica = Replica(redis, SystemClock())
         try:
             limits = [(f"rule{n}", of(("address",))) for n in range(40)]
@@ -159,7 +160,7 @@ async def test_over_a_cluster_every_slot_is_looked_at() -> None:
 
 async def test_what_the_docs_tell_operators_to_allow_is_enough() -> None:
     with secure() as server:
-        redis = await Redis.open(server.where, clock=SystemClock())
+        redis = await Redis.open(replace(server.where, deadline=PATIENT), clock=SystemClock())
         replica = Replica(redis, SystemClock())
         try:
             per = of(("user", "address"))

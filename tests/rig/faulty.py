@@ -43,6 +43,8 @@ class Faulty:
         """What comes instead of so many octets."""
         self.connections = 0
         """How many came, in all."""
+        self.spoilt = 0
+        """Answers that were lost or changed, in all."""
         self._listener: socket.socket | None = None
         self._lines: set[_Line] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,6 +192,10 @@ class _Line:
             self._far.transport.abort()
         self.changed()
 
+    def _spoil(self) -> None:
+        self.spoilt = True
+        self._proxy.spoilt += 1
+
     async def run(self) -> None:
         reader, writer = self._client
         try:
@@ -220,7 +226,7 @@ class _Line:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._again.wait(), self._proxy.slow)
             elif answers and fault in ("cut", "partial"):
-                self.spoilt = True
+                self._spoil()
                 writer.write(data[: len(data) // 2])
                 if fault == "cut":
                     await asyncio.sleep(0.001)  # so that the half is seen before the reset takes it away
@@ -228,7 +234,7 @@ class _Line:
                     return
                 continue
             elif answers and fault == "garbage":
-                self.spoilt = True
+                self._spoil()
                 data = self._proxy.garbage(len(data))
             writer.write(data)
             await writer.drain()

@@ -15,15 +15,21 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from gateway.core.errors import StoreAway
 from gateway.store.redis_where import Where
 from tests.rig.certificates import Authority, Made
 from tests.rig.ports import free_port
 
+if TYPE_CHECKING:
+    from gateway.store.redis import Redis
+
+T = TypeVar("T")
 HERE = "127.0.0.1"
 WITHIN = 20.0
 """Seconds in which a server has started, or a cluster has agreed."""
@@ -368,3 +374,15 @@ async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
         await asyncio.sleep(0.005)
+
+
+async def answered(ask: Callable[[], Awaitable[T]], redis: Redis) -> T:
+    """What is answered in the end by a store that is there: on a busy machine it may be late, and then away a moment.
+
+    Raises TimeoutError.
+    """
+    async with asyncio.timeout(WITHIN):
+        while True:
+            with contextlib.suppress(StoreAway):
+                return await ask()
+            await until(lambda: redis.line.up, WITHIN)

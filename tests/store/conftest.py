@@ -9,6 +9,7 @@ import pytest
 
 from gateway.store.redis_where import Where
 from tests.rig import redis as rig
+from tests.rig.once import PATIENT
 
 KINDS = ["redis", "redis-tls", "redis-sentinel", "redis-cluster"]
 """Layouts, as `where_of` knows them."""
@@ -43,7 +44,7 @@ def redis_cluster() -> Iterator[rig.Masters]:
 
 
 def where_of(kind: str, request: pytest.FixtureRequest) -> Where:
-    """Where the Redis of this kind is, with a prefix of the test's own."""
+    """Where the Redis of this kind is, with a prefix of the test's own, and time to answer: the machine may be busy."""
     if kind == "redis":
         where = Where.parse(request.getfixturevalue("one_redis").url)
     elif kind == "redis-tls":
@@ -53,4 +54,4 @@ def where_of(kind: str, request: pytest.FixtureRequest) -> Where:
     else:
         where = request.getfixturevalue("redis_cluster").where
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-    return replace(where, prefix=f"sallyport:{name}:")
+    return replace(where, prefix=f"sallyport:{name}:", deadline=PATIENT)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,11 +14,18 @@ from gateway.core.errors import StoreAway
 from gateway.store.redis import Redis
 from gateway.store.redis_link import let_go
 from gateway.store.redis_where import Where
+from tests.rig.awake import Awake
 from tests.rig.faulty import FAULTS, Fault, Faulty, before
+from tests.rig.once import PATIENT
 from tests.rig.redis import Server, a_server, needs_redis, until
 from tests.store.conftest import KINDS, where_of
 
 pytestmark = needs_redis
+
+
+def patient(server: Server) -> Where:
+    """Where it is, and time to answer."""
+    return replace(Where.parse(server.url), deadline=PATIENT)
 
 
 class Listener:
@@ -66,7 +73,7 @@ async def test_topics_do_not_meet(replicas: list[Redis]) -> None:
 
 
 async def test_more_topics_interrupt_nobody(one_redis: Server, clock: ManualClock) -> None:
-    redis = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    redis = await Redis.open(patient(one_redis), clock=clock)
     first = Listener(redis)
     await until(lambda: first.lost)
     second = Listener(redis, "limits")
@@ -104,9 +111,7 @@ async def test_nothing_that_is_asked_for_outlives_who_listens(one_redis: Server,
 
 
 async def test_prefixes_do_not_meet(one_redis: Server, clock: ManualClock) -> None:
-    from dataclasses import replace
-
-    where = Where.parse(one_redis.url)
+    where = patient(one_redis)
     one, other = [await Redis.open(replace(where, prefix=f"{name}:"), clock=clock) for name in ("one", "other")]
     listener = Listener(one)
     await until(lambda: listener.lost)
@@ -146,25 +151,25 @@ def proxy(one_redis: Server) -> Iterator[Faulty]:
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "slow"])
 async def test_what_may_have_been_missed_is_said(
-    fault: Fault, proxy: Faulty, one_redis: Server, clock: ManualClock
+    fault: Fault, proxy: Faulty, one_redis: Server, clock: ManualClock, awake: Awake
 ) -> None:
     """Also when the connection stays and nothing comes: it is asked each second, and given up within three."""
     deaf = await Redis.open(Where.parse(f"redis://127.0.0.1:{proxy.port}"), clock=clock)
-    other = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    other = await Redis.open(patient(one_redis), clock=clock)
     listener = Listener(deaf)
     await until(lambda: listener.lost == 1)
     proxy.begin(fault)
     for number in range(3):
         await other.publish("sessions", b"missed %d" % number)
     if fault == "silent":
-        await until(lambda: deaf._ear._connection is None)
-    else:
-        await asyncio.sleep(0.05)
+        await until(lambda: deaf._ear._connection is None, 10)
+    elif fault != "refused":  # which has struck already
+        await until(lambda: proxy.spoilt)
     listener.heard.clear()
     proxy.end()
-    began = time.monotonic()
-    await until(lambda: listener.lost >= 2)
-    assert time.monotonic() - began < 5
+    began = awake.now()
+    await until(lambda: listener.lost >= 2, 10)
+    assert awake.now() - began < 5
     await other.publish("sessions", b"heard")
     await until(lambda: b"heard" in listener.heard)
     await deaf.close()
@@ -173,7 +178,7 @@ async def test_what_may_have_been_missed_is_said(
 
 async def test_the_server_restarts(clock: ManualClock) -> None:
     with a_server() as server:
-        redis = await Redis.open(Where.parse(server.url), clock=clock)
+        redis = await Redis.open(patient(server), clock=clock)
         listener = Listener(redis)
         await until(lambda: listener.lost == 1)
         server.kill()

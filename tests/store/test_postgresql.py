@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from gateway.store.postgresql import POOL, PostgreSQL, check_version
 from gateway.store.postgresql_frames import Protocol
 from gateway.store.sql import Records
 from gateway.store.tables import seen
+from tests.rig.awake import Awake
 from tests.rig.certificates import Authority
 from tests.rig.faulty import FAULTS, Fault, Faulty, before
 from tests.rig.postgres import PATIENT, Server, started
 from tests.rig.saying import saying
 
 TOLD_WITHIN = 0.5
-"""Seconds: 50 ms, and what a busy machine takes to get round to it."""
+"""Seconds in which we could work: 50 ms, and what a busy machine takes to get round to it."""
 BACK_WITHIN = 5.0
 
 
@@ -89,6 +89,25 @@ async def until_back(records: Records) -> None:
             await asyncio.sleep(0.01)
 
 
+async def probed(records: Records, times: int) -> None:
+    """Wait until it was asked so many times more whether it is there, and had answered or not."""
+    line, left = records.line, times
+    probe, enough = line._probe, asyncio.Event()
+
+    async def counted() -> None:
+        nonlocal left
+        try:
+            await probe()
+        finally:
+            left -= 1
+            if not left:
+                enough.set()
+
+    line._probe = counted
+    await asyncio.wait_for(enough.wait(), BACK_WITHIN)
+    line._probe = probe
+
+
 def opened_by(records: Records) -> set[Any]:
     database = records._database
     assert isinstance(database, PostgreSQL)
@@ -96,32 +115,37 @@ def opened_by(records: Records) -> set[Any]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_each_way_to_fail_is_away_at_once_and_back_soon(far: Records, proxy: Faulty, fault: Fault) -> None:
-    await add(far, "before")
+async def test_each_way_to_fail_is_away_at_once_and_back_soon(
+    far: Records, proxy: Faulty, fault: Fault, awake: Awake
+) -> None:
+    with far.patient():
+        await add(far, "before")
     proxy.begin(fault)
-    began = time.monotonic()
+    began = awake.now()
     results = await asyncio.gather(*(everybody(far) for _ in range(30)), return_exceptions=True)
-    assert time.monotonic() - began < TOLD_WITHIN
+    assert awake.now() - began < TOLD_WITHIN
     # What is cut or spoilt is the next answer of each connection; where there is another, it is a right one.
     assert all(one == {"before"} or isinstance(one, StoreAway) for one in results), results
     assert any(isinstance(one, StoreAway) for one in results)
     if fault not in ("cut", "partial"):  # which leave new connections alone: it may be back by now
         await until_away(far)
-        began = time.monotonic()
+        began = awake.now()
         with pytest.raises(StoreAway):
             await everybody(far)
         with pytest.raises(StoreAway):
             await add(far, "meanwhile")
-        assert time.monotonic() - began < 0.05
+        assert awake.now() - began < 0.05
     proxy.end()
     await until_back(far)
-    await add(far, "after")
-    assert await everybody(far) >= {"before", "after"}
+    with far.patient():
+        await add(far, "after")
+        assert await everybody(far) >= {"before", "after"}
     assert len(opened_by(far)) == POOL + 1
 
 
 @pytest.mark.parametrize("kind", [b"C", b"D"])
 async def test_garbage_that_the_driver_would_die_of_is_away_too(far: Records, proxy: Faulty, kind: bytes) -> None:
+    far.line.deadline = PATIENT
     await add(far, "before")
     proxy.garbage = lambda size: (kind + b"\xc0\0\0\0").ljust(size, b"x")
     proxy.begin("garbage")
@@ -134,7 +158,7 @@ async def test_garbage_that_the_driver_would_die_of_is_away_too(far: Records, pr
     assert all(isinstance(connection._protocol, Protocol) for connection in opened_by(far))
 
 
-async def test_a_transaction_in_the_middle_is_told_too(far: Records, proxy: Faulty) -> None:
+async def test_a_transaction_in_the_middle_is_told_too(far: Records, proxy: Faulty, awake: Awake) -> None:
     """It has a second; but who takes longer than 50 ms has the database asked, and the answer counts for all."""
 
     async def writing() -> None:
@@ -143,19 +167,21 @@ async def test_a_transaction_in_the_middle_is_told_too(far: Records, proxy: Faul
             proxy.begin("silent")
             await connection.execute(select(seen.c.subject))
 
-    began = time.monotonic()
+    began = awake.now()
     with pytest.raises(StoreAway):
         await writing()
-    assert time.monotonic() - began < 0.8
+    assert awake.now() - began < 0.8
     proxy.end()
     await until_back(far)
-    assert await everybody(far) == set()
-    await add(far, "ann")
+    with far.patient():
+        assert await everybody(far) == set()
+        await add(far, "ann")
 
 
 async def test_a_server_that_crashes_comes_back_with_all_it_has_promised(clock: ManualClock) -> None:
     for alone in started():
         records = await Records.open(alone.url(alone.database()), clock=clock)
+        records.line.deadline = PATIENT
         await add(records, "before")
         alone.stop(signal.SIGQUIT)
         with pytest.raises(StoreAway):
@@ -180,12 +206,13 @@ async def test_a_server_that_takes_no_changes_is_away_until_it_does(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND usename = 'sallyport'"
         )
         await until_away(records)
-        await asyncio.sleep(0.6)  # two probes at least: each finds a server that answers, and takes nothing
+        await probed(records, 2)  # each finds a server that answers, and takes nothing
         assert not records.line.up
     finally:
         postgres.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     await until_back(records)
-    await add(records, "after")
+    with records.patient():
+        await add(records, "after")
     await records.close()
 
 
@@ -346,26 +373,27 @@ async def test_what_answers_and_is_no_postgresql(tmp_path: Path) -> None:
     assert "what it says is no answer of PostgreSQL's" in said
 
 
-async def test_who_does_not_answer_is_told_soon(proxy: Faulty, postgres: Server, place: Place) -> None:
+async def test_who_does_not_answer_is_told_soon(proxy: Faulty, postgres: Server, place: Place, awake: Awake) -> None:
     proxy.begin("silent")
-    began = time.monotonic()
+    began = awake.now()
     assert "does not answer" in await problem(postgres.url(server(place).database, port=proxy.port))
-    assert time.monotonic() - began < 3
+    assert awake.now() - began < 3
     proxy.end()
 
 
 async def test_of_two_hosts_the_second_is_found_where_the_first_says_nothing(
-    proxy: Faulty, postgres: Server, place: Place, clock: ManualClock
+    proxy: Faulty, postgres: Server, place: Place, clock: ManualClock, awake: Awake
 ) -> None:
     """A primary without power does not even refuse; its standby, promoted, is the other host."""
     name = server(place).database
     both = postgres.url(name, port=proxy.port).replace(f"/{name}", f",127.0.0.1:{postgres.port}/{name}")
     proxy.begin("silent")
-    began = time.monotonic()
+    began = awake.now()
     records = await Records.open(both, clock=clock)
-    assert time.monotonic() - began < 3, "the first is asked once, not for each connection"
-    await add(records, "ann")
-    assert await everybody(records) == {"ann"}
+    assert awake.now() - began < 3, "the first is asked once, not for each connection"
+    with records.patient():
+        await add(records, "ann")
+        assert await everybody(records) == {"ann"}
     await records.close()
     proxy.end()
 
@@ -384,6 +412,7 @@ async def test_tls_is_used_and_always_verifies(tmp_path: Path) -> None:
         by_address = alone.url(alone.database())
         by_name = by_address.replace("127.0.0.1", "localhost")
         records = await Records.open(Place(by_name, ca=ours.path), clock=ManualClock())
+        records.line.deadline = PATIENT
         async with records.read() as connection:
             secured = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
             assert await connection.scalar(secured) is True

@@ -16,6 +16,7 @@ from gateway.core.errors import StoreAway
 from gateway.store.redis import Redis, Script
 from gateway.store.redis_link import tls_of
 from gateway.store.redis_where import Where
+from tests.rig.once import PATIENT
 from tests.rig.redis import Secure, Server, a_server, needs_redis
 from tests.store.conftest import KINDS, where_of
 
@@ -33,7 +34,7 @@ async def redis(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIter
 
 @pytest.fixture
 async def one(one_redis: Server, clock: ManualClock) -> AsyncIterator[Redis]:
-    opened = await Redis.open(Where.parse(one_redis.url), clock=clock)
+    opened = await Redis.open(replace(Where.parse(one_redis.url), deadline=PATIENT), clock=clock)
     yield opened
     await opened.close()
 
@@ -122,8 +123,9 @@ async def test_a_connection_that_ends_while_nobody_waits_is_made_again(redis: Re
 
 async def test_a_unix_socket_and_a_database(tmp_path: Path, clock: ManualClock) -> None:
     with a_server(options={"unixsocket": str(tmp_path / "s"), "requirepass": "hunter2"}) as server:
-        by_path = await Redis.open(Where.parse(f"unix://:hunter2@{tmp_path}/s?db=3"), clock=clock)
-        by_port = await Redis.open(Where.parse(f"redis://:hunter2@127.0.0.1:{server.port}/3"), clock=clock)
+        urls = f"unix://:hunter2@{tmp_path}/s?db=3", f"redis://:hunter2@127.0.0.1:{server.port}/3"
+        places = [replace(Where.parse(url), deadline=PATIENT) for url in urls]
+        by_path, by_port = [await Redis.open(where, clock=clock) for where in places]
         await by_path.execute("SET", "sallyport:a", "1")
         assert await by_port.execute("GET", "sallyport:a") == b"1"
         assert b"db3:keys=1" in await by_port.execute("INFO", "keyspace")
@@ -133,7 +135,7 @@ async def test_a_unix_socket_and_a_database(tmp_path: Path, clock: ManualClock) 
 
 async def test_certificates_are_read_again(secure_redis: Secure, clock: ManualClock) -> None:
     """A client certificate that has ended is replaced on disk; the next connection shows the new one."""
-    redis = await Redis.open(replace(secure_redis.where, deadline=5.0), clock=clock)
+    redis = await Redis.open(replace(secure_redis.where, deadline=PATIENT), clock=clock)
     before = tls_of(redis.where)
     assert tls_of(redis.where) is before
     secure_redis.authority.make("client", "gateway")
