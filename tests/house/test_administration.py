@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from tests.house.process import Home, Serving, home, until
 from tests.house.visitor import Visitor, as_json, location
+from tests.rig.awake import Awake
 from tests.rig.client import RawClient
 from tests.rig.gateway import PASSWORD
 from tests.rig.upstream import RecordingUpstream
@@ -74,17 +75,20 @@ def house(running: House) -> House:
 
 
 async def dies(visitor: Visitor) -> float:
-    """Wait until the session is over; how many seconds it took."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    """Wait until the session is over; how many seconds it took in which we could work."""
+    awake = Awake()
+    began = awake.now()
 
     async def is_over() -> bool:
         answer = await visitor.get("/app/x", Accept="application/json")
         assert answer.status in (200, 401)
         return answer.status == 401
 
-    await until(is_over)
-    return loop.time() - began
+    try:
+        await until(is_over)
+        return awake.now() - began
+    finally:
+        awake.end()
 
 
 async def test_somebody_added_can_sign_in_at_once(house: House) -> None:

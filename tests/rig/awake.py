@@ -25,7 +25,9 @@ class Awake:
         self._step(time.monotonic())
 
     def now(self) -> float:
-        """Seconds since some moment, without those in which the loop came late."""
+        """Seconds since some moment, without those in which the loop came late. Raises RuntimeError on another loop."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this is not the loop whose time it tells")
         return min(time.monotonic(), self._due) - self._late
 
     def end(self) -> None:

@@ -232,7 +232,7 @@ async def test_an_upgrade_that_is_killed_has_not_happened(house: Place, tmp_path
     code, out, err = await next_version(tmp_path, "db", "upgrade", DIE="1")
     assert (code, "Badges of users" in out) == (-9, True), err
     assert schema_of(house) == {"schema": SCHEMA_VERSION, "compatible": 1}
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (said := await ask(tmp_path, "user", "list"))[0]:
             await asyncio.sleep(0.1)  # until the server has noticed
     assert "ann" in said[1]
