@@ -430,7 +430,7 @@ async def test_a_frame_that_is_bad_in_the_midst_is_never_whole_at_the_service(ca
         line = gateway.upstream.lines[-1]
         said = frame(TEXT, b"a" * 100 + b"\xff" + b"a" * 900)
         await socket.send(said[:50])
-        await asyncio.sleep(0.02)
+        await gateway.heard(socket.client)
         await socket.send(said[50:])
         assert await socket.closes() == 1007
         await line.closed.wait()

@@ -7,6 +7,7 @@ import json
 import re
 import resource
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -127,10 +128,18 @@ async def test_websocket_echoes_text_and_bytes(client: aiohttp.ClientSession) ->
         assert await socket.receive_bytes() == b"\x00" * 70_000
 
 
-async def test_first_event_comes_at_once(client: aiohttp.ClientSession) -> None:
+async def test_first_event_comes_at_once(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    it_came = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await it_came.wait()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(service, "asyncio", SimpleNamespace(sleep=sleep))
     async with client.get("/sse") as response:
         assert response.headers["Content-Type"] == "text/event-stream"
-        event = await asyncio.wait_for(response.content.readuntil(b"\n\n"), 0.9)
+        event = await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10.0)
+        it_came.set()
     assert event.startswith(b"id: 1\nevent: tick\ndata: {")
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import struct
+import termios
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +19,13 @@ from gateway.core.cookies import Cookies
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT, Proof
 from gateway.mfa.otp import new_secret
-from tests.rig.client import RawClient
+from tests.rig.client import PATIENCE, RawClient
 from tests.rig.messages import Response, Truncated
 from tests.rig.upstream import RecordingUpstream
 
 if TYPE_CHECKING:
     from gateway.app import App
+    from gateway.wire.client import ClientConnection
 
 PASSWORD = "correct horse battery staple 42"
 AGENT = "raw-client/1"
@@ -96,11 +101,33 @@ class Gateway:
         await self.app.stop(grace=2.0)
         self.app = App(self.app.settings, clock=self.clock)
         await self.app.start()
+        by_hand(self.app)
         self.port, self.admin_port = self.app.ports
 
     async def connect(self, *, buffers: int = 0) -> RawClient:
         """A new client connection."""
         return await RawClient.connect(self.port, buffers=buffers)
+
+    def connection(self, client: RawClient) -> ClientConnection | None:
+        """`client` as the gateway sees it; None while it does not."""
+        for each in self.app.wire.clients:
+            name = each._transport.get_extra_info("peername")
+            if name and name[1] == client.port:
+                return each
+        return None
+
+    async def heard(self, client: RawClient) -> None:
+        """Wait until the gateway has read whatever `client` has sent."""
+
+        def all_read() -> bool:
+            there = self.connection(client)
+            if there is None or client.on_the_way:
+                return False
+            return not struct.unpack("i", fcntl.ioctl(there.fileno(), termios.FIONREAD, bytes(4)))[0]
+
+        async with asyncio.timeout(PATIENCE):
+            while not all_read():
+                await asyncio.sleep(0.001)
 
     async def cookie(self, user: str = "bob", *factors: str) -> bytes:
         """A `name=value` cookie of somebody who is signed in with their password and `factors`; remembered."""
@@ -163,6 +190,22 @@ class Gateway:
         self.other.clear()
         self._rejected_before = 0
         self._rejected_before = await self.rejections()
+
+
+def by_hand(app: App) -> None:
+    """Nothing is swept but by `pass_time`, whose clock it is; and that the machine stands still is no news."""
+    app.wire._timer.cancel()
+    app.wire.admission.stop()
+
+
+async def still(progress: Callable[[], object]) -> None:
+    """Wait until nothing moves any more: `progress()` says the same for many turns of the loop, not only for long."""
+    async with asyncio.timeout(PATIENCE):
+        before, turns = progress(), 0
+        while turns < 50:
+            await asyncio.sleep(0.005)
+            now = progress()
+            before, turns = now, turns + 1 if now == before else 0
 
 
 async def answers_until_close(client: RawClient) -> list[Response]:
@@ -231,6 +274,8 @@ async def running(
         clock = ManualClock(float(int(time.time())))
         app = App(settings.load(path, {}), clock=SystemClock() if hurries else clock)
         await app.start()
+        if not hurries:
+            by_hand(app)
         gateway = Gateway(app, clock, upstream, other)
         ending.push_async_callback(lambda: gateway.app.stop(grace=2.0))
         yield gateway

@@ -169,7 +169,7 @@ async def opened(records: Records, clock: ManualClock, where: Where | None) -> A
 async def settled(replica: Sessions, token: str) -> None:
     """Look `token` up until it stays near: what was said of an earlier change may still be on its way, in a cluster
     from one server to the next."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while True:
             assert await replica.find(token) is not None
             await asyncio.sleep(0.02)

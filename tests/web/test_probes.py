@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,16 @@ def parts() -> Parts:
 
 
 @pytest.fixture
-async def port(parts: Parts) -> AsyncIterator[int]:
+async def probes(parts: Parts) -> AsyncIterator[Probes]:
     probes = Probes(parts.metrics, parts.readiness)
-    yield await probes.listen(("127.0.0.1", 0))
+    yield probes
     await probes.close()
     assert probes.connections == set()
+
+
+@pytest.fixture
+async def port(probes: Probes) -> int:
+    return await probes.listen(("127.0.0.1", 0))
 
 
 async def ask(port: int, raw: bytes) -> bytes:
@@ -45,7 +50,7 @@ async def ask(port: int, raw: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(raw)
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 10)
     finally:
         writer.close()
 
@@ -92,7 +97,7 @@ async def test_a_head_may_come_in_pieces_and_head_gets_no_body(port: int) -> Non
     for piece in (b"HEAD /hea", b"lthz HTTP/1.1\r\nHo", b"st: x\r\n\r", b"\n"):
         writer.write(piece)
         await asyncio.sleep(0.005)
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 10)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n")
@@ -104,27 +109,40 @@ async def test_who_says_nothing_is_cut(port: int, monkeypatch: pytest.MonkeyPatc
         assert await ask(port, b"GET /healthz HTTP/1.1\r\n")
 
 
-async def test_who_never_closes_is_cut(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIME", 0.05)
-    probes = Probes(parts.metrics, parts.readiness)
-    reader, writer = await asyncio.open_connection("127.0.0.1", await probes.listen(("127.0.0.1", 0)))
+async def test_who_never_closes_is_cut(probes: Probes, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    due: list[Callable[[], None]] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def later(delay: float, what: Callable[..., object], *given: object) -> asyncio.TimerHandle:
+        if delay == module.TIME:
+            due.append(lambda: what(*given))
+        return call_later(delay, what, *given)
+
+    monkeypatch.setattr(loop, "call_later", later)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
     assert (await reader.read()).endswith(b"ok\n")
-    async with asyncio.timeout(5):
+    writer.write(b"more")
+    await writer.drain()
+    assert len(probes.connections) == 1
+    (it_is_time,) = due
+    it_is_time()
+    async with asyncio.timeout(10):
         while probes.connections:
-            writer.write(b"more")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
     writer.close()
-    await probes.close()
 
 
-async def test_many_at_once_are_cut_and_leave_room_again(port: int) -> None:
+async def test_many_at_once_are_cut_and_leave_room_again(probes: Probes, port: int) -> None:
     many = [await asyncio.open_connection("127.0.0.1", port) for _ in range(module.CONNECTIONS)]
     with pytest.raises((ConnectionResetError, AssertionError)):
         assert await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")
     for _, writer in many:
         writer.close()
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        while probes.connections:
+            await asyncio.sleep(0.001)
     assert (await ask(port, b"GET /healthz HTTP/1.1\r\n\r\n")).endswith(b"ok\n")
 
 

@@ -18,6 +18,7 @@ from tests.rig.client import RawClient
 from tests.rig.gateway import Gateway, request, running
 from tests.rig.messages import Request, Response
 from tests.rig.upstream import Line, ok
+from tests.wire.services_at import until
 
 GET = request(b"GET", b"/public/x")
 MOST = 20
@@ -93,9 +94,7 @@ async def test_without_room_the_next_is_told_and_then_the_doors_are_shut(small: 
         release.set()
         for client in inside:
             assert (await client.response()).status == 200
-    async with asyncio.timeout(5):
-        while small.app.wire.clients:
-            await asyncio.sleep(0.01)
+    await until(lambda: not small.app.wire.clients)
     assert (await small.ask(GET)).status == 200
     assert len(small.upstream.requests) == MOST + 1, "nothing of those turned away"
 
@@ -103,8 +102,8 @@ async def test_without_room_the_next_is_told_and_then_the_doors_are_shut(small: 
 async def test_half_a_head_makes_room_as_well(small: Gateway) -> None:
     """Else a handful of dribblers would keep everybody out."""
     async with AsyncExitStack() as stack:
-        await fill(small, stack, begin=GET[:10])
-        await asyncio.sleep(0.05)
+        for client in await fill(small, stack, begin=GET[:10]):
+            await small.heard(client)
         small.pass_time(2)
         async with await small.connect() as late:
             await late.send(GET)
@@ -121,14 +120,12 @@ async def test_one_address_is_not_everybody(tmp_path: Path) -> None:
         for client in inside[1:]:
             await client.send(GET)
             assert (await client.response()).status == 200
-        await asyncio.sleep(0.05)
-        assert (await gateway.ask(GET)).status == 200, "one went, one may come"
         wire = gateway.app.wire
+        await until(lambda: len(wire.clients) == 2)
+        assert (await gateway.ask(GET)).status == 200, "one went, one may come"
         for client in inside:
             client.close()
-        async with asyncio.timeout(5):
-            while wire.clients:
-                await asyncio.sleep(0.01)
+        await until(lambda: not wire.clients)
         assert not wire.admission._by_address, "nothing is remembered of those who have gone"
 
 
@@ -144,7 +141,6 @@ async def test_a_late_loop_refuses_what_has_not_begun(small: Gateway, doors: lis
         small.upstream.script = slowly
         await client.send(GET)
         await small.upstream.came(1)
-        wire.admission.stop()
         wire.admission.judge(2.5)
         assert doors == ["shut"]
         await second.send(request(b"POST", b"/public/x", b"Content-Length: 5\r\n", b"hello"))
@@ -175,7 +171,6 @@ async def test_too_many_that_wait_for_an_answer(small: Gateway) -> None:
 
     small.upstream.script = slowly
     wire = small.app.wire
-    wire.admission.stop()
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(await small.connect()) for _ in range(18)]
         for client in clients[:17]:
@@ -195,12 +190,9 @@ async def test_too_many_that_wait_for_an_answer(small: Gateway) -> None:
 
 async def test_a_blocked_loop_is_noticed(small: Gateway) -> None:
     wire = small.app.wire
-    wire.admission.stop()
     wire.admission._begin()
     time.sleep(0.35)
-    async with asyncio.timeout(5):
-        while Kind.LOOP_LATE not in wire.admission._told:
-            await asyncio.sleep(0.02)
+    await until(lambda: Kind.LOOP_LATE in wire.admission._told)
     assert not wire.overloaded, "an incident, and no reason to refuse anybody"
 
 
@@ -209,10 +201,8 @@ async def test_thousands_that_are_late_together_are_dealt_with_by_and_by(tmp_pat
         clients = [await stack.enter_async_context(await gateway.connect()) for _ in range(200)]
         for client in clients:
             await client.send(GET[:10])
-        async with asyncio.timeout(5):
-            while len(gateway.app.wire.clients) < 200:
-                await asyncio.sleep(0.01)
-        await gateway.ask(GET)
+        for client in clients:
+            await gateway.heard(client)
         gateway.pass_time(11)
         assert len([one for one in gateway.app.wire.clients if one._failed is None]) >= 184, "16 in one turn"
         for client in clients:

@@ -10,7 +10,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rig.gateway import Gateway, request, running
+from tests.rig.client import PATIENCE
+from tests.rig.gateway import Gateway, request, running, still
 from tests.rig.messages import Request, Truncated
 from tests.rig.upstream import Line, fixed, ok
 
@@ -257,7 +258,7 @@ async def test_an_answer_streams_as_it_comes(gateway: Gateway) -> None:
     gateway.upstream.script = script
     async with await gateway.connect() as client:
         await client.send(request(b"GET", b"/public/sse"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert b"\r\n\r\n9\r\ndata: 1\n\n\r\n" in await client.read_until(b"data: 1\n\n\r\n")
         go_on.set()
         assert await client.read_until(b"0\r\n\r\n") == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
@@ -276,7 +277,7 @@ async def test_a_request_streams_as_it_comes(gateway: Gateway) -> None:
     gateway.upstream.on_head, gateway.upstream.script = on_head, no_body
     async with await gateway.connect() as client:
         await client.send(request(b"POST", b"/public/x", b"Content-Length: 10\r\n", b"hello"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await first.wait()
         gateway.upstream.on_head = None
         await client.send(b"world")
@@ -333,10 +334,7 @@ async def test_a_client_that_does_not_read_holds_the_service_back(gateway: Gatew
     async with await gateway.connect(buffers=65536) as client:
         await client.send(request(b"GET", b"/public/x"))
         await client.read_until(b"\r\n\r\n")
-        stalled_at = -1
-        while stalled_at != sent:
-            stalled_at = sent
-            await asyncio.sleep(0.3)  # the one way to see that nothing happens
+        await still(lambda: sent)
         assert 0 < sent < BOUND
         assert resident() - before < 24 << 20
         got = 0
@@ -453,7 +451,7 @@ async def test_nobody_waits_for_the_rest_of_a_form_that_was_refused(gateway: Gat
                 gateway.pass_time(31.0)
             assert (await client.response()).status == (400 if wrong else 408)
     if left := asyncio.all_tasks() - before:
-        _, waiting = await asyncio.wait(left, timeout=5.0)
+        _, waiting = await asyncio.wait(left, timeout=PATIENCE)
         assert not waiting
 
 

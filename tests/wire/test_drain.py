@@ -67,17 +67,21 @@ async def test_in_the_delay_everybody_is_served_and_told_to_leave(mine: Gateway)
 
 
 async def test_an_idle_connection_outlives_the_delay_only(mine: Gateway) -> None:
-    async with await mine.connect() as idle, await mine.connect() as busy, stopping(mine, delay=0.4):
+    async with await mine.connect() as idle, await mine.connect() as busy, stopping(mine, delay=LONG - 1) as hurry:
         await busy.send(GET)
         assert (await busy.response()).status == 200  # that idle is still there shows the next line
         await idle.send(GET)
         assert (await idle.response()).status == 200
-        late = await mine.connect()
-        try:
+        async with await mine.connect() as late:
+            hurry.set()
             assert await late.is_closed(), "let go after the delay, for nothing came"
             assert not late.reset
-        finally:
-            late.close()
+
+
+async def test_the_delay_ends_by_itself(mine: Gateway) -> None:
+    async with await mine.connect() as idle, stopping(mine, delay=0.1):
+        assert await idle.is_closed()
+        assert not idle.reset
 
 
 async def test_whoever_is_in_the_kernels_queue_is_still_served(mine: Gateway) -> None:
@@ -105,8 +109,9 @@ async def test_whoever_is_in_the_kernels_queue_is_still_served(mine: Gateway) ->
 async def test_a_request_that_has_begun_to_arrive_is_served(mine: Gateway) -> None:
     async with await mine.connect() as client, await mine.connect() as other:
         await client.send(GET[:20])
+        await mine.heard(client)
         await other.send(GET)
-        assert (await other.response()).status == 200  # the half head has been read as well by now
+        assert (await other.response()).status == 200
         async with stopping(mine):
             assert await other.is_closed()
             await client.send(GET[20:])
@@ -142,7 +147,7 @@ async def test_an_upload_under_way_is_received_whole(mine: Gateway) -> None:
         async with stopping(mine):
             for at in range(1000, len(body), 30_000):
                 await client.send(body[at : at + 30_000])
-                await asyncio.sleep(0.05)
+                await mine.heard(client)
             assert (await client.response("POST")).status == 200
             assert await client.is_closed()
     assert mine.upstream.only.body == body

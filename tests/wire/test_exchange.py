@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.core.cookies import Cookies
 from gateway.core.identity import Proof
 from gateway.mfa.interrupted import Interrupted
+from tests.rig.client import PATIENCE
 from tests.rig.gateway import AGENT, PASSWORD, Gateway, request, running
 from tests.rig.messages import Request
 from tests.rig.upstream import Line, ok
@@ -66,20 +67,22 @@ async def test_case_22_nothing_follows_an_interrupted_request_to_its_service(tmp
         (folder := tmp_path / framing[:7].decode()).mkdir()
         async with running(folder) as gateway:
             cookie = await _interrupted(gateway)
-            reached = asyncio.Event()
+            reached, sent = asyncio.Event(), asyncio.Event()
 
             async def heard(_: Request, line: Line, reached: asyncio.Event = reached) -> None:
                 reached.set()
 
-            async def late(_: Request, line: Line) -> None:
-                await asyncio.sleep(0.05)
+            async def late(_: Request, line: Line, sent: asyncio.Event = sent) -> None:
+                await sent.wait()
                 await line.send(ok())
 
             gateway.upstream.on_head, gateway.upstream.script = heard, late
             async with await gateway.connect() as client:
                 await client.send(request(target=b"/x", head=framing, cookie=cookie))
-                await asyncio.wait_for(reached.wait(), 5.0)
+                await asyncio.wait_for(reached.wait(), PATIENCE)
                 await client.send(body)
+                await gateway.heard(client)
+                sent.set()
                 await client.response()
             assert [(one.method, one.target) for one in gateway.upstream.requests] == [(b"GET", b"/x")]
             assert gateway.upstream.violations == []

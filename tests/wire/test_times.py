@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.rig.gateway import Gateway, request
+from tests.rig.client import RawClient
+from tests.rig.gateway import Gateway, request, still
 from tests.rig.messages import Request, Truncated
 from tests.rig.upstream import Line, fixed, ok
 
@@ -17,19 +18,26 @@ HEAD, BODY, IDLE, RESPONSE = 10.0, 30.0, 75.0, 60.0
 """The defaults, in seconds."""
 
 
-async def arrived(gateway: Gateway) -> None:
-    """Wait until what was sent before has been read by the gateway: it answers in order of arrival."""
-    await gateway.ask(GET)
-    gateway.upstream.requests.clear()
+async def full(gateway: Gateway, client: RawClient) -> None:
+    """Wait until every buffer on the way to a client that does not read is full, or all has gone."""
+    connection = gateway.connection(client)
+    assert connection is not None
+
+    def held() -> object:
+        writers = [line.writer.transport for line in gateway.upstream.lines if not line.closed.is_set()]
+        ours = connection._transport.get_write_buffer_size(), connection.write_paused, len(gateway.upstream.requests)
+        return ours, [each.get_write_buffer_size() for each in writers]
+
+    await still(held)
 
 
 async def test_half_a_head_may_take_its_time_but_not_longer(gateway: Gateway) -> None:
     async with await gateway.connect() as client:
         await client.send(GET[:20])
-        await arrived(gateway)
+        await gateway.heard(client)
         gateway.pass_time(HEAD - 1)
         await client.send(GET[20:30])
-        await arrived(gateway)
+        await gateway.heard(client)
         gateway.pass_time(1.5)  # counted from the first byte, not from the last
         answer = await client.response()
         assert answer.status == 408
@@ -40,7 +48,7 @@ async def test_half_a_head_may_take_its_time_but_not_longer(gateway: Gateway) ->
 
 async def test_a_connection_that_says_nothing_is_closed_without_a_word(gateway: Gateway) -> None:
     async with await gateway.connect() as client:
-        await arrived(gateway)
+        await gateway.heard(client)
         gateway.pass_time(HEAD + 1)
         assert await client.is_closed()
     assert await gateway.rejections() == 0
@@ -62,7 +70,7 @@ async def test_a_second_head_has_its_own_time(gateway: Gateway) -> None:
         await client.send(GET)
         assert (await client.response()).status == 200
         await client.send(GET[:20])
-        await arrived(gateway)
+        await gateway.heard(client)
         gateway.pass_time(HEAD + 1)
         assert (await client.response()).status == 408
         assert await client.is_closed()
@@ -87,7 +95,7 @@ async def test_a_body_that_stops_coming(gateway: Gateway, target: bytes) -> None
         gateway.pass_time(BODY - 1)
         await client.send(b"w")
         received = gateway.upstream.only
-        await gateway.ask(GET)
+        await gateway.heard(client)
         gateway.pass_time(BODY - 1)  # counted from the last byte
         assert gateway.upstream.requests[0] is received
         gateway.pass_time(2)
@@ -138,7 +146,7 @@ async def test_a_client_that_stops_reading(gateway: Gateway) -> None:
     async with await gateway.connect(buffers=65536) as client:
         await client.send(GET)
         await client.read_until(b"\r\n\r\n")
-        await asyncio.sleep(0.3)  # until every buffer on the way is full
+        await full(gateway, client)
         gateway.pass_time(BODY + 1)
         with pytest.raises((Truncated, AssertionError, asyncio.IncompleteReadError)):
             await client.read_exactly(64 << 20)
@@ -154,7 +162,7 @@ async def test_nobody_holds_a_connection_by_not_reading(gateway: Gateway, head: 
     async with await gateway.connect(buffers=4096) as client:
         await client.send(request(b"GET", b"/public/x", head) * 40)
         await gateway.upstream.came(1)
-        await asyncio.sleep(0.3)  # until every buffer on the way is full
+        await full(gateway, client)
         gateway.pass_time(max(BODY, IDLE) + 1)
         gateway.pass_time(max(BODY, IDLE) + 1)
         await asyncio.sleep(0)

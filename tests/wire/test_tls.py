@@ -168,7 +168,7 @@ async def test_who_does_not_come_to_the_end_of_a_handshake_is_not_waited_for(
     async with secured(tmp_path, made) as gateway, await gateway.connect() as silent, await gateway.connect() as half:
         await half.send(b"\x16\x03\x01\x02\x00\x01")
         (listener,) = gateway.app.wire.servers
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while len(listener._arriving) < 2:
                 await asyncio.sleep(0)
         gateway.pass_time(11.0)
@@ -603,7 +603,9 @@ async def test_stopping_waits_for_what_is_on_its_way_over_tls(tmp_path: Path, au
             waiting = asyncio.create_task(secure.ask())
             await asked.wait()
             stopping = asyncio.create_task(gateway.app.wire.stop(10.0))
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(10):
+                while gateway.app.wire.servers:
+                    await asyncio.sleep(0.001)
             answer.set()
             assert (await waiting).body == b"late"
             await stopping

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from demo.service import application
 from tests.rig.certificates import Authority
+from tests.rig.client import PATIENCE
 from tests.rig.frames import (
     BINARY,
     CLOSE,
@@ -32,9 +33,10 @@ from tests.rig.frames import (
     open_socket,
     read_frame,
 )
-from tests.rig.gateway import Gateway, request, running
+from tests.rig.gateway import Gateway, request, running, still
 from tests.rig.messages import Request
 from tests.rig.upstream import Line
+from tests.wire.services_at import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -78,14 +80,17 @@ async def serving() -> AsyncIterator[Serving]:
 
 async def closed(gateway: Gateway, count: int = 0) -> None:
     """Wait until no more than `count` sockets are open."""
-    async with asyncio.timeout(5):
-        while len(gateway.app.wire.streams.tunnels) > count:
-            await asyncio.sleep(0.005)
+    await until(lambda: len(gateway.app.wire.streams.tunnels) <= count)
 
 
 def logged(gateway: Gateway) -> list[dict[str, object]]:
-    gateway.app._access_log.flush()
-    time.sleep(0.05)
+    gateway.app.wire.settle()
+    log = gateway.app._access_log
+    log.flush()
+    end = time.monotonic() + PATIENCE
+    while log._file._written < log._file._handed:  # by a thread of its own
+        assert time.monotonic() < end
+        time.sleep(0.001)
     return [json.loads(line) for line in Path(gateway.app.settings.log.access).read_text().splitlines()]
 
 
@@ -133,7 +138,6 @@ async def test_a_socket_is_logged_and_counted_at_its_end(gateway: Gateway) -> No
         await socket.send(frame(CLOSE, b"\x03\xe8"))
         assert await socket.closes() == 1000
     await closed(gateway)
-    await asyncio.sleep(0.01)
     line = logged(gateway)[-1]
     assert line["status"] == 101
     assert line["user"] == "bob"
@@ -161,7 +165,9 @@ async def test_the_service_leaves_with_last_words(gateway: Gateway) -> None:
     gateway.upstream.script = leaves
     async with await open_socket(gateway) as socket:
         await socket.send(frame(TEXT, bytes(100_000)))
-        await asyncio.sleep(0.05)
+        await gateway.upstream.until(gateway.upstream.lines[-1].closed.is_set)
+        (tunnel,) = gateway.app.wire.streams.tunnels
+        await until(lambda: tunnel.service.lost or tunnel.client.stalled)  # before anybody reads
         assert len((await socket.frame()).payload) == 200_000
         assert await socket.closes() == 1001
     await closed(gateway)
@@ -187,7 +193,8 @@ async def test_a_close_that_is_not_answered_is_not_waited_for(gateway: Gateway) 
     gateway.upstream.script = silent
     async with await open_socket(gateway) as socket:
         await socket.send(frame(CLOSE, b"\x03\xe8"))
-        await asyncio.sleep(0.02)
+        (tunnel,) = gateway.app.wire.streams.tunnels
+        await until(lambda: tunnel.closing)
         gateway.pass_time(29)
         assert len(gateway.app.wire.streams.tunnels) == 1
         gateway.pass_time(2)
@@ -241,18 +248,16 @@ async def test_case_72_a_slow_reader_holds_the_service_back(gateway: Gateway) ->
 
     gateway.upstream.script = floods
     async with await open_socket(gateway, buffers=8192) as socket:
-        before = -1
-        while before != sent:
-            before = sent
-            await asyncio.sleep(0.15)
+        await still(lambda: sent)
+        before = sent
         (tunnel,) = gateway.app.wire.streams.tunnels
         assert tunnel.client.transport.get_write_buffer_size() < 1_000_000
         assert sent < 20_000_000
         for _ in range(50):
             assert len((await socket.frame()).payload) == 100_000
-        while before == sent:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        await until(lambda: before < sent)
+        await still(lambda: (sent, tunnel.client.stalled))
+        assert tunnel.client.stalled
         gateway.pass_time(31)
         await closed(gateway)
 
@@ -267,6 +272,9 @@ async def test_a_slow_service_holds_the_client_back(gateway: Gateway) -> None:
         block = frame(BINARY, bytes(100_000))
         sent = await socket.client.send_until_stalled(block, 100_000_000)
         assert sent < 60_000_000
+        (tunnel,) = gateway.app.wire.streams.tunnels
+        await still(lambda: tunnel.service.stalled)
+        assert tunnel.service.stalled
         gateway.pass_time(31)
         await closed(gateway)
 
@@ -278,7 +286,7 @@ async def test_silence_is_asked_about_and_a_pong_is_ours_alone(gateway: Gateway)
             ping = await socket.frame()
             assert ping.opcode == PING
             await socket.send(frame(PONG, ping.payload))
-            await asyncio.sleep(0.02)
+            await gateway.heard(socket.client)
             gateway.pass_time(1)
         await socket.send(frame(TEXT, b"still here"))
         assert (await socket.frame()).payload == b"still here"

@@ -136,7 +136,7 @@ async def test_a_kept_connection_that_ended_is_nobodys_failure(tmp_path: Path) -
 
 # -- checks ------------------------------------------------------------------------------------------------------------
 
-HEALTH = {"path": "/healthz?deep=1", "interval": "5s", "timeout": "100ms", "healthy": 2, "unhealthy": 3}
+HEALTH = {"path": "/healthz?deep=1", "interval": "5s", "timeout": "60s", "healthy": 2, "unhealthy": 3}
 
 
 async def sick(received: Request, line: Line) -> None:
@@ -196,7 +196,7 @@ async def hangs(_: Request, line: Line) -> None:
     ],
 )
 async def test_what_is_a_good_answer(tmp_path: Path, script: Script, expect: object, good: bool) -> None:
-    health = HEALTH | {"unhealthy": 1, "expect": expect}
+    health = HEALTH | {"unhealthy": 1, "expect": expect, "timeout": "100ms" if script is hangs else "60s"}
     async with several(tmp_path, 2, health=health) as service:
         service.places[0].script = script
         await service.pass_time(0)

@@ -27,7 +27,12 @@ rules:
     match: {paths: [/hasty/**]}
     access: public
     upstream: app
-    timeouts: {connect: 50ms, response: 3s}
+    timeouts: {response: 3s}
+  - name: unreachable
+    match: {paths: [/unreachable/**]}
+    access: public
+    upstream: app
+    timeouts: {connect: 50ms}
   - name: usual
     access: public
     upstream: app
@@ -117,7 +122,7 @@ async def test_for_a_connection(tmp_path: Path) -> None:
             taken.append(one)
         config = {"upstreams": {"app": {"url": f"http://127.0.0.1:{full.getsockname()[1]}"}}}
         async with running(tmp_path, policy=POLICY, config=config) as gateway:
-            answer = await gateway.ask(request(b"GET", b"/hasty/x"))
+            answer = await gateway.ask(request(b"GET", b"/unreachable/x"))
             assert answer.status == 502
             assert b"ERR-UPSTREAM-UNREACHABLE" in answer.body
         for one in taken:
