@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -141,6 +142,8 @@ class Listener:
         self._bare: list[socket.socket] = []
         """Those we accept from ourselves."""
         self._arriving: dict[asyncio.Task[None], float] = {}
+        self._unmet: set[socket.socket] = set()
+        """Accepted, by a task that has not taken its first step: one that is cancelled before it never will."""
 
     async def open(self) -> None:
         """Listen."""
@@ -212,14 +215,18 @@ class Listener:
             sock.setblocking(False)
             task = self._wire.spawn(self._welcome(sock, name))
             self._arriving[task] = self._wire.now() + self._wire.bounds.head_time
-            task.add_done_callback(self._arrived)
+            self._unmet.add(sock)
+            task.add_done_callback(partial(self._arrived, sock))
             if len(self._arriving) > self._wire.bounds.clients:
                 oldest = next(iter(self._arriving))  # a handshake takes a moment, unless somebody means it to
                 del self._arriving[oldest]
                 oldest.cancel()
 
-    def _arrived(self, task: asyncio.Task[None]) -> None:
+    def _arrived(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         self._arriving.pop(task, None)
+        if sock in self._unmet:
+            self._unmet.remove(sock)
+            sock.close()
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening in self._bare:
@@ -227,6 +234,7 @@ class Listener:
 
     async def _welcome(self, sock: socket.socket, name: object) -> None:
         """Hear what comes before HTTP, then hand the connection to the parser."""
+        self._unmet.discard(sock)
         peer, trusted = "", False
         try:
             if self._proxy_protocol:

@@ -146,8 +146,8 @@ async def test_an_upload_under_way_is_received_whole(mine: Gateway) -> None:
         await mine.upstream.until(lambda: bool(mine.upstream.requests))
         async with stopping(mine):
             for at in range(1000, len(body), 30_000):
-                await client.send(body[at : at + 30_000])
                 await mine.heard(client)
+                await client.send(body[at : at + 30_000])
             assert (await client.response("POST")).status == 200
             assert await client.is_closed()
     assert mine.upstream.only.body == body

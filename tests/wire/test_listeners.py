@@ -17,7 +17,7 @@ from gateway.core.errors import ConfigError
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT
 from gateway.wire.listener import Where, bind
-from tests.rig.client import RawClient
+from tests.rig.client import PATIENCE, RawClient
 from tests.rig.gateway import Gateway, request, running
 from tests.rig.messages import Response
 
@@ -314,13 +314,27 @@ async def test_a_proxy_that_says_nothing_is_not_waited_for(tmp_path: Path) -> No
         async with await gateway.connect() as half:
             await half.send(V1[:20])
             (listener,) = gateway.app.wire.servers
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while len(listener._arriving) < 2:
                     await asyncio.sleep(0)
             gateway.pass_time(11.0)
             assert await half.is_closed()
             assert await silent.is_closed()
         assert not listener.arriving
+
+
+async def test_who_is_given_up_before_anybody_turned_to_them_is_let_go(tmp_path: Path) -> None:
+    async with proxied(tmp_path, "127.0.0.1/32") as gateway:
+        (listener,) = gateway.app.wire.servers
+        with socket.create_connection(("127.0.0.1", gateway.port)) as early:
+            listener._accept(listener.sockets[0])
+            (task,) = listener._arriving
+            gateway.pass_time(11.0)
+            early.setblocking(False)
+            async with asyncio.timeout(PATIENCE):
+                assert await asyncio.get_running_loop().sock_recv(early, 1) == b""
+            assert task.cancelled()
+            assert not listener.arriving
 
 
 async def test_a_proxy_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
