@@ -71,16 +71,24 @@ class Line:
         """
         self.check()
         seconds = self.deadline if deadline is None else deadline
+        began, late = self.lost, f"no answer within {seconds * 1000:g} ms"
         try:
             async with _timeout(seconds):
                 yield
         except TimeoutError:
-            self.failed(f"no answer within {seconds * 1000:g} ms")
+            self.failed(late, began)
             self.check()
+            raise StoreAway(f"{self.name}: {late}") from None
 
-    def failed(self, why: str) -> None:
-        """A call has failed in a way that says the store is away."""
+    def failed(self, why: str, began: int | None = None) -> None:
+        """A call has failed in a way that says the store is away.
+
+        `began`: `lost` as it was when the call began. Of one that began before the store went away, and has come back
+        since, nothing follows for how it is now.
+        """
         if self._closed:  # whoever is late; a probe would go on for ever, and connect anew
+            return
+        if self.up and began is not None and began != self.lost:
             return
         if self._probing is not None and self._probing.done() and not self._probing.cancelled():
             self._probing = None

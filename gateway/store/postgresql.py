@@ -389,6 +389,7 @@ class PostgreSQL:
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
+        began = self.line.lost
         try:
             yield
         except IntegrityError:
@@ -397,7 +398,7 @@ class PostgreSQL:
             said = cause(error)
             state = str(getattr(said, "sqlstate", None) or "")
             if state.startswith(_GONE) if state else isinstance(said, _BROKEN) and not isinstance(said, ValueError):
-                self.line.failed(_words(said))
+                self.line.failed(_words(said), began)
             elif state == "53100":
                 self.refuses = _words(said)
             raise StoreAway(f"database: {_words(said)}") from error

@@ -151,7 +151,7 @@ class Redis:
 
     async def _call(self, key: Word, command: tuple[Word, ...]) -> Any:
         self.line.check()
-        began = asyncio.get_running_loop().time()
+        began, lost = asyncio.get_running_loop().time(), self.line.lost
         try:
             link = self._nodes.link(key)
             if link is None:
@@ -167,12 +167,15 @@ class Redis:
             self.line.failed(said)
             raise StoreAway(f"{self.line.name}: {said}") from None
         except Failed as error:
-            raise self._away(error) from None
+            raise self._away(error, lost) from None
 
-    def _away(self, error: BaseException) -> StoreAway:
-        """What to raise for one of `Failed`, which is told to the line where it says anything of the server."""
+    def _away(self, error: BaseException, lost: int) -> StoreAway:
+        """What to raise for one of `Failed`, which is told to the line where it says anything of the server.
+
+        `lost`: how often it was away when the call began.
+        """
         if not isinstance(error, Closed):
-            self.line.failed(why(error))
+            self.line.failed(why(error), lost)
         return StoreAway(f"{self.line.name}: {why(error)}")
 
     async def _redirected(self, nodes: Cluster, said: str, key: Word, command: tuple[Word, ...], due: float) -> Any:
@@ -181,6 +184,7 @@ class Redis:
         Each of these answers says that nothing was done. Not to get any further before `due` is this call's bad luck,
         not the whole store's.
         """
+        lost = self.line.lost
         try:
             async with asyncio.timeout_at(due):
                 while True:
@@ -209,7 +213,7 @@ class Redis:
         except Failed as error:
             if isinstance(error, ResponseError):
                 raise
-            raise self._away(error) from None
+            raise self._away(error, lost) from None
 
     async def _probe(self) -> None:
         """Whether every server that is written to can be written to: a replica, or one that is full, answers too."""

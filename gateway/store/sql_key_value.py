@@ -6,6 +6,7 @@ Each method is one SQL statement, so two processes cannot both win.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import bindparam, case, delete, select
@@ -13,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.clock import Clock
+from gateway.core.errors import StoreAway
 from gateway.store.sql import Records
 from gateway.store.tables import Number, kept
 
@@ -75,13 +77,17 @@ class SqlKeyValue:
         return number
 
     async def wrote(self) -> None:
-        """Now and then, remove what has expired. Called after every write, also of the functions below."""
+        """Now and then, remove what has expired. Called after every write, also of the functions below.
+
+        Never raises `StoreAway`: what was written is, and somebody else removes the rest.
+        """
         self._writes += 1
         if self._writes % SWEEP_EVERY:
             return
         some = select(kept.c.key).where(kept.c.expires_at <= self._clock.now()).limit(SWEEP_AT_MOST)
-        async with self._records.begin() as connection:
-            await connection.execute(delete(kept).where(kept.c.key.in_(some)))
+        with suppress(StoreAway):
+            async with self._records.begin() as connection:
+                await connection.execute(delete(kept).where(kept.c.key.in_(some)))
 
 
 async def write(connection: AsyncConnection, key: str, value: bytes, expires_at: float) -> None:

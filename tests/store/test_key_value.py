@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,3 +210,22 @@ async def test_sql_rows_carry_their_tenant_and_expired_ones_go(records: Records,
     for _ in range(SWEEP_EVERY):
         await kv.add("acme/count", 1, 100)
     assert behind(records.place, "SELECT tenant, key, number FROM kept") == [("acme", "acme/count", SWEEP_EVERY)]
+
+
+async def test_what_was_claimed_is_though_nobody_could_tidy_up_after_it(
+    records: Records, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told that the store is away tries again, and their code would be used up."""
+    kv = SqlKeyValue(records, clock)
+    kv._writes = SWEEP_EVERY - 1
+    begin, begun = records.begin, []
+
+    def once(*whom: str) -> Any:
+        begun.append(whom)
+        if len(begun) > 1:
+            raise StoreAway("gone")
+        return begin(*whom)
+
+    monkeypatch.setattr(records, "begin", once)
+    assert await kv.claim("acme/last", 60)
+    assert len(begun) == 2

@@ -331,6 +331,20 @@ async def test_who_is_ended_while_connections_are_made_leaves_none_behind(
     assert len(opened_by(records)) == 2
 
 
+async def test_a_connection_from_before_it_was_away_says_nothing_of_how_it_is_now(records: Records) -> None:
+    async def read_on() -> None:
+        async with records.read() as connection:
+            records.line.failed("another one has ended")
+            await until_back(records)
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with pytest.raises(StoreAway):
+        await read_on()
+    assert records.line.up
+    assert records.line.lost == 1
+    await everybody(records)
+
+
 def test_a_server_that_is_too_old_is_told() -> None:
     check_version(13, "database x")
     with pytest.raises(ConfigError, match=r"database x: the server is PostgreSQL 12 \(Sallyport needs PostgreSQL 13"):
