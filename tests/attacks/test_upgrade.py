@@ -42,7 +42,7 @@ async def nothing_stays_open(gateway: Gateway) -> AsyncIterator[None]:
     yield
     for client in list(gateway.app.wire.clients):
         client.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while gateway.app.wire.clients:
             await asyncio.sleep(0.005)
 

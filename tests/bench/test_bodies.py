@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from bench.bodies import MIB, carried
-from bench.machine import Process, cores, find, free_port
+from bench.machine import Process, cores, find
 from bench.subjects import Subject, built
+from tests.rig.ports import free_port
 
 pytestmark = pytest.mark.skipif(find("go") is None, reason="Go is not here")
 

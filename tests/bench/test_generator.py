@@ -13,6 +13,7 @@ import pytest
 from bench.machine import ROOT, find
 from bench.provider import id_token, provider
 from bench.subjects import built, fetch
+from tests.rig.ports import free_port
 
 pytestmark = pytest.mark.skipif(find("go") is None, reason="Go is not here")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -112,8 +113,6 @@ def test_programs_are_formatted() -> None:
 
 def test_the_provider_signs_who_it_was_asked_about() -> None:
     import jwt
-
-    from bench.machine import free_port
 
     port, secret = free_port(), "s" * 48
     with provider(port, "bench", secret):

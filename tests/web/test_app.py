@@ -31,7 +31,7 @@ async def test_who_goes_away_does_not_stop_what_they_began(tmp_path: Path) -> No
     site = web.UnixSite(runner, str(tmp_path / "desk.sock"))
     await site.start()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             _, writer = await asyncio.open_unix_connection(tmp_path / "desk.sock")
             writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
             await begun.wait()

@@ -11,6 +11,7 @@ import pytest_asyncio
 from gateway.wire.exchange import Exchange
 from tests.rig.gateway import Gateway, answers_until_close, request, running
 from tests.rig.messages import Request
+from tests.rig.ports import free_port
 from tests.rig.upstream import Line, RecordingUpstream, fixed, ok
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -163,16 +164,12 @@ async def test_a_service_that_speaks_unasked_is_hung_up_on(gateway: Gateway) -> 
 @pytest_asyncio.fixture(loop_scope="module")
 async def narrow(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """A gateway whose first service may have two connections, and whose second is not there."""
-    nobody = RecordingUpstream()
-    await nobody.start()
-    port = nobody.port
-    await nobody.stop()
     upstream = RecordingUpstream()
-    await upstream.start()
+    await upstream.start(free_port())
     config = {
         "upstreams": {
             "app": {"url": f"http://127.0.0.1:{upstream.port}", "connections": 2, "queue": {"length": 0}},
-            "other": {"url": f"http://127.0.0.1:{port}"},
+            "other": {"url": f"http://127.0.0.1:{free_port()}"},
         }
     }
     async with running(tmp_path_factory.mktemp("narrow"), config=config) as gateway:
@@ -412,7 +409,7 @@ async def test_a_client_that_leaves_frees_the_service(gateway: Gateway, moment: 
         await client.send(get())
         await begun.wait()
         client.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await gone.wait()
 
 

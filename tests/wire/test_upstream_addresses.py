@@ -14,6 +14,7 @@ from gateway.wire import addresses
 from gateway.wire.addresses import Addresses, SocketAddress
 from gateway.wire.upstream import Place, Times, Upstream
 from tests.rig.gateway import Gateway, running
+from tests.rig.ports import free_port
 from tests.rig.upstream import RecordingUpstream
 from tests.wire.services_at import GET, settled, until
 
@@ -120,10 +121,7 @@ async def test_a_service_that_moves_is_followed(tmp_path: Path) -> None:
 
 
 async def test_of_several_addresses_one_that_answers_is_found(tmp_path: Path) -> None:
-    nobody = RecordingUpstream()
-    await nobody.start()
-    gone = ("127.0.0.1", nobody.port)
-    await nobody.stop()
+    gone = ("127.0.0.1", free_port())
     async with running(tmp_path) as gateway:
         await named(gateway, Names(gone, ("127.0.0.1", gateway.upstream.port), gone))
         for _ in range(4):

@@ -229,7 +229,7 @@ async def test_a_service_that_never_finishes_its_greeting(tmp_path: Path, author
             client.abort()
         else:
             assert (await client.response()).status == 502
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await ended.wait()
         upstream = gateway.app.wire.upstreams["app"]
         await until(lambda: not upstream._connecting and not upstream.endpoints[0].open)
