@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from gateway.store.sql import Records
 from tests.house.process import PATIENCE, Home, Process, home
 from tests.house.visitor import Visitor
 from tests.rig.argon2 import as_shipped
+from tests.rig.awake import Awake
 from tests.rig.client import RawClient
 from tests.rig.gateway import PASSWORD
 from tests.rig.ledger import Remembered
@@ -249,9 +249,14 @@ def absolute(where: str | dict[str, str], folder: Path) -> str:
 
 
 async def eventually(true: Any, within: float) -> float:
-    """Ask the coroutine function `true` until it says yes; the seconds that took. Raises TimeoutError."""
-    began = time.monotonic()
-    async with asyncio.timeout(within):
-        while not await true():
-            await asyncio.sleep(0.03)
-    return time.monotonic() - began
+    """Ask the coroutine function `true` until it says yes; the seconds that took in which we could work. Raises
+    TimeoutError."""
+    awake = Awake()
+    began = awake.now()
+    try:
+        async with asyncio.timeout(within):
+            while not await true():
+                await asyncio.sleep(0.03)
+        return awake.now() - began
+    finally:
+        awake.end()

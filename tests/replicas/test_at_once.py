@@ -131,7 +131,8 @@ async def test_fifty_sign_ins_at_once_leave_no_more_sessions_than_somebody_may_h
     )
     statuses = [answer.status for answer in answers]
     assert len(statuses) == 50
-    assert set(statuses) <= {303, 403, 429}
+    assert set(statuses) <= {303, 403, 429, 503}, "503 where the machine stood still while somebody else wrote"
+    assert statuses.count(503) < 50
     assert all(b"ERR-SESSION-LIMIT" in answer.body for answer in answers if answer.status == 403)
     assert statuses.count(303) >= (PER_USER if full == "end_oldest" else 0)
     cookies = [one.cookies["sallyport"] for one in (bob, *browsers) if "sallyport" in one.cookies]

@@ -82,9 +82,10 @@ def test_known_sessions_go_on_for_the_grace_and_no_longer(row: Measured) -> None
     if not away(row):
         assert {ask.status for ask in (*row.of("known"), *row.of("cold"))} == {200}, "it can be read"
         return
-    early = [ask.status for ask in row.of("known") if ask.at < GRACE - TICK]
-    assert early
-    assert set(early) == {200}
+    known = row.of("known")
+    # Who was sent in time, and stood still with the machine, may have been looked at when the grace was over.
+    assert {ask.status for ask in known if ask.at + ask.took < GRACE - TICK - row.unsure} <= {200}
+    assert {ask.status for ask in known} == {200, 503} or row.unsure > (GRACE - TICK) / 2
     for kind in ("known", "cold"):
         late = [ask.status for ask in row.of(kind) if ask.at > SETTLED]
         assert late
