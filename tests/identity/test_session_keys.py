@@ -255,21 +255,23 @@ async def test_a_message_that_is_lost_is_noticed_by_the_next_look(
     sessions: Sessions, browser: Browser, ann: User, bob: User, stores: Stores
 ) -> None:
     """The bound when pub/sub loses one: a look each second, and a second until it."""
-    deaf = await stores.replica()
+    deaf, hearing = await stores.replica(), await stores.replica()
     await heard(deaf)
+    await heard(hearing)
     await deaf.refresh()
     token, identity = await browser.sign_in(ann)
     theirs, _ = await browser.sign_in(bob)
     await deaf.refresh()
     await settled(deaf, token)
     await settled(deaf, theirs)
+    await settled(hearing, token)
     await deaf.refresh()
     assert deaf.near(token) is not None
     assert isinstance(deaf._store, SessionKeys)
     deaf._store._redis._ear._topics.clear()  # it listens, and hears nothing any more
     assert identity.session is not None
     await sessions.end("default", ann.subject, identity.session.id)
-    await asyncio.sleep(0.05)
+    await until(partial(unknown, hearing, token))
     assert deaf.near(token) is not None
     await deaf.refresh()
     assert deaf.near(token) is None

@@ -33,6 +33,7 @@ T = TypeVar("T")
 HERE = "127.0.0.1"
 WITHIN = 20.0
 """Seconds in which a server has started, or a cluster has agreed."""
+LOOK_EVERY = 0.005
 USER, PASSWORD = "sallyport", "p@ss:word/?#1"
 RIGHTS = (
     "resetkeys ~sallyport:* resetchannels &sallyport:* -@all +@read +@write +@connection -@dangerous "
@@ -368,12 +369,13 @@ def _until(true: Callable[[], bool]) -> None:
 
 
 async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until `true` is. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
+    """Wait until `true` is. Raises TimeoutError: after so many looks as well, for the machine may have stood still."""
+    deadline, looks = time.monotonic() + seconds, 0
     while not true():
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and looks * LOOK_EVERY > seconds / 2:
             raise TimeoutError
-        await asyncio.sleep(0.005)
+        looks += 1
+        await asyncio.sleep(LOOK_EVERY)
 
 
 async def answered(ask: Callable[[], Awaitable[T]], redis: Redis) -> T:
