@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -82,6 +83,15 @@ def is_(failure: Undelivered) -> tuple[bool, bool]:
     return failure.final, failure.unsure
 
 
+async def one_of_few(rig: Provider, unsure: bool = True) -> tuple[bool, bool]:
+    """How it fails for want of an answer: on a busy machine what comes before the answer may be late instead."""
+    for timeout in (0.2, 0.5, 1.0):
+        found = is_(await failed(rig.sender(timeout=timeout)))
+        if found == (False, unsure):
+            break
+    return found
+
+
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
@@ -134,12 +144,17 @@ async def test_taken_over_without_a_word_is_not_known(rig: Provider) -> None:
     assert is_(await failed(rig.sender())) == (False, True)
     assert len(rig.box) == 1
     rig.cut, rig.late = False, 2.0
-    assert is_(await failed(rig.sender(timeout=0.2))) == (False, True)
+    assert await one_of_few(rig) == (False, True)
 
 
 async def test_a_yes_is_a_yes_whatever_comes_after_it(rig: Provider) -> None:
     rig.drip = True
-    await send(rig.sender(timeout=0.3))
+    for timeout in (0.3, 1.0, 3.0):  # on a busy machine the yes itself may be late
+        with contextlib.suppress(Undelivered):
+            await send(rig.sender(timeout=timeout))
+            break
+    else:
+        pytest.fail("it said yes")
     rig.drip, rig.flood = False, True
     await send(rig.sender(timeout=3.0))
     rig.flood = False
@@ -157,7 +172,7 @@ async def test_nobody_there_is_certain(rig: Provider) -> None:
 async def test_a_connection_that_does_not_come_about_took_nothing_over(clock: ManualClock) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # it never answers the TLS handshake
         rig = Twilio(clock, f"https://127.0.0.1:{deaf.getsockname()[1]}")
-        assert is_(await failed(rig.sender(timeout=0.2))) == (False, False)
+        assert await one_of_few(rig, unsure=False) == (False, False)
 
 
 async def test_what_is_sent_twice_is_the_same_twice(rig: Provider) -> None:
