@@ -257,7 +257,8 @@ class Exchange:
         connection.begin(self, data, self.upstream_started)
         if self.client.write_paused:
             connection.pause_reading()
-        self.client.resume_reading()
+        if not self.held:
+            self.client.resume_reading()
         if self.resumed is not None:
             self.begun = True
             if self.verdict is not None:
