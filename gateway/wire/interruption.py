@@ -29,7 +29,7 @@ from gateway.wire import answers, request
 from gateway.wire.origin import comes_from_us
 
 if TYPE_CHECKING:
-    from gateway.mfa.interrupted import Interrupted
+    from gateway.mfa.interrupted import Interrupted, InterruptedRequests
     from gateway.wire.exchange import Exchange
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ async def _waits_again(exchange: Exchange) -> None:
     """What is refused for now may go on later."""
     if exchange.resumed is not None:
         exchange.begun = True
-        await _give_back(exchange)
+        await asyncio.shield(exchange.wire.spawn(left(exchange)))  # also when its client leaves meanwhile
 
 
 async def _to_sign_in(exchange: Exchange, facts: Facts, verdict: Verdict, decision: SignIn) -> None:
@@ -224,19 +224,26 @@ async def resume(exchange: Exchange, facts: Facts) -> Facts:
         if not interrupted.is_for(kept, user):
             wire.did_not_go_on(facts, user, "not_theirs")
             return facts
-        kept = await interrupted.claim(ticket, owner)
-        if kept is not None:
-            exchange.resumed_by = (ticket, owner)
-            return _as_it_was(exchange, facts, kept)
+        await asyncio.shield(wire.spawn(_claim(exchange, interrupted, ticket, owner)))
+        if exchange.resumed is not None:
+            return _as_it_was(exchange, facts, exchange.resumed)
     if answers.is_navigation(facts):  # what its page loads carries the cookie too
         wire.did_not_go_on(facts, user, "gone")
     return facts
 
 
+async def _claim(exchange: Exchange, interrupted: InterruptedRequests, ticket: str, owner: str) -> None:
+    """Take out what was kept; should the client leave in the midst of it, it waits again."""
+    kept = await interrupted.claim(ticket, owner)
+    if kept is not None:
+        exchange.resumed, exchange.resumed_by = kept, (ticket, owner)
+        if exchange.finished:
+            await left(exchange)
+
+
 def _as_it_was(exchange: Exchange, facts: Facts, kept: Interrupted) -> Facts:
     """Become the kept request, with the cookies and the way of now: the session is another one since, and what
     a trusted proxy said of the client then may no longer be so."""
-    exchange.resumed = kept
     exchange.method = kept.method
     way = [field for field in exchange.fields if field[0].lower() in _WAY]
     exchange.fields = [field for field in kept.headers if field[0].lower() not in (*_WAY, *_FRAMING)] + way

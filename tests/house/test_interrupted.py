@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from gateway.core.contracts import KeyValue
 from gateway.core.events import Kind
 from gateway.core.identity import DEFAULT_TENANT
 from gateway.risk.agent import AgentSignal
 from tests.house.visitor import Visitor, as_json, location
+from tests.rig.client import PATIENCE
 from tests.rig.gateway import PASSWORD, Gateway, running
 from tests.rig.messages import Request
 from tests.rig.upstream import Line
+from tests.wire.services_at import settled, until
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
 KIND = f"multipart/form-data; boundary={BOUNDARY}"
@@ -275,6 +280,67 @@ async def test_what_comes_too_often_goes_on_later(tmp_path: Path) -> None:
         assert [one.method for one in gateway.upstream.requests] == [b"GET", b"POST"]
         assert gateway.upstream.requests[-1].body == FILES
         assert b'sallyport_interrupted_total{outcome="given_back"} 1.0' in gateway.app.metrics.render()[0]
+
+
+class Slow:
+    """A store whose `name` is done at once, and told of later."""
+
+    def __init__(self, kv: KeyValue, name: str) -> None:
+        self._kv = kv
+        self._name = name
+        self.done = asyncio.Event()
+        self.told = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        does = getattr(self._kv, name)
+        return does if name != self._name else partial(self._slowly, does)
+
+    async def _slowly(self, does: Callable[..., Awaitable[Any]], *said: Any) -> Any:
+        if self._name == "put":
+            self.done.set()
+            await self.told.wait()
+            return await does(*said)
+        found = await does(*said)
+        self.done.set()
+        await self.told.wait()
+        return found
+
+
+@pytest.mark.parametrize("when", ["it is taken out", "there is no service", "it came too often"])
+async def test_who_leaves_just_then_has_lost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A page that is loaded again, or closed, while what it sent is on its way out of the store or back into it."""
+    async with running(tmp_path, policy=SELDOM) as gateway:
+        await gateway.app.users.add("bob", PASSWORD)
+        bob = visit(gateway)
+        onward = await sign_in(bob, await interrupted(bob, FILES))
+        if when == "it came too often":
+            assert (await bob.get("/app/")).status == 200
+            gateway.upstream.clear()
+        await send_on(bob, onward)
+        port = gateway.upstream.port
+        if when == "there is no service":
+            await gateway.upstream.stop()
+        shelf = gateway.app.wire.interrupted
+        assert shelf is not None
+        slow = Slow(shelf._kv, "take" if when == "it is taken out" else "put")
+        with monkeypatch.context() as patched:
+            patched.setattr(shelf, "_kv", slow)
+            coming = asyncio.create_task(bob.get("/app/pay"))
+            await asyncio.wait_for(slow.done.wait(), PATIENCE)
+            before = set(gateway.app.wire.clients)
+            coming.cancel()
+            await until(lambda: not before & gateway.app.wire.clients)
+            slow.told.set()
+            await settled(gateway)
+        assert gateway.upstream.requests == []
+        if when == "there is no service":
+            await gateway.upstream.start(port=port)
+        gateway.pass_time(61)
+        await send_on(bob, onward)
+        assert (await bob.get("/app/pay")).status == 200
+        assert gateway.upstream.only.body == FILES
 
 
 async def test_a_fault_of_ours_loses_nothing(mine: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
