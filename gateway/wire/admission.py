@@ -109,8 +109,7 @@ class Admission:
         self._scanned_at = now
         waiting = [client for client in self._wire.clients if client.waiting and client.waiting_since <= now - YOUNG]
         oldest = heapq.nsmallest(max(1, self._most // SHARE), waiting, key=lambda client: client.waiting_since)
-        let_go(oldest)
-        self._room = len(oldest)
+        self._room = let_go(oldest)
 
     def _turn_away(self, client: ClientConnection) -> None:
         self.turned_away += 1

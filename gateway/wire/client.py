@@ -130,6 +130,8 @@ class ClientConnection(asyncio.Protocol):
             self.wire.admission.enter(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self not in self.wire.clients:
+            return
         self.wire.clients.discard(self)
         if self.wire.bounds.per_address:
             self.wire.admission.leave(self)
@@ -181,11 +183,15 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        self.deadline = _INFINITE if self._current is not None else self.now() + self.wire.bounds.idle_time
-        if self._current is None:
+        current, bounds = self._current, self.wire.bounds
+        if current is not None and current.complete:
+            self.deadline = _INFINITE
+        else:
+            self.deadline = self.now() + (bounds.idle_time if current is None else bounds.body_time)
+        if current is None:
             self.wire.loop.call_soon(self._go_on_later)
-        elif self._current.connection is not None:
-            self._current.connection.resume_reading()
+        elif current.connection is not None:
+            current.connection.resume_reading()
 
     # the parser's calls
 
@@ -472,6 +478,11 @@ class ClientConnection(asyncio.Protocol):
         self.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended, or is about to."""
+        return self._transport.is_closing()
 
     @property
     def answering(self) -> Exchange | None:

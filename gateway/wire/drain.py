@@ -56,8 +56,8 @@ async def drain(wire: Wire, time: float, delay: float, hurry: asyncio.Event) -> 
         client.abort()
 
 
-def let_go(clients: Iterable[ClientConnection]) -> None:
-    """Close connections on which nothing is on its way, as far as this machine can know."""
+def let_go(clients: Iterable[ClientConnection]) -> int:
+    """Close connections on which nothing is on its way, as far as this machine can know; how many that were."""
     by_number = {client.fileno(): client for client in clients}
     arrived = select.poll()
     for number in by_number:
@@ -66,6 +66,7 @@ def let_go(clients: Iterable[ClientConnection]) -> None:
         del by_number[number]  # a request, or the client's own end: the loop is about to read it
     for client in by_number.values():
         client.close()
+    return len(by_number)
 
 
 async def _within(seconds: float, *events: asyncio.Event) -> None:

@@ -160,6 +160,8 @@ class Exchange:
                 if facts.method == "GET" and self.length == 0 and wire.resume_mark in facts.cookie and self.resumes:
                     facts = await interruption.resume(self, facts)
                 verdict = self.verdict = await wire.gate.judge(facts)
+                if self.finished:  # it was no clear request after all
+                    return
                 if type(verdict.decision) is not Allow:
                     await interruption.answer(self, facts, verdict)
                     return
@@ -287,6 +289,8 @@ class Exchange:
         self.close = True
         if self.waiter is not None:
             self.waiter.cancel()  # the rest of the body never comes; nobody may wait for it for ever
+        if self.upstream is not None:
+            self.upstream.leave(self)
         if reason is not Reason.TIMED_OUT:
             self.wire.rejected(self, reason)
         self.refuse(reason)
@@ -306,7 +310,7 @@ class Exchange:
         self._drop_connection()
         if self.resumed is not None and not self.begun:
             self.begun = True  # once is enough
-            self.task = self.wire.spawn(interruption.not_sent(self, reason, retry_after))
+            self.wire.spawn(interruption.not_sent(self, reason, retry_after))  # also when its client leaves meanwhile
             return
         self.answer_refusal(reason, retry_after)
 
@@ -590,6 +594,8 @@ class Exchange:
             self._break_off()
             return
         self._drop_connection()
+        if self.upstream is not None:
+            self.upstream.leave(self)
         if isinstance(decision, SignIn | StepUp):
             prefix = self.wire.prefix if self.wire.desk is not None else ""
             self.reply(*answers.unauthorized(decision, self.request_id, prefix))

@@ -245,13 +245,15 @@ class Listener:
                 raise
             return
         secure = self.tls.context if self.tls is not None else None
+        client = ClientConnection(self._wire, self, peer, trusted)
         try:
             # From here on the transport closes the socket, whatever happens.
-            await self._wire.loop.connect_accepted_socket(
-                lambda: ClientConnection(self._wire, self, peer, trusted), sock, ssl=secure
-            )
+            await self._wire.loop.connect_accepted_socket(lambda: client, sock, ssl=secure)
         except OSError as error:  # what TLS refuses is one
             _log.debug("%s: %s did not come in: %s", self.where, name, error)
+        except asyncio.CancelledError:
+            client.connection_lost(None)  # who came in just as we gave up on them is closed, but never told so
+            raise
 
     async def _introduced(self, sock: socket.socket, proxy: str, trusted: bool) -> tuple[str, bool]:
         """The client's address as the proxy tells it, and whether that is a trusted proxy's again.

@@ -122,6 +122,10 @@ class Upgrade(Exchange):
 
     def switch(self, connection: UpstreamConnection, early: bytes) -> None:
         """The handshake is done: answer it, and carry frames from now on."""
+        if self.client.gone:  # over TLS it is told to whom the connection belonged when it ended
+            self.abandon()
+            self.client.abort()
+            return
         self.status = 101
         self.responded = self.finished = True  # as HTTP; the tunnel says when all is over
         self.connection = None

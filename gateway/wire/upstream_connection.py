@@ -131,6 +131,9 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.upstream_lost(self)
 
     def eof_received(self) -> bool:
+        self.usable = False  # its end is told in the next turn of the loop, and nobody takes it in this one
+        if self.exchange is None:
+            self.endpoint.dropped(self)
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -190,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._remember(exchange.status, data)
             self._reset()
             self._end(exchange, again=again)
-        else:
+        elif not exchange.client.write_paused:  # what the client leaves unread is no silence of the service's
             self.deadline = exchange.client.now() + (exchange.times or self.endpoint.times).idle
 
     def _remember(self, status: int, data: bytes) -> None:
@@ -215,6 +218,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.endpoint.answered(exchange.status)
         if not (again and self.usable):
             self.usable = False
+            self.deadline = exchange.client.now() + self.endpoint.keep  # for what it has not read yet
             self._transport.close()
         exchange.finish(self if self.usable else None)
 
@@ -306,8 +310,8 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Send more of the body."""
         exchange = self.exchange
-        times = (exchange.times if exchange is not None else None) or self.endpoint.times
-        self.deadline = exchange.client.now() + times.response if exchange is not None else _INFINITE
+        if exchange is not None and not exchange.client.write_paused:
+            self.deadline = exchange.client.now() + (exchange.times or self.endpoint.times).response
         self._transport.write(data)
 
     def pause_reading(self) -> None:
