@@ -13,6 +13,7 @@ from tests.rig.gateway import Gateway, answers_until_close, request, running
 from tests.rig.messages import Request
 from tests.rig.ports import free_port
 from tests.rig.upstream import Line, RecordingUpstream, fixed, ok
+from tests.wire.services_at import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -348,6 +349,9 @@ async def test_a_pipeline_that_grows_by_each_answer_is_held_back(gateway: Gatewa
             await client.send(piece)
         await gateway.upstream.came(11)
         assert sum(isinstance(each, Exchange) for each in gc.get_objects()) < 2 * 300
+    for held_back in list(gateway.app.wire.clients):
+        held_back.abort()  # it is not listened to, and the next of its requests would come to the test after this one
+    await until(lambda: not gateway.app.wire.clients)
     go_on.release()
 
 

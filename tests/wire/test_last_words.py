@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -137,7 +138,10 @@ async def test_nobody_speaks_another_protocol_with_who_is_gone(service: Service,
         assert (await client.response()).body == b"kept"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         goes(client, request(b"GET", b"/public/ws", HANDSHAKE), sock, agreed(KEY))
+        again = asyncio.create_task(service.met(gateway))  # where the gateway hears the service first, it asks anew
+        again.add_done_callback(lambda met: met.cancelled() or met.result().close())
         assert (await client.response()).status == 502
+        again.cancel()
     assert not gateway.app.wire.streams.tunnels
     assert not gateway.app.wire.upstreams["app"].endpoints[0].open
 
