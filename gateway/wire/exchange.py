@@ -310,7 +310,7 @@ class Exchange:
         self._drop_connection()
         if self.resumed is not None and not self.begun:
             self.begun = True  # once is enough
-            self.wire.spawn(interruption.not_sent(self, reason, retry_after))  # also when its client leaves meanwhile
+            self.wire.owe(interruption.not_sent(self, reason, retry_after))
             return
         self.answer_refusal(reason, retry_after)
 
@@ -578,7 +578,7 @@ class Exchange:
         if self.connection is None and self.upstream is not None:
             self.upstream.leave(self)
         if self.resumed is not None and not self.begun:
-            self.wire.spawn(interruption.left(self))
+            self.wire.owe(interruption.left(self))
         self._drop_connection()
         self.status = self.status or 499
         self.wire.completed(self, self.client.now())

@@ -77,7 +77,7 @@ async def _waits_again(exchange: Exchange) -> None:
     """What is refused for now may go on later."""
     if exchange.resumed is not None:
         exchange.begun = True
-        await asyncio.shield(exchange.wire.spawn(left(exchange)))  # also when its client leaves meanwhile
+        await asyncio.shield(exchange.wire.owe(left(exchange)))
 
 
 async def _to_sign_in(exchange: Exchange, facts: Facts, verdict: Verdict, decision: SignIn) -> None:
@@ -224,7 +224,7 @@ async def resume(exchange: Exchange, facts: Facts) -> Facts:
         if not interrupted.is_for(kept, user):
             wire.did_not_go_on(facts, user, "not_theirs")
             return facts
-        await asyncio.shield(wire.spawn(_claim(exchange, interrupted, ticket, owner)))
+        await asyncio.shield(wire.owe(_claim(exchange, interrupted, ticket, owner)))
         if exchange.resumed is not None:
             return _as_it_was(exchange, facts, exchange.resumed)
     if answers.is_navigation(facts):  # what its page loads carries the cookie too

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 SWEEP_EVERY = 1.0
 """Seconds between two looks at all deadlines: one timer for everything, none for a request."""
 
+LAST = 1.0
+"""Seconds for what is owed to those who were cut off when the time is up."""
 
 AT_ONCE = 16
 """Clients whose time is up that are dealt with in one turn of the loop: some milliseconds."""
@@ -120,6 +122,7 @@ class Wire:
         """What listens."""
         self._sockets: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owed: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._id_prefix = secrets.token_hex(8)
         self._id = 0
@@ -165,10 +168,11 @@ class Wire:
         for upstream in (*self.upstreams.values(), self.desk):
             if upstream is not None:
                 upstream.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _ended(self._tasks - self._owed)
         await asyncio.sleep(0)  # aborted transports tell their protocols on the next turn
+        if self._owed:
+            await asyncio.wait(self._owed, timeout=LAST)
+        await _ended(set(self._tasks))
         self.settle()
 
     def leave_paths(self) -> None:
@@ -213,6 +217,13 @@ class Wire:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def owe(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make a task that is brought to its end also where nobody waits for it any more, and when we stop."""
+        task = self.spawn(work)
+        self._owed.add(task)
+        task.add_done_callback(self._owed.discard)
         return task
 
     def upstream_of(self, verdict: Verdict) -> Upstream:
@@ -388,6 +399,12 @@ class Wire:
         except Exception as error:
             _log.exception("request %s: not counted, or not logged", exchange.request_id)
             self.faulted(exchange, type(error).__name__)
+
+
+async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _in_cookies(name: str) -> re.Pattern[bytes]:

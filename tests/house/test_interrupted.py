@@ -19,8 +19,8 @@ from gateway.risk.agent import AgentSignal
 from tests.house.visitor import Visitor, as_json, location
 from tests.rig.client import PATIENCE
 from tests.rig.gateway import PASSWORD, Gateway, running
-from tests.rig.messages import Request
-from tests.rig.upstream import Line
+from tests.rig.messages import Request, Response
+from tests.rig.upstream import Line, RecordingUpstream
 from tests.wire.services_at import settled, until
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
@@ -341,6 +341,56 @@ async def test_who_leaves_just_then_has_lost_nothing(
         await send_on(bob, onward)
         assert (await bob.get("/app/pay")).status == 200
         assert gateway.upstream.only.body == FILES
+
+
+@pytest.mark.parametrize("when", ["it is taken out", "it waits for a connection"])
+async def test_a_stop_whose_time_is_up_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whoever is cut off with what they sent out of the store, and sent to nobody yet, sends it on after the start."""
+    service = RecordingUpstream()
+    await service.start()
+    app = {"url": f"http://127.0.0.1:{service.port}", "connections": 1}
+    config = {"upstreams": {"app": app, "other": {"url": app["url"]}}}
+    async with running(tmp_path, config=config) as gateway:
+        await gateway.app.users.add("bob", PASSWORD)
+        bob, other = visit(gateway), visit(gateway)
+        onward = await sign_in(bob, await interrupted(bob, FILES))
+        await send_on(bob, onward)
+        other.cookies = dict(bob.cookies)
+        shelf = gateway.app.wire.interrupted
+        assert shelf is not None
+        slow = Slow(shelf._kv, "take")
+        taken: list[asyncio.Task[Response]] = []
+        with monkeypatch.context() as patched:
+            if when == "it is taken out":
+                patched.setattr(shelf, "_kv", slow)
+            else:
+                service.script = hold
+                taken.append(asyncio.create_task(other.get("/app/")))
+                await service.came(1)
+            coming = asyncio.create_task(bob.get("/app/pay"))
+            if when == "it is taken out":
+                await asyncio.wait_for(slow.done.wait(), PATIENCE)
+            else:
+                await until(lambda: bool(gateway.app.wire.upstreams["app"].waiting))
+            stopping = asyncio.create_task(gateway.restart(grace=0.0))
+            await until(lambda: not gateway.app.wire.clients)
+            slow.told.set()
+            await stopping
+        await asyncio.gather(coming, *taken, return_exceptions=True)
+        assert [each.target for each in service.requests] == [b"/app/"] * len(taken)
+        service.clear()
+        bob.port = gateway.app.ports[0]
+        await send_on(bob, onward)
+        assert (await bob.get("/app/pay")).status == 200
+        assert service.only.body == FILES
+    await service.stop()
+
+
+async def hold(_: Request, line: Line) -> None:
+    """Answer nothing."""
+    await line.closed.wait()
 
 
 async def test_a_fault_of_ours_loses_nothing(mine: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

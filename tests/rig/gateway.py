@@ -94,11 +94,11 @@ class Gateway:
         self._cookies: dict[str, bytes] = {}
         self._rejected_before = 0
 
-    async def restart(self) -> None:
+    async def restart(self, grace: float = 2.0) -> None:
         """Stop, and start anew on the same files, on other ports."""
         from gateway.app import App
 
-        await self.app.stop(grace=2.0)
+        await self.app.stop(grace=grace)
         self.app = App(self.app.settings, clock=self.clock)
         await self.app.start()
         by_hand(self.app)
