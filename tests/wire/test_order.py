@@ -9,14 +9,10 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from gateway.core.decision import Verdict
-from gateway.core.eager import aside
-from gateway.core.facts import Facts
-from gateway.gate import Gate
+from gateway.core.identity import Identity
 from gateway.wire.client import ClientConnection
 from gateway.wire.drain import drain
 from tests.rig.certificates import Authority
@@ -173,25 +169,29 @@ async def test_who_is_refused_in_line_stands_there_no_longer(gateway: Gateway, l
         sock.close()
 
 
-async def test_what_turned_out_to_be_no_request_goes_nowhere(gateway: Gateway, listening: socket.socket) -> None:
+async def test_what_turned_out_to_be_no_request_goes_nowhere(
+    gateway: Gateway, listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even as far as a connection, though it is found out while it is judged."""
-    wire = gateway.app.wire
-    judged, gate = asyncio.Event(), wire.gate
+    cookie = await gateway.cookie()
+    sessions, asked, known = gateway.app.sessions, asyncio.Event(), asyncio.Event()
+    find, near = sessions.find, sessions.near
 
-    class Slow:
-        async def judge(self, facts: Facts) -> Verdict:
-            await aside()
-            await judged.wait()
-            return await gate.judge(facts)
+    async def slowly(token: str) -> Identity | None:
+        asked.set()
+        await known.wait()
+        return await find(token)
 
-    wire.gate = cast(Gate, Slow())
+    monkeypatch.setattr(sessions, "near", lambda token: near(token) if known.is_set() else None)
+    monkeypatch.setattr(sessions, "find", slowly)
     async with await gateway.connect() as client:
-        await client.send(request(b"POST", b"/public/x", b"Transfer-Encoding: chunked\r\n", b"1\r\nx\r\n"))
+        head = b"Transfer-Encoding: chunked\r\n"
+        await client.send(request(b"POST", b"/app/x", head, b"1\r\nx\r\n", cookie=cookie))
+        await asked.wait()
         await client.send(b"this is no chunk\r\n")
-        assert (await client.response("POST")).status == 400
-        judged.set()
+        assert (await client.response()).status == 400
+        known.set()
         await settled(gateway)
-        wire.gate = gate
     with pytest.raises(BlockingIOError):
         listening.accept()
 
