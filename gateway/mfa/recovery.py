@@ -72,8 +72,9 @@ HOUR = 3600.0
 KEPT = 30 * DAY
 """Seconds that a recovery can be looked up when it is over."""
 AT_ONCE = 100
-NOBODY = ("", "")
 """Recoveries that one turn looks at."""
+NOBODY = ("", "")
+"""Before everybody: where such a turn begins anew."""
 LONGEST = 500
 """Characters of a reason."""
 

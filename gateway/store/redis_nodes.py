@@ -115,7 +115,7 @@ class Sentinels:
             self._finding = asyncio.create_task(
                 self._find(max(seconds, self._where.deadline)), name="finding the master"
             )
-            self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._finding.add_done_callback(seen)
         await outcome(self._finding, seconds)
 
     def masters(self) -> Mapping[Node, str]:
@@ -189,7 +189,7 @@ class Cluster:
             self._finding = asyncio.create_task(
                 self._find(max(seconds, self._where.deadline)), name="finding the masters"
             )
-            self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._finding.add_done_callback(seen)
         await outcome(self._finding, seconds)
 
     def masters(self) -> Mapping[Node, str]:
@@ -222,7 +222,7 @@ class Cluster:
             self._slots[slot] = node
         if self._finding is None or self._finding.done():
             self._finding = asyncio.create_task(self._find(1.0), name="finding the masters")
-            self._finding.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._finding.add_done_callback(seen)
         return node
 
     def at(self, address: Address) -> Node:
